@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * tasuki.conf: what the node is called and which VMs it runs. docs/configuration.md describes the format to an admin.
+ *
+ * Pure core: text in, one struct config and a list of diagnostics out. It allocates nothing, keeps no state, and reads
+ * any bytes at all without leaving its buffers; a line that is wrong costs that line and a diagnostic, never the rest.
+ * Callers: the loader (to learn which files to read), the hypervisor (to create the VMs), the shell (`config show`,
+ * `vm create`).
+ */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include "kernel/status.h"
+#include "kernel/types.h"
+
+#define CONFIG_MAX_VMS 64
+#define CONFIG_MAX_DISKS 16        /* of one VM */
+#define CONFIG_MAX_DIAGNOSTICS 64  /* kept; further ones are counted */
+#define CONFIG_MAX_BYTES (1u << 20) /* of the file; more is not read */
+#define CONFIG_MAX_LINE_BYTES 4096
+#define CONFIG_MAX_NAME_BYTES 63
+#define CONFIG_MAX_CMDLINE_BYTES 2047 /* Linux/x86 takes 2048 with the NUL */
+#define CONFIG_MAX_VCPUS 32
+#define CONFIG_MIN_MEMORY (1ull << 20)
+#define CONFIG_MAX_MEMORY (1ull << 46)
+#define CONFIG_DIAGNOSTIC_BYTES 224
+
+enum config_severity {
+    CONFIG_WARNING, /* understood, or skipped without changing what runs */
+    CONFIG_ERROR,   /* what the admin asked for will not happen */
+};
+
+struct config_diagnostic {
+    enum config_severity severity;
+    uint32_t line;   /* from 1; 0 = the whole file */
+    uint32_t column; /* in characters, from 1; 0 with line 0 */
+    char text[CONFIG_DIAGNOSTIC_BYTES]; /* object, cause and cure; valid UTF-8, no newline, cut where it is too long */
+};
+
+enum config_panic { CONFIG_PANIC_RESET, CONFIG_PANIC_WAIT };
+enum config_log { CONFIG_LOG_DEBUG, CONFIG_LOG_INFO, CONFIG_LOG_WARNING, CONFIG_LOG_ERROR };
+enum config_start { CONFIG_START_MANUAL, CONFIG_START_AUTO };
+
+/* The keys of each section, also the index into their `key_line` (the line where a key was set last; 0 = never). */
+enum config_node_key { CONFIG_NODE_NAME, CONFIG_NODE_PANIC, CONFIG_NODE_LOG, CONFIG_NODE_SERIAL, CONFIG_NODE_KEYS };
+enum config_vm_key {
+    CONFIG_VM_MEMORY,
+    CONFIG_VM_VCPUS,
+    CONFIG_VM_KERNEL,
+    CONFIG_VM_INITRD,
+    CONFIG_VM_CMDLINE,
+    CONFIG_VM_DISK,
+    CONFIG_VM_START,
+    CONFIG_VM_CPU,
+    CONFIG_VM_KEYS,
+};
+
+/* Strings are never NULL where the comment does not say so; they are NUL-terminated UTF-8 without control characters. */
+struct config_node {
+    const char *name; /* "node" by default */
+    enum config_panic panic;
+    enum config_log log;
+    uint32_t serial; /* the shell's port: 1..4 for COM1..COM4, 0 = none */
+    uint32_t key_line[CONFIG_NODE_KEYS];
+};
+
+struct config_vm {
+    const char *name;
+    uint64_t memory_bytes; /* multiple of 4 KiB */
+    uint32_t vcpus;        /* 1..CONFIG_MAX_VCPUS */
+    const char *kernel;    /* path as written; NULL = none */
+    const char *initrd;    /* path; NULL = none */
+    const char *cmdline;   /* "" by default */
+    const char *disks[CONFIG_MAX_DISKS]; /* paths, in the order of the file */
+    uint32_t disk_line[CONFIG_MAX_DISKS];
+    uint32_t disk_count;
+    enum config_start start;
+    const char *cpu; /* name of the CPU model; NULL = the host's default. Whether it exists is not known here. */
+    uint32_t line;   /* of the section's header; 0 = not from a file */
+    uint32_t key_line[CONFIG_VM_KEYS];
+    uint32_t error_count; /* errors among its diagnostics: such a VM is listed and not started */
+};
+
+struct config {
+    struct config_node node;
+    struct config_vm vms[CONFIG_MAX_VMS]; /* in the order of the file, names unique */
+    uint32_t vm_count;
+    struct config_diagnostic diagnostics[CONFIG_MAX_DIAGNOSTICS]; /* in the order of the file */
+    uint32_t diagnostic_count;
+    uint32_t diagnostics_dropped; /* beyond the array */
+};
+
+/*
+ * Reads `bytes` bytes of `text` (need not be NUL-terminated; NULL with 0 gives the defaults) into *config, whose former
+ * contents do not matter. `strings` is room for bytes + 1 characters, where every string of *config then lives; it must
+ * live as long as *config, `text` need not. Any context; cannot fail: what is wrong is in config->diagnostics.
+ */
+void config_parse(struct config *config, const char *text, size_t bytes, char *strings);
+
+/* The VM of that name, or NULL. */
+const struct config_vm *config_find_vm(const struct config *config, const char *name);
+
+/* Makes *vm a VM with default settings. `name` must outlive it and have passed config_name_ok(). */
+void config_vm_defaults(struct config_vm *vm, const char *name);
+
+/* True for 1 to CONFIG_MAX_NAME_BYTES letters, digits, '.', '_' and '-', the first a letter or a digit. */
+bool config_name_ok(const char *name);
+
+/*
+ * Sets one key of a VM, as a line of its section does; `value` must outlive *vm. On failure *vm is unchanged and
+ * `reason` (cut at `reason_bytes`) says what is wrong with the value and what would be right: ERR_NOT_FOUND for an
+ * unknown key, ERR_INVALID for a bad value, ERR_NO_MEMORY for one disk too many.
+ */
+enum status config_vm_set(struct config_vm *vm, const char *key, const char *value, char *reason,
+                          size_t reason_bytes) MUST_CHECK;
+
+/* The name of a VM's key, for messages. */
+const char *config_vm_key_name(enum config_vm_key key);
+
+#endif

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/* Any bytes as tasuki.conf: nothing is read or written outside of the buffers, and what comes out keeps its promises. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vm/config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static const char *room;
+static size_t room_bytes;
+
+/* A string of the result lies in the caller's room, ends there, and holds no control character. */
+static void check_string(const char *text)
+{
+    assert(text >= room && text < room + room_bytes);
+    assert(memchr(text, 0, (size_t)(room + room_bytes - text)));
+    for (; *text; text++)
+        assert((unsigned char)*text >= 0x20 || *text == '\t');
+}
+
+static void check_vm(const struct config *config, const struct config_vm *vm)
+{
+    assert(config_name_ok(vm->name));
+    assert(config_find_vm(config, vm->name) == vm);
+    check_string(vm->name);
+    assert(vm->memory_bytes >= CONFIG_MIN_MEMORY && vm->memory_bytes <= CONFIG_MAX_MEMORY);
+    assert(vm->memory_bytes % PAGE_BYTES == 0);
+    assert(vm->vcpus >= 1 && vm->vcpus <= CONFIG_MAX_VCPUS);
+    assert(vm->disk_count <= CONFIG_MAX_DISKS);
+    assert(strlen(vm->cmdline) <= CONFIG_MAX_CMDLINE_BYTES);
+    assert(vm->kernel || vm->error_count);
+    if (vm->kernel)
+        check_string(vm->kernel);
+    if (vm->initrd)
+        check_string(vm->initrd);
+    for (uint32_t i = 0; i < vm->disk_count; i++)
+        check_string(vm->disks[i]);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct config config;
+    char *text = malloc(size ? size : 1); /* of the exact size, so that the sanitizer sees a byte too far */
+    char *strings = malloc(size + 1);
+
+    if (!text || !strings)
+        abort();
+    if (size)
+        memcpy(text, data, size);
+    config_parse(&config, text, size, strings);
+    free(text); /* the result must not point into it */
+    room = strings;
+    room_bytes = size + 1;
+    assert(config.vm_count <= CONFIG_MAX_VMS);
+    assert(config.diagnostic_count <= CONFIG_MAX_DIAGNOSTICS);
+    assert(config_name_ok(config.node.name));
+    for (uint32_t i = 0; i < config.vm_count; i++)
+        check_vm(&config, &config.vms[i]);
+    for (uint32_t i = 0; i < config.diagnostic_count; i++) {
+        const struct config_diagnostic *d = &config.diagnostics[i];
+        assert(d->text[0] && memchr(d->text, 0, sizeof(d->text)) && !strchr(d->text, '\n'));
+        assert(i == 0 || d[-1].line <= d->line);
+    }
+    free(strings);
+    return 0;
+}
