@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+# Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI and esp.img), setup, run, test, unit,
+# fuzz, system, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
+# the commands).
+
+BUILD ?= build
+CPU ?= amd
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PYTHON := /usr/bin/python3
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo "  $(1)	$(patsubst $(BUILD)/%,%,$@)")
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all setup run test unit fuzz system bench clean test-programs
+
+all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img
+
+# ---- What there is ----
+
+HV_SOURCES := $(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS]))
+BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
+# The parts of hv/kernel that are pure, beside all of vdev, vmm, vm and shell: what unit tests and fuzzers may use.
+CORE_SOURCES := $(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c \
+    $(patsubst %,hv/kernel/%.c,text status crc32c)))
+UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c tests/differential/test_*.c))
+FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+ZYDIS_NAMES := Decoder DecoderData MetaInfo Mnemonic Register Segment SharedData String Utils Zydis
+
+HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
+BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/kernel/text.c)
+ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
+UNIT_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
+FUZZ_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SOURCES))
+
+# ---- Compilers ----
+
+is_clang := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -n 1))
+compiler_include := $(if $(is_clang),$(shell $(CC) -print-resource-dir)/include,$(shell $(CC) -print-file-name=include))
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef -Wvla -Wwrite-strings \
+    -Wpointer-arith -Wimplicit-fallthrough -Wformat-security -Wold-style-definition \
+    $(if $(is_clang),,-Wlogical-op -Wduplicated-cond)
+
+# The same bytes wherever the tree lies.
+REPRODUCIBLE := -ffile-prefix-map=$(CURDIR)=. -fno-ident
+export LC_ALL := C
+export SOURCE_DATE_EPOCH := 1577836800
+
+ZYDIS := $(BUILD)/src/zydis
+ZYDIS_STAMP := $(ZYDIS)/.stamp
+ZYDIS_DEFINES := -DZYAN_NO_LIBC -DZYCORE_STATIC_BUILD -DZYDIS_STATIC_BUILD -DZYDIS_DISABLE_FORMATTER \
+    -DZYDIS_DISABLE_ENCODER
+ZYDIS_INCLUDES := -isystem $(ZYDIS)/include -isystem $(ZYDIS)/src -isystem $(ZYDIS)/zycore
+
+# Code that runs on the bare machine, before what concerns its linking.
+BARE := -std=c17 -ffreestanding -nostdinc -isystem $(compiler_include) -isystem hv/kernel/libc $(ZYDIS_INCLUDES) \
+    $(ZYDIS_DEFINES) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
+    -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing $(REPRODUCIBLE)
+HV_CFLAGS := $(BARE) -mcmodel=kernel -fno-pic -fno-pie -fstack-protector-strong -mstack-protector-guard=global
+HV_LDFLAGS := -nostdlib -static --build-id=none -z noexecstack -z max-page-size=4096 -T linker.ld
+
+EFI_CFLAGS := $(BARE) -fpic -fshort-wchar -fno-stack-protector -fvisibility=hidden -DGNU_EFI_USE_MS_ABI \
+    -isystem /usr/include/efi -isystem /usr/include/efi/x86_64
+EFI_LDFLAGS := -nostdlib -shared -Bsymbolic -znocombreloc -z noexecstack --build-id=none --no-warn-rwx-segments -L/usr/lib \
+    -T /usr/lib/elf_x86_64_efi.lds
+
+# Code that runs in Linux test programs. The sanitizers stop at the first finding: a test must fail.
+HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(ZYDIS_DEFINES) -fno-omit-frame-pointer \
+    -fno-strict-aliasing -Wno-format-truncation -D_GNU_SOURCE
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(SANITIZE)
+FUZZ_CFLAGS := $(HOSTED) -Wall -Wextra -Werror $(SANITIZE)
+
+# A change of the compiler or its flags rebuilds what they made.
+define flags_file
+$(BUILD)/$(1).flags: FORCE
+	$$(Q)mkdir -p $$(@D); echo '$$(shell $$(CC) --version | head -n 1) $(2)' >$$@.new; \
+	    if cmp -s $$@.new $$@; then rm $$@.new; else mv $$@.new $$@; fi
+endef
+.PHONY: FORCE
+FORCE:
+$(eval $(call flags_file,hv,$(HV_CFLAGS) $(WARNINGS)))
+$(eval $(call flags_file,efi,$(EFI_CFLAGS) $(WARNINGS)))
+$(eval $(call flags_file,unit,$(UNIT_CFLAGS)))
+$(eval $(call flags_file,fuzz,$(FUZZ_CFLAGS)))
+
+# ---- Sources of others ----
+
+$(ZYDIS_STAMP): tools/sources.lock tools/fetch.py
+	$(call say,FETCH)
+	$(Q)rm -rf $(ZYDIS) && mkdir -p $(ZYDIS)/zycore $(BUILD)/packages
+	$(Q)$(PYTHON) tools/fetch.py zydis $(BUILD)/packages >$(BUILD)/packages/zydis.files
+	$(Q)tar -xzf $(BUILD)/packages/zydis_*.orig.tar.gz -C $(ZYDIS) --strip-components=1
+	$(Q)ln -s /usr/include/Zycore $(ZYDIS)/zycore/Zycore
+	$(Q)touch $@
+
+$(BUILD)/obj/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/hv.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) -w -c -o $@ $(ZYDIS)/src/$*.c
+
+# ---- The hypervisor ----
+
+$(BUILD)/obj/%.c.o: %.c $(BUILD)/hv.flags | $(ZYDIS_STAMP)
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) $(WARNINGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.S.o: %.S $(BUILD)/hv.flags
+	$(call say,AS)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) -D__ASSEMBLER__ -MMD -MP -c -o $@ $<
+
+# Two links: the first tells where the functions are, the second has their names for backtraces.
+$(BUILD)/tasuki.elf: $(HV_OBJECTS) $(ZYDIS_OBJECTS) linker.ld tools/ksyms.py
+	$(call say,LINK)
+	$(Q)$(PYTHON) tools/ksyms.py >$(BUILD)/ksyms0.S
+	$(Q)$(CC) -c -o $(BUILD)/ksyms0.o $(BUILD)/ksyms0.S
+	$(Q)ld $(HV_LDFLAGS) -o $(BUILD)/tasuki0.elf $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms0.o
+	$(Q)$(PYTHON) tools/ksyms.py $(BUILD)/tasuki0.elf >$(BUILD)/ksyms.S
+	$(Q)$(CC) -c -o $(BUILD)/ksyms.o $(BUILD)/ksyms.S
+	$(Q)ld $(HV_LDFLAGS) -o $@ $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms.o
+	$(Q)$(PYTHON) tools/ksyms.py --check $(BUILD)/tasuki0.elf $@
+
+# PAYLOAD=FILE puts another ELF into the loader, to test it alone.
+PAYLOAD ?= $(BUILD)/tasuki.elf
+$(BUILD)/payload.elf: $(PAYLOAD)
+	$(Q)objcopy --strip-all $< $@
+
+# ---- The loader ----
+
+$(BUILD)/efi/%.c.o: %.c $(BUILD)/efi.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(EFI_CFLAGS) $(WARNINGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/efi/%.S.o: %.S $(BUILD)/efi.flags
+	$(call say,AS)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(EFI_CFLAGS) -DPAYLOAD_FILE='"$(BUILD)/payload.elf"' -MMD -MP -c -o $@ $<
+
+$(BUILD)/efi/boot/payload.S.o: $(BUILD)/payload.elf
+
+# libefi has a memcpy and a memset of its own, which win.
+$(BUILD)/efi/string.o: $(BUILD)/efi/hv/kernel/libc/string.c.o
+	$(Q)objcopy --weaken $< $@
+
+$(BUILD)/loader.so: $(BOOT_OBJECTS) $(BUILD)/efi/string.o
+	$(call say,LINK)
+	$(Q)ld $(EFI_LDFLAGS) -o $@ /usr/lib/crt0-efi-x86_64.o $^ -lefi -lgnuefi
+	$(Q)if nm -u $@ | grep .; then echo "$@: these symbols are defined nowhere" >&2; rm $@; exit 1; fi
+
+$(BUILD)/BOOTX64.EFI: $(BUILD)/loader.so
+	$(call say,EFI)
+	$(Q)objcopy -j .text -j .sdata -j .data -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
+	    --target efi-app-x86_64 --subsystem=10 $< $@
+
+$(BUILD)/esp.img: $(BUILD)/BOOTX64.EFI boot/tasuki.conf tools/mkesp.py
+	$(call say,IMAGE)
+	$(Q)$(PYTHON) tools/mkesp.py $@ EFI/BOOT/BOOTX64.EFI=$< tasuki/tasuki.conf=boot/tasuki.conf
+
+# ---- Running it ----
+
+setup: $(ZYDIS_STAMP)
+	$(Q)tools/setup.sh $(BUILD)/packages.log
+
+# The guest: Debian's own kernel, taken out of its package, and an initramfs around a static busybox.
+$(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img &: tools/mkdemo.py tools/sources.lock tools/fetch.py
+	@echo "  DEMO	demo/vmlinuz demo/initrd.img"
+	$(Q)$(PYTHON) tools/mkdemo.py $(BUILD)/demo $(BUILD)/packages
+
+$(BUILD)/demo.img: $(BUILD)/BOOTX64.EFI $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img tools/demo.conf tools/mkesp.py
+	$(call say,IMAGE)
+	$(Q)$(PYTHON) tools/mkesp.py $@ EFI/BOOT/BOOTX64.EFI=$< tasuki/tasuki.conf=tools/demo.conf \
+	    tasuki/images/vmlinuz=$(BUILD)/demo/vmlinuz tasuki/images/initrd.img=$(BUILD)/demo/initrd.img
+
+run:
+	$(Q)tools/setup.sh $(BUILD)/packages.log
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/demo.img
+	$(Q)exec $(PYTHON) tools/run.py --cpu $(CPU) $(BUILD)/demo.img
+
+# ---- Tests ----
+
+$(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(ZYDIS_STAMP)
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/unit.flags
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(ZYDIS)/src/$*.c
+
+$(BUILD)/tests/core.a: $(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_SOURCES) $(wildcard tests/unit/fake_*.c)) \
+    $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
+$(UNIT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUILD)/tests/core.a
+	$(call say,LINK)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) -o $@ $< $(BUILD)/tests/core.a -lcmocka $(if $(findstring differential,$@),-lunicorn)
+
+# Fuzz targets are clang's whatever builds the rest.
+$(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP)
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+
+$(BUILD)/tests/fuzzcore.a: $(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_SOURCES) $(wildcard tests/unit/fake_*.c)) \
+    $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
+$(FUZZ_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/fuzzcore/tests/%.o $(BUILD)/tests/fuzzcore.a
+	$(call say,LINK)
+	$(Q)mkdir -p $(@D)
+	$(Q)clang $(SANITIZE) -fsanitize=fuzzer -o $@ $< $(BUILD)/tests/fuzzcore.a
+
+test-programs: $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)
+
+unit fuzz system:
+	$(Q)$(PYTHON) tools/runtests.py --build $(BUILD) $@
+
+test:
+	$(Q)tools/setup.sh $(BUILD)/packages.log
+	$(Q)$(PYTHON) tools/runtests.py --build $(BUILD) build unit fuzz system
+
+bench:
+	$(Q)tools/setup.sh $(BUILD)/packages.log
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(PYTHON) tools/bench.py --build $(BUILD)
+
+clean:
+	$(Q)rm -rf $(BUILD)
+
+# Small guests, where there are any, come with rules of their own.
+-include tests/guests/guests.mk
+-include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(BOOT_OBJECTS)))
+-include $(shell test -d $(BUILD)/tests && find $(BUILD)/tests -name '*.d')

@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Runs the tests and counts them.
+
+    runtests.py [--build DIR] [--fuzz-seconds N] [STAGE ...]
+
+Stages, all by default, in this order:
+    build    gcc into DIR, clang into DIR/clang
+    unit     each program of tests/unit and tests/differential, two at a time
+    fuzz     each fuzz target for some seconds over its corpus (tests/fuzz/corpus/NAME), two at a time
+    system   pytest over tests/system
+
+The last line is `N passed, N failed`; the exit status is 0 only if nothing failed. Logs are in DIR/logs. A stage that has
+nothing to run counts as nothing.
+"""
+import argparse
+import concurrent.futures
+import glob
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STAGES = ["build", "unit", "fuzz", "system"]
+UNIT_SECONDS = 600
+PASS, FAIL = "\033[32mpass\033[0m", "\033[31mFAIL\033[0m"
+if not sys.stdout.isatty():
+    PASS, FAIL = "pass", "FAIL"
+
+
+class Runner:
+    def __init__(self, build, fuzz_seconds):
+        self.build = build
+        self.logs = os.path.join(build, "logs")
+        self.fuzz_seconds = fuzz_seconds
+        self.passed = self.failed = 0
+        self.failures = []
+
+    def count(self, passed, failed, name, seconds, log=None):
+        self.passed += passed
+        self.failed += failed
+        detail = f"{passed} passed" + (f", {failed} failed" if failed else "")
+        print(f"{FAIL if failed else PASS}  {name}  ({detail}, {seconds:.1f} s)", flush=True)
+        if failed:
+            self.failures.append(f"{name}{': see ' + log if log else ''}")
+
+    def run(self, name, command, timeout, show_failure=True, environment=None):
+        """(status, output, seconds, log). The output also goes to a log file."""
+        log = os.path.join(self.logs, name.replace("/", "-") + ".log")
+        began = time.monotonic()
+        with open(log, "wb") as file:
+            try:
+                status = subprocess.run(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=file,
+                                        stderr=subprocess.STDOUT, timeout=timeout,
+                                        env={**os.environ, **(environment or {})}).returncode
+            except subprocess.TimeoutExpired:
+                file.write(f"\nended by runtests.py after {timeout} s\n".encode())
+                status = -1
+            except OSError as error:
+                file.write(f"{error}\n".encode())
+                status = -1
+        with open(log, errors="replace", encoding="utf-8") as file:
+            output = file.read()
+        if status and show_failure:
+            print("\n".join(f"    {line}" for line in output.splitlines()[-40:]), flush=True)
+        return status, output, time.monotonic() - began, log
+
+    def make(self, name, *arguments):
+        status, _, seconds, log = self.run(name, ["make", "--no-print-directory", "-j2", *arguments], 1200)
+        self.count(not status, bool(status), name, seconds, log)
+        return not status
+
+    # ---- Stages ----
+
+    def stage_build(self):
+        self.make("build/gcc", f"BUILD={self.build}", "CC=gcc", "all")
+        self.make("build/clang", f"BUILD={self.build}/clang", "CC=clang", "all")
+
+    def programs(self, *folders):
+        """(names, how to make them) of the test programs whose sources are there."""
+        sources = sorted(path for folder, prefix in folders
+                         for path in glob.glob(os.path.join(TOP, "tests", folder, prefix + "_*.c")))
+        return [os.path.relpath(path, os.path.join(TOP, "tests"))[:-2] for path in sources]
+
+    def make_programs(self, names):
+        """Builds each; those that do not build count as failed and are left out of what is returned."""
+        targets = [f"{self.build}/tests/{name}" for name in names]
+        status, _, _, _ = self.run("build-tests", ["make", "--no-print-directory", "-j2", "-k", f"BUILD={self.build}",
+                                                   *targets], 1200)
+        if not status:
+            return names
+        good = []
+        for name, target in zip(names, targets):
+            if self.run(f"build-{name}", ["make", "--no-print-directory", "-q", f"BUILD={self.build}", target], 60,
+                        show_failure=False)[0]:
+                self.count(0, 1, f"{name}: does not build", 0, os.path.join(self.logs, "build-tests.log"))
+            else:
+                good.append(name)
+        return good
+
+    def stage_unit(self):
+        names = self.programs(("unit", "test"), ("differential", "test"))
+        if not names:
+            return
+
+        def run_one(name):
+            return name, self.run(name, [os.path.join(self.build, "tests", name)], UNIT_SECONDS,
+                                  environment={"FAKE_LOG_QUIET": "1"})
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for name, (status, output, seconds, log) in pool.map(run_one, self.make_programs(names)):
+                passed = sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test", output)))
+                failed = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test", output)))
+                if status and not failed:
+                    failed = 1  # crashed, or found by a sanitizer
+                self.count(max(passed, not failed), failed, name, seconds, log)
+
+    def stage_fuzz(self):
+        names = self.programs(("fuzz", "fuzz"))
+        if not names:
+            return
+
+        def run_one(name):
+            short = os.path.basename(name)[len("fuzz_"):]
+            kept = os.path.join(TOP, "tests", "fuzz", "corpus", short)
+            grown = os.path.join(self.build, "fuzz", short)
+            os.makedirs(grown, exist_ok=True)
+            command = [os.path.join(self.build, "tests", name), f"-max_total_time={self.fuzz_seconds}", "-timeout=10",
+                       "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={grown}-", grown]
+            if os.path.isdir(kept):
+                command.append(kept)
+            return name, self.run(name, command, self.fuzz_seconds + 120, environment={"FAKE_LOG_QUIET": "1"})
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for name, (status, _, seconds, log) in pool.map(run_one, self.make_programs(names)):
+                self.count(not status, bool(status), name, seconds, log)
+
+    def stage_system(self):
+        if not glob.glob(os.path.join(TOP, "tests", "system", "test_*.py")):
+            return
+        if not self.make("build/images", f"BUILD={self.build}", "all", f"{self.build}/demo.img"):
+            return
+        report = os.path.join(self.logs, "system.xml")
+        if os.path.exists(report):
+            os.unlink(report)
+        began = time.monotonic()
+        status = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short",
+                                 f"--junitxml={report}", "tests/system"], cwd=TOP, stdin=subprocess.DEVNULL,
+                                env={**os.environ, "TASUKI_BUILD": os.path.abspath(self.build),
+                                     "TASUKI_LOGS": os.path.abspath(self.logs)}).returncode
+        total = bad = skipped = 0
+        if os.path.exists(report):
+            for suite in ElementTree.parse(report).getroot().iter("testsuite"):
+                total += int(suite.get("tests", 0))
+                bad += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+                skipped += int(suite.get("skipped", 0))
+        if status and not bad:
+            bad = total = max(1, bad)
+        self.count(max(0, total - bad - skipped), bad, "system", time.monotonic() - began, report)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--fuzz-seconds", type=int, default=10)
+    parser.add_argument("stages", nargs="*")
+    options = parser.parse_args()
+    stages = options.stages or STAGES
+    for stage in stages:
+        if stage not in STAGES:
+            sys.exit(f"runtests.py: {stage}: no such stage; there are {', '.join(STAGES)}")
+    os.chdir(TOP)
+    runner = Runner(options.build, options.fuzz_seconds)
+    os.makedirs(runner.logs, exist_ok=True)
+    began = time.monotonic()
+    for stage in STAGES:
+        if stage in stages:
+            getattr(runner, "stage_" + stage)()
+    minutes, seconds = divmod(int(time.monotonic() - began), 60)
+    print(f"\ntook {minutes} min {seconds} s")
+    for failure in runner.failures:
+        print(f"failed: {failure}")
+    summary = f"{runner.passed} passed, {runner.failed} failed"
+    with open(os.path.join(runner.logs, "summary"), "w", encoding="utf-8") as file:
+        file.write(summary + "\n")
+    print(summary, flush=True)
+    sys.exit(1 if runner.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
