@@ -24,9 +24,14 @@ all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img
 HV_SOURCES := $(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS]))
 BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
 # The parts of hv/kernel that are pure, beside all of vdev, vmm, vm and shell: what unit tests and fuzzers may use.
-CORE_SOURCES := $(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c \
-    $(patsubst %,hv/kernel/%.c,text status crc32c)))
-UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c tests/differential/test_*.c))
+# CORE_EXCLUDED are files among them that do not compile on Linux.
+CORE_EXCLUDED :=
+CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c \
+    $(patsubst %,hv/kernel/%.c,text status crc32c page pt))))
+UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
+# A program against another implementation: its main file, and the rest of the folder.
+DIFFERENTIAL_SOURCES := $(sort $(wildcard tests/differential/*_vs_*.c))
+DIFFERENTIAL_PARTS := $(filter-out $(DIFFERENTIAL_SOURCES),$(sort $(wildcard tests/differential/*.c)))
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 ZYDIS_NAMES := Decoder DecoderData MetaInfo Mnemonic Register Segment SharedData String Utils Zydis
 
@@ -34,6 +39,7 @@ HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
 BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/kernel/text.c)
 ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
 UNIT_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
+DIFFERENTIAL_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(DIFFERENTIAL_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SOURCES))
 
 # ---- Compilers ----
@@ -50,6 +56,8 @@ REPRODUCIBLE := -ffile-prefix-map=$(CURDIR)=. -fno-ident
 export LC_ALL := C
 export SOURCE_DATE_EPOCH := 1577836800
 
+# Fetched packages serve every build directory.
+PACKAGES := build/packages
 ZYDIS := $(BUILD)/src/zydis
 ZYDIS_STAMP := $(ZYDIS)/.stamp
 ZYDIS_DEFINES := -DZYAN_NO_LIBC -DZYCORE_STATIC_BUILD -DZYDIS_STATIC_BUILD -DZYDIS_DISABLE_FORMATTER \
@@ -70,9 +78,9 @@ EFI_LDFLAGS := -nostdlib -shared -Bsymbolic -znocombreloc -z noexecstack --build
 
 # Code that runs in Linux test programs. The sanitizers stop at the first finding: a test must fail.
 HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(ZYDIS_DEFINES) -fno-omit-frame-pointer \
-    -fno-strict-aliasing -Wno-format-truncation -D_GNU_SOURCE
+    -fno-strict-aliasing -D_GNU_SOURCE -DTASUKI_HOST_TEST
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
-UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(SANITIZE)
+UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) $(SANITIZE)
 FUZZ_CFLAGS := $(HOSTED) -Wall -Wextra -Werror $(SANITIZE)
 
 # A change of the compiler or its flags rebuilds what they made.
@@ -92,9 +100,9 @@ $(eval $(call flags_file,fuzz,$(FUZZ_CFLAGS)))
 
 $(ZYDIS_STAMP): tools/sources.lock tools/fetch.py
 	$(call say,FETCH)
-	$(Q)rm -rf $(ZYDIS) && mkdir -p $(ZYDIS)/zycore $(BUILD)/packages
-	$(Q)$(PYTHON) tools/fetch.py zydis $(BUILD)/packages >$(BUILD)/packages/zydis.files
-	$(Q)tar -xzf $(BUILD)/packages/zydis_*.orig.tar.gz -C $(ZYDIS) --strip-components=1
+	$(Q)rm -rf $(ZYDIS) && mkdir -p $(ZYDIS)/zycore $(PACKAGES)
+	$(Q)$(PYTHON) tools/fetch.py zydis $(PACKAGES) >$(PACKAGES)/zydis.files
+	$(Q)tar -xzf $(PACKAGES)/zydis_*.orig.tar.gz -C $(ZYDIS) --strip-components=1
 	$(Q)ln -s /usr/include/Zycore $(ZYDIS)/zycore/Zycore
 	$(Q)touch $@
 
@@ -165,13 +173,14 @@ $(BUILD)/esp.img: $(BUILD)/BOOTX64.EFI boot/tasuki.conf tools/mkesp.py
 
 # ---- Running it ----
 
-setup: $(ZYDIS_STAMP)
+setup:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
+	$(Q)$(MAKE) --no-print-directory $(ZYDIS_STAMP)
 
 # The guest: Debian's own kernel, taken out of its package, and an initramfs around a static busybox.
 $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img &: tools/mkdemo.py tools/sources.lock tools/fetch.py
 	@echo "  DEMO	demo/vmlinuz demo/initrd.img"
-	$(Q)$(PYTHON) tools/mkdemo.py $(BUILD)/demo $(BUILD)/packages
+	$(Q)$(PYTHON) tools/mkdemo.py $(BUILD)/demo $(PACKAGES)
 
 $(BUILD)/demo.img: $(BUILD)/BOOTX64.EFI $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img tools/demo.conf tools/mkesp.py
 	$(call say,IMAGE)
@@ -194,14 +203,32 @@ $(BUILD)/tests/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/unit.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(ZYDIS)/src/$*.c
 
-$(BUILD)/tests/core.a: $(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_SOURCES) $(wildcard tests/unit/fake_*.c)) \
-    $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
-	$(Q)rm -f $@ && ar rcsD $@ $^
+# An archive holds the cores that compile, so that one that does not takes down only the tests that need it.
+# $(call core_archive,NAME,OBJECTS): build/tests/NAME.a
+define core_archive
+.PHONY: $(1)-objects
+$(1)-objects: $(2)
+$(BUILD)/tests/$(1).a: FORCE
+	$$(Q)mkdir -p $$(@D)
+	-$$(Q)$$(MAKE) --no-print-directory -k $(1)-objects
+	$$(Q)rm -f $$@.new && ar rcsD $$@.new $$$$(ls -d $(2) 2>/dev/null)
+	$$(Q)if cmp -s $$@.new $$@; then rm $$@.new; else mv $$@.new $$@; fi
+endef
+CORE_C := $(CORE_SOURCES) $(sort $(wildcard tests/unit/fake_*.c))
+ZYDIS_HOSTED := $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
+$(eval $(call core_archive,core,$(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_C)) $(ZYDIS_HOSTED)))
+$(eval $(call core_archive,fuzzcore,$(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_C)) $(ZYDIS_HOSTED)))
 
 $(UNIT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUILD)/tests/core.a
 	$(call say,LINK)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SANITIZE) -o $@ $< $(BUILD)/tests/core.a -lcmocka $(if $(findstring differential,$@),-lunicorn)
+	$(Q)$(CC) $(SANITIZE) -o $@ $< $(BUILD)/tests/core.a -lcmocka
+
+$(DIFFERENTIAL_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUILD)/tests/core.a \
+    $(patsubst %.c,$(BUILD)/tests/core/%.o,$(DIFFERENTIAL_PARTS))
+	$(call say,LINK)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn
 
 # Fuzz targets are clang's whatever builds the rest.
 $(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP)
@@ -209,16 +236,12 @@ $(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP)
 	$(Q)mkdir -p $(@D)
 	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
 
-$(BUILD)/tests/fuzzcore.a: $(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_SOURCES) $(wildcard tests/unit/fake_*.c)) \
-    $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
-	$(Q)rm -f $@ && ar rcsD $@ $^
-
 $(FUZZ_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/fuzzcore/tests/%.o $(BUILD)/tests/fuzzcore.a
 	$(call say,LINK)
 	$(Q)mkdir -p $(@D)
 	$(Q)clang $(SANITIZE) -fsanitize=fuzzer -o $@ $< $(BUILD)/tests/fuzzcore.a
 
-test-programs: $(UNIT_PROGRAMS) $(FUZZ_PROGRAMS)
+test-programs: $(UNIT_PROGRAMS) $(DIFFERENTIAL_PROGRAMS) $(FUZZ_PROGRAMS)
 
 unit fuzz system:
 	$(Q)$(PYTHON) tools/runtests.py --build $(BUILD) $@

@@ -40,6 +40,7 @@ class Runner:
         self.failures = []
 
     def count(self, passed, failed, name, seconds, log=None):
+        passed, failed = int(passed), int(failed)
         self.passed += passed
         self.failed += failed
         detail = f"{passed} passed" + (f", {failed} failed" if failed else "")
@@ -79,10 +80,9 @@ class Runner:
         self.make("build/gcc", f"BUILD={self.build}", "CC=gcc", "all")
         self.make("build/clang", f"BUILD={self.build}/clang", "CC=clang", "all")
 
-    def programs(self, *folders):
-        """(names, how to make them) of the test programs whose sources are there."""
-        sources = sorted(path for folder, prefix in folders
-                         for path in glob.glob(os.path.join(TOP, "tests", folder, prefix + "_*.c")))
+    def programs(self, *patterns):
+        """The names, below tests/, of the test programs whose sources match."""
+        sources = sorted(path for pattern in patterns for path in glob.glob(os.path.join(TOP, "tests", pattern)))
         return [os.path.relpath(path, os.path.join(TOP, "tests"))[:-2] for path in sources]
 
     def make_programs(self, names):
@@ -94,7 +94,7 @@ class Runner:
             return names
         good = []
         for name, target in zip(names, targets):
-            if self.run(f"build-{name}", ["make", "--no-print-directory", "-q", f"BUILD={self.build}", target], 60,
+            if self.run(f"build-{name}", ["make", "--no-print-directory", f"BUILD={self.build}", target], 600,
                         show_failure=False)[0]:
                 self.count(0, 1, f"{name}: does not build", 0, os.path.join(self.logs, "build-tests.log"))
             else:
@@ -102,9 +102,10 @@ class Runner:
         return good
 
     def stage_unit(self):
-        names = self.programs(("unit", "test"), ("differential", "test"))
+        names = self.programs("differential/*_vs_*.c", "unit/test_*.c")
         if not names:
             return
+        self.make("build/cores", "-k", f"BUILD={self.build}", "core-objects")
 
         def run_one(name):
             return name, self.run(name, [os.path.join(self.build, "tests", name)], UNIT_SECONDS,
@@ -119,7 +120,7 @@ class Runner:
                 self.count(max(passed, not failed), failed, name, seconds, log)
 
     def stage_fuzz(self):
-        names = self.programs(("fuzz", "fuzz"))
+        names = self.programs("fuzz/fuzz_*.c")
         if not names:
             return
 
