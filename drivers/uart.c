@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A polled 16550. Output waits for room in the transmitter, with a bound, so that a port without a listener (flow
+ * control wired off, a card that died) costs time but never hangs the node.
+ */
+#include "drivers/uart.h"
+
+#include "kernel/spinlock.h"
+#include "kernel/x86.h"
+
+#define REG_DATA 0
+#define REG_IER 1
+#define REG_FCR 2
+#define REG_LCR 3
+#define REG_MCR 4
+#define REG_LSR 5
+#define REG_SCRATCH 7
+#define LSR_READY BIT(0)
+#define LSR_THR_EMPTY BIT(5)
+#define FIFO_BYTES 16
+#define SPIN_LIMIT 1000000u
+
+static uint16_t base;
+static struct spinlock uart_lock = SPINLOCK_INIT("serial");
+
+bool uart_init(uint16_t port)
+{
+    out8((uint16_t)(port + REG_SCRATCH), 0x5a);
+    if (in8((uint16_t)(port + REG_SCRATCH)) != 0x5a)
+        return false;
+    out8((uint16_t)(port + REG_IER), 0);
+    out8((uint16_t)(port + REG_LCR), 0x80);
+    out8((uint16_t)(port + REG_DATA), 1); /* 115200 */
+    out8((uint16_t)(port + REG_IER), 0);
+    out8((uint16_t)(port + REG_LCR), 0x03);
+    out8((uint16_t)(port + REG_FCR), 0x07);
+    out8((uint16_t)(port + REG_MCR), 0x0b); /* DTR, RTS, OUT2: the interrupt's gate */
+    base = port;
+    return true;
+}
+
+void uart_write_unlocked(const void *bytes, size_t count)
+{
+    const uint8_t *byte = bytes;
+    unsigned room = 0;
+
+    if (!base)
+        return;
+    while (count--) {
+        for (unsigned spin = 0; !room && spin < SPIN_LIMIT; spin++) {
+            if (in8((uint16_t)(base + REG_LSR)) & LSR_THR_EMPTY)
+                room = FIFO_BYTES;
+            else
+                cpu_pause();
+        }
+        if (room)
+            room--;
+        out8((uint16_t)(base + REG_DATA), *byte++);
+    }
+}
+
+void uart_write(const void *bytes, size_t count)
+{
+    uint64_t flags = spin_lock_irqsave(&uart_lock);
+    uart_write_unlocked(bytes, count);
+    spin_unlock_irqrestore(&uart_lock, flags);
+}
+
+size_t uart_read(void *bytes, size_t count)
+{
+    uint8_t *byte = bytes;
+    size_t n = 0;
+
+    while (base && n < count && (in8((uint16_t)(base + REG_LSR)) & LSR_READY))
+        byte[n++] = in8((uint16_t)(base + REG_DATA));
+    return n;
+}
+
+void uart_enable_interrupt(void)
+{
+    if (base)
+        out8((uint16_t)(base + REG_IER), 1);
+}

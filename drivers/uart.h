@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* The host's serial port: a 16550 at a legacy port. It carries the log and the admin shell. */
+#ifndef DRIVERS_UART_H
+#define DRIVERS_UART_H
+
+#include "kernel/types.h"
+
+/* 115200 8N1, FIFO on. false: nothing answers there. */
+bool uart_init(uint16_t port);
+/* Writes all of it, waiting for the FIFO where it must; drops it if there is no port. Any context; own lock. */
+void uart_write(const void *bytes, size_t count);
+/* The same without the lock, for panic. */
+void uart_write_unlocked(const void *bytes, size_t count);
+/* What has arrived, up to count bytes. One reader. */
+size_t uart_read(void *bytes, size_t count);
+/* Lets the port raise its line when a byte arrives. */
+void uart_enable_interrupt(void);
+
+#endif

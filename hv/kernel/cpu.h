@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The CPUs of the machine. Each has one struct cpu, reached through GS: this_cpu() is one instruction. Every CPU has its
+ * own GDT, TSS, IST stacks (NMI, #DF, #MC), run queue and timers.
+ */
+#ifndef KERNEL_CPU_H
+#define KERNEL_CPU_H
+
+#include "kernel/types.h"
+#include "kernel/x86.h"
+
+#define CPU_MAX 256
+
+/* Host segment selectors: the same on every CPU. */
+#define SEL_KERNEL_CS 0x08
+#define SEL_KERNEL_DS 0x10
+#define SEL_TSS 0x18
+
+enum host_vendor { CPU_INTEL, CPU_AMD, CPU_OTHER };
+
+struct thread;
+struct timer;
+struct runqueue;
+
+struct cpu {
+    struct cpu *self;         /* GS:0 */
+    struct thread *current;   /* GS:8 */
+    uint32_t id;              /* 0 is the boot CPU; dense */
+    uint32_t apic_id;
+    volatile bool online;
+    bool virtualization_on;   /* the backend's cpu_enable succeeded here */
+    uint64_t gdt_base, tss_base, idt_base;
+    uint16_t gdt_limit, idt_limit;
+    void *vmm;                /* the backend's per-CPU state */
+    struct runqueue *runqueue;
+    struct timer *timers;     /* armed timers, ascending; see timer.h */
+    uint64_t stack_top;       /* boot/idle stack */
+    uint64_t nmi_count, irq_count;
+    volatile bool reschedule; /* somebody became runnable: leave the guest, yield */
+    uint32_t preempt_off;     /* interrupt nesting */
+};
+
+static inline struct cpu *this_cpu(void)
+{
+    struct cpu *cpu;
+    __asm__("movq %%gs:0, %0" : "=r"(cpu));
+    return cpu;
+}
+
+/* What the boot CPU has; the other CPUs must have the same (checked when they come up). */
+struct cpu_features {
+    enum host_vendor vendor;
+    char vendor_name[13];
+    char brand[49];
+    uint32_t family, model, stepping;
+    uint32_t physical_bits, linear_bits;
+    bool nx, smep, smap, umip, pcid, huge_pages, x2apic, tsc_deadline, invariant_tsc, xsave, xsaves, rdrand, rdseed,
+        sse42, rdtscp, fsgsbase, hypervisor, monitor, svm, vmx;
+    uint64_t xcr0_mask;       /* what XCR0 may hold */
+    uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
+};
+extern struct cpu_features cpu_features;
+
+extern struct cpu *cpus[CPU_MAX];
+extern unsigned cpu_count; /* CPUs that came up; set once all are */
+
+/* Fills cpu_features from CPUID. Boot CPU, first thing. */
+void cpu_detect(void);
+
+/* Runs fn(arg) on every online CPU, interrupts off there, and waits. Thread context, interrupts on. */
+void cpu_call_all(void (*fn)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Bringing CPUs up: kernel/ only. */
+#ifndef KERNEL_CPU_SETUP_H
+#define KERNEL_CPU_SETUP_H
+
+#include "boot/boot_info.h"
+#include "kernel/types.h"
+
+/* CR0, CR4, EFER, PAT and XCR0 of this CPU as cpu_features say. */
+void cpu_setup_control(void);
+
+/* Starts every CPU of the list but this one, one after the other; fills cpus[] and cpu_count. */
+void smp_start(const struct boot_info *info);
+
+#endif

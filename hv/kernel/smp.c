@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Bringing up the other CPUs, one at a time: copy the trampoline of entry.S below 1 MiB, tell it where to go, send
+ * INIT and STARTUP, and wait until the CPU says that it is there. A CPU that does not come is named and left out.
+ *
+ * The trampoline needs a CR3 below 4 GiB that maps its own page one to one and the hypervisor: a copy of the host's top
+ * table with a small identity map beside it, in the second page that the loader reserved. Each CPU leaves it for the
+ * real tables at once.
+ */
+#include <string.h>
+
+#include "kernel/acpi.h"
+#include "kernel/apic.h"
+#include "kernel/cpu.h"
+#include "kernel/cpu_setup.h"
+#include "kernel/heap.h"
+#include "kernel/layout.h"
+#include "kernel/log.h"
+#include "kernel/spinlock.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "kernel/trap.h"
+#include "kernel/vmap.h"
+
+#define AP_STACK_BYTES 16384
+#define AP_WAIT_NS (2000 * NS_PER_MS)
+
+extern char ap_start[], ap_end[], ap_page[], ap_cr3[], ap_stack[], ap_cpu[], ap_entry[], ap_efer[];
+
+static struct spinlock call_lock = SPINLOCK_INIT("call");
+static struct {
+    void (*fn)(void *arg);
+    void *arg;
+    uint32_t left;
+} call;
+
+static void call_interrupt(void *arg)
+{
+    (void)arg;
+    call.fn(call.arg);
+    __atomic_fetch_sub(&call.left, 1, __ATOMIC_RELEASE);
+}
+
+static void kick_interrupt(void *arg)
+{
+    (void)arg; /* the interrupt itself is the message: the guest was left, or HLT ended */
+}
+
+void cpu_call_all(void (*fn)(void *arg), void *arg)
+{
+    /* Interrupts stay on while waiting for the lock: another caller may be waiting for us to take its call. */
+    spin_lock(&call_lock);
+    call.fn = fn;
+    call.arg = arg;
+    __atomic_store_n(&call.left, cpu_count - 1, __ATOMIC_RELEASE);
+    for (unsigned i = 0; i < cpu_count; i++)
+        if (cpus[i] != this_cpu())
+            apic_ipi(cpus[i]->apic_id, VECTOR_CALL);
+    uint64_t flags = irq_save();
+    fn(arg);
+    irq_restore(flags);
+    while (__atomic_load_n(&call.left, __ATOMIC_ACQUIRE))
+        cpu_pause();
+    spin_unlock(&call_lock);
+}
+
+static void ap_main(struct cpu *cpu)
+{
+    write_cr3(host_pt.root.v);
+    cpu_setup_control();
+    if (!trap_cpu_init(cpu))
+        panic("smp: no memory for the tables of CPU %u", cpu->id);
+    thread_init_cpu(cpu);
+    apic_cpu_init();
+    __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
+    irq_enable();
+    thread_idle();
+}
+
+static void set_word(char *page, const char *word, uint64_t value)
+{
+    memcpy(page + (word - ap_start), &value, sizeof value);
+}
+
+/* The copy of the top table, with the first 2 MiB mapped one to one. Returns false where memory ran out. */
+static bool build_tables(uint64_t table_hpa)
+{
+    uint64_t *top = phys_to_virt(HPA(table_hpa));
+    hpa_t middle, low;
+
+    if (!page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, &middle) ||
+        !page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, &low))
+        return false;
+    memcpy(top, phys_to_virt(host_pt.root), PAGE_BYTES);
+    top[0] = middle.v | 3;
+    *(uint64_t *)phys_to_virt(middle) = low.v | 3;
+    *(uint64_t *)phys_to_virt(low) = 0x83; /* present, writable, 2 MiB */
+    return true;
+}
+
+static void start_one(uint32_t apic, char *page, uint64_t page_hpa)
+{
+    struct cpu *cpu = kzalloc(sizeof *cpu);
+    void *stack = vmap_stack(AP_STACK_BYTES);
+
+    if (!cpu || !stack) {
+        log_error("smp: no memory for the CPU with APIC ID %u; it stays off", apic);
+        return;
+    }
+    cpu->self = cpu;
+    cpu->id = cpu_count;
+    cpu->apic_id = apic;
+    cpu->stack_top = (uint64_t)stack;
+    cpus[cpu->id] = cpu;
+    set_word(page, ap_stack, (uint64_t)stack);
+    set_word(page, ap_cpu, (uint64_t)cpu);
+    apic_start_cpu(apic, page_hpa);
+    for (uint64_t deadline = time_now_ns() + AP_WAIT_NS; time_now_ns() < deadline;) {
+        if (__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE)) {
+            cpu_count++;
+            return;
+        }
+        cpu_pause();
+    }
+    log_error("smp: the CPU with APIC ID %u did not start within 2 s; it stays off", apic);
+    cpus[cpu->id] = NULL; /* its memory stays its own: it may still come */
+}
+
+void smp_start(const struct boot_info *info)
+{
+    trap_set_handler(VECTOR_CALL, call_interrupt, NULL);
+    trap_set_handler(VECTOR_KICK, kick_interrupt, NULL);
+    if (acpi_info.cpu_count <= 1)
+        return;
+    if (!info->ap_trampoline) {
+        log_error("smp: the firmware left no memory below 1 MiB; one CPU is used");
+        return;
+    }
+    char *page = phys_to_virt(HPA(info->ap_trampoline));
+    if (!build_tables(info->ap_trampoline + PAGE_BYTES)) {
+        log_error("smp: no memory for the start-up tables; one CPU is used");
+        return;
+    }
+    memcpy(page, ap_start, (size_t)(ap_end - ap_start));
+    set_word(page, ap_page, info->ap_trampoline);
+    set_word(page, ap_cr3, info->ap_trampoline + PAGE_BYTES);
+    set_word(page, ap_entry, (uint64_t)ap_main);
+    set_word(page, ap_efer, BIT(8) | (cpu_features.nx ? BIT(11) : 0));
+    for (unsigned i = 0; i < acpi_info.cpu_count && cpu_count < CPU_MAX; i++)
+        if (acpi_info.cpu_apic_id[i] != cpus[0]->apic_id)
+            start_one(acpi_info.cpu_apic_id[i], page, info->ap_trampoline);
+    log_info("smp: %u CPUs", cpu_count);
+}

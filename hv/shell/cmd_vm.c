@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/* vm: the virtual machines. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/log.h"
+#include "kernel/time.h"
+#include "shell/service.h"
+#include "shell/tables.h"
+#include "vm/vm.h"
+
+#define ESCAPE_KEY 0x1d /* Ctrl-] */
+#define CONSOLE_POLL_NS (5 * NS_PER_MS)
+
+static void vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
+{
+    struct vm_info info;
+    (void)shell;
+
+    for (unsigned i = 0; vm_info_get(i, &info); i++)
+        offer(to, info.name);
+}
+
+static const struct command_argument name_argument[] = {
+    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = NULL },
+};
+
+/* The texts of vm/ are "OBJECT: CAUSE; CURE" already. */
+static enum status fail(struct shell *shell, enum status status, char *text)
+{
+    char *cause = strstr(text, ": "), *cure = strstr(text, "; ");
+
+    if (!cause)
+        return out_error(&shell->out, status, "vm", NULL, "%s", text);
+    *cause = '\0';
+    if (cure) {
+        *cure = '\0';
+        cure += 2;
+    }
+    return out_error(&shell->out, status, text, cure, "%s", cause + 2);
+}
+
+static enum status no_vm(struct shell *shell, const char *name)
+{
+    char text[VM_TEXT_BYTES];
+
+    snprintf(text, sizeof text, "vm %s: there is no such VM; `vm list` shows those that there are", name);
+    return fail(shell, ERR_NOT_FOUND, text);
+}
+
+static enum status order(struct shell *shell, const char *name, enum vm_order what, const char *done)
+{
+    char text[VM_TEXT_BYTES] = "";
+    enum status status = vm_order(name, what, text, sizeof text);
+
+    if (status != OK)
+        return fail(shell, status, text);
+    out_message(&shell->out, "vm %s: %s", name, done);
+    return OK;
+}
+
+static enum status vm_list(struct shell *shell, const struct command_call *call)
+{
+    struct out *out = &shell->out;
+    struct vm_info info;
+    (void)call;
+
+    out_array_begin(out, "vms");
+    for (unsigned i = 0; vm_info_get(i, &info); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "name", info.name);
+        out_string(out, "state", vm_state_name(info.state));
+        out_uint(out, "vcpus", info.vcpu_count);
+        out_bytes(out, "memory", info.memory_bytes);
+        out_duration(out, "since", time_now_ns() - info.since_ns);
+        out_uint(out, "resets", info.reset_count);
+        out_string(out, "reason", info.reason);
+        out_object_end(out);
+    }
+    out_array_end(out);
+    return OK;
+}
+
+static enum status vm_show(struct shell *shell, const struct command_call *call)
+{
+    struct out *out = &shell->out;
+    struct vm_info info;
+
+    if (!vm_info_find(call->argument[0], &info))
+        return no_vm(shell, call->argument[0]);
+    out_string(out, "name", info.name);
+    out_string(out, "state", vm_state_name(info.state));
+    if (info.reason[0])
+        out_string(out, "reason", info.reason);
+    out_duration(out, "since", time_now_ns() - info.since_ns);
+    out_uint(out, "vcpus", info.vcpu_count);
+    out_string(out, "cpu_model", info.cpu_model);
+    out_bytes(out, "memory", info.memory_bytes);
+    out_bytes(out, "held", info.held_bytes);
+    out_uint(out, "disks", info.disk_count);
+    out_uint(out, "exits", info.exits);
+    out_duration(out, "guest_time", info.guest_ns);
+    out_uint(out, "resets", info.reset_count);
+    return OK;
+}
+
+static enum status vm_start(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_START, "started");
+}
+
+static enum status vm_stop(struct shell *shell, const struct command_call *call)
+{
+    if (command_option(call, "--hard"))
+        return order(shell, call->argument[0], VM_ORDER_STOP, "stopped");
+    return order(shell, call->argument[0], VM_ORDER_SHUTDOWN, "asked to shut down");
+}
+
+static enum status vm_reset(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_RESET, "reset");
+}
+
+static enum status vm_pause(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_PAUSE, "paused");
+}
+
+static enum status vm_resume(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_RESUME, "resumed");
+}
+
+static enum status vm_inspect(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_INSPECT, "its registers are in the log");
+}
+
+static enum status vm_create_command(struct shell *shell, const struct command_call *call)
+{
+    static const char *const options[] = { "memory", "vcpus", "kernel", "initrd", "cmdline", "disk", "cpu" };
+    struct config_vm config;
+    char text[VM_TEXT_BYTES] = "", option[16];
+
+    if (!config_name_ok(call->argument[0]))
+        return out_error(&shell->out, ERR_INVALID, "vm", "use letters, digits, '.', '_' and '-', a letter or digit first",
+                         "\"%s\" is not a name", call->argument[0]);
+    config_vm_defaults(&config, call->argument[0]);
+    for (unsigned i = 0; i < ARRAY_COUNT(options); i++) {
+        snprintf(option, sizeof option, "--%s", options[i]);
+        const char *value = command_option(call, option);
+        enum status status = value ? config_vm_set(&config, options[i], value, text, sizeof text) : OK;
+        if (status != OK)
+            return out_error(&shell->out, status, option, NULL, "%s", text);
+    }
+    enum status status = vm_create(&config, text, sizeof text);
+    if (status != OK)
+        return fail(shell, status, text);
+    out_message(&shell->out, "vm %s: created; it is forgotten when the node restarts, for there is no volume", call->argument[0]);
+    return OK;
+}
+
+static enum status vm_delete_command(struct shell *shell, const struct command_call *call)
+{
+    char text[VM_TEXT_BYTES] = "";
+    enum status status = vm_delete(call->argument[0], text, sizeof text);
+
+    if (status != OK)
+        return fail(shell, status, text);
+    out_message(&shell->out, "vm %s: deleted", call->argument[0]);
+    return OK;
+}
+
+static enum status vm_deadline(struct shell *shell, const struct command_call *call)
+{
+    char text[VM_TEXT_BYTES] = "", *end;
+    uint64_t deadline = TIME_NEVER;
+
+    if (strcmp(call->argument[1], "none")) {
+        unsigned long ms = strtoul(call->argument[1], &end, 10);
+        if (*end || !*call->argument[1])
+            return out_error(&shell->out, ERR_INVALID, "MS", "give a number of milliseconds from now, or none",
+                             "\"%s\" is no number", call->argument[1]);
+        deadline = time_now_ns() + ms * NS_PER_MS;
+    }
+    enum status status = vm_set_deadline(call->argument[0], deadline, text, sizeof text);
+    if (status != OK)
+        return fail(shell, status, text);
+    out_message(&shell->out, "vm %s: %s", call->argument[0], deadline == TIME_NEVER ? "runs without a deadline" : "deadline set");
+    return OK;
+}
+
+static enum status vm_console(struct shell *shell, const struct command_call *call)
+{
+    const char *name = call->argument[0];
+    struct vm_info info;
+    uint64_t position = 0;
+    char bytes[256];
+
+    if (!vm_info_find(name, &info))
+        return no_vm(shell, name);
+    static const char hello[] = "[console: Ctrl-] leaves]\r\n";
+    shell_terminal_write(hello, sizeof hello - 1);
+    for (;;) {
+        size_t count;
+        while ((count = vm_console_read(name, &position, bytes, sizeof bytes)))
+            shell_terminal_write(bytes, count);
+        count = shell_terminal_read(bytes, 32, time_now_ns() + CONSOLE_POLL_NS);
+        for (size_t i = 0; i < count; i++) {
+            if (bytes[i] == ESCAPE_KEY) {
+                shell_terminal_write("\r\n", 2);
+                return OK;
+            }
+            (void)vm_console_write(name, &bytes[i], 1);
+        }
+        if (!vm_info_find(name, &info))
+            return no_vm(shell, name);
+    }
+}
+
+static const struct command_option stop_options[] = {
+    { .name = "--hard", .help = "pull the plug instead of asking the guest" },
+    { .name = NULL },
+};
+
+static const struct command_option create_options[] = {
+    { .name = "--memory", .value = "SIZE", .help = "RAM, as in 256M" },
+    { .name = "--vcpus", .value = "N", .help = "1 to 32" },
+    { .name = "--kernel", .value = "PATH", .help = "a file that was read at boot" },
+    { .name = "--initrd", .value = "PATH", .help = "likewise" },
+    { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
+    { .name = "--disk", .value = "PATH", .help = "likewise; a copy in memory" },
+    { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
+    { .name = NULL },
+};
+
+static const struct command_argument deadline_arguments[] = {
+    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = "MS", .help = "milliseconds from now, or none" },
+    { .name = NULL },
+};
+
+const struct command vm_commands[] = {
+    { .noun = "vm", .verb = "list", .summary = "List the VMs", .run = vm_list },
+    { .noun = "vm", .verb = "show", .summary = "Show one VM", .arguments = name_argument, .run = vm_show },
+    { .noun = "vm", .verb = "create", .summary = "Make a VM", .arguments = name_argument, .options = create_options,
+      .run = vm_create_command },
+    { .noun = "vm", .verb = "delete", .summary = "Forget a stopped VM", .arguments = name_argument, .run = vm_delete_command },
+    { .noun = "vm", .verb = "start", .summary = "Start a VM", .arguments = name_argument, .run = vm_start },
+    { .noun = "vm", .verb = "stop", .summary = "Ask a guest to shut down, or pull its plug", .arguments = name_argument,
+      .options = stop_options, .run = vm_stop },
+    { .noun = "vm", .verb = "reset", .summary = "Reset a VM", .arguments = name_argument, .run = vm_reset },
+    { .noun = "vm", .verb = "pause", .summary = "Stop a VM's CPUs and clocks", .arguments = name_argument, .run = vm_pause },
+    { .noun = "vm", .verb = "resume", .summary = "Let a paused VM go on", .arguments = name_argument, .run = vm_resume },
+    { .noun = "vm", .verb = "console", .summary = "Use a VM's serial console; Ctrl-] leaves", .arguments = name_argument,
+      .run = vm_console, .help = "First shows the last 64 KiB of output. Keys go to the guest until Ctrl-]." },
+    { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log", .arguments = name_argument,
+      .run = vm_inspect },
+    { .noun = "vm", .verb = "deadline", .summary = "Set the time after which a VM must not run", .arguments = deadline_arguments,
+      .run = vm_deadline, .help = "Past its run deadline no instruction of the VM runs, until the deadline is moved or taken away." },
+    { .noun = NULL },
+};

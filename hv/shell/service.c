@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The shell's thread. It sleeps until the serial port has something (polled every few milliseconds: the port's interrupt
+ * line is not known on every machine), feeds the line editor, and runs the line that comes out.
+ *
+ * A log line that comes while the admin types is printed above the line: the log calls the hooks below with its lock
+ * held, from any CPU. `screen_lock` keeps them and the editor apart; whoever holds it never logs.
+ */
+#include "shell/service.h"
+
+#include <string.h>
+
+#include "drivers/uart.h"
+#include "kernel/log.h"
+#include "kernel/spinlock.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "shell/command.h"
+#include "shell/line.h"
+#include "shell/tables.h"
+
+#define POLL_NS (4 * NS_PER_MS)
+#define TERMINAL_COLUMNS 80
+
+static struct spinlock screen_lock = SPINLOCK_INIT("screen");
+static struct line line;
+static struct shell shell;
+static bool editing;
+
+static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
+                                                thread_commands, vm_commands, help_commands, NULL };
+
+static void sink_write_terminal(void *context, const char *bytes, size_t count)
+{
+    (void)context;
+    while (count) {
+        const char *newline = memchr(bytes, '\n', count);
+        size_t piece = newline ? (size_t)(newline - bytes) : count;
+        uart_write(bytes, piece);
+        if (newline) {
+            uart_write("\r\n", 2);
+            piece++;
+        }
+        bytes += piece;
+        count -= piece;
+    }
+}
+
+static const struct sink terminal = { sink_write_terminal, NULL };
+
+static void hide_line(void)
+{
+    spin_lock(&screen_lock); /* the log has switched interrupts off */
+    if (editing)
+        line_hide(&line);
+}
+
+static void show_line(void)
+{
+    if (editing)
+        line_show(&line);
+    spin_unlock(&screen_lock);
+}
+
+size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
+{
+    for (;;) {
+        size_t got = uart_read(bytes, count);
+        uint64_t now = time_now_ns();
+        if (got || now >= deadline_ns)
+            return got;
+        thread_sleep_ns(MIN(POLL_NS, deadline_ns - now));
+    }
+}
+
+void shell_terminal_write(const void *bytes, size_t count)
+{
+    uart_write(bytes, count);
+}
+
+static void start_line(void)
+{
+    char prompt[LINE_PROMPT_BYTES];
+
+    shell_prompt(&shell, prompt, sizeof prompt);
+    uint64_t flags = spin_lock_irqsave(&screen_lock);
+    line_start(&line, prompt);
+    editing = true;
+    spin_unlock_irqrestore(&screen_lock, flags);
+}
+
+static void shell_thread(void *arg)
+{
+    (void)arg;
+    uint8_t bytes[32];
+
+    start_line();
+    for (;;) {
+        size_t count = shell_terminal_read(bytes, sizeof bytes, TIME_NEVER);
+        for (size_t i = 0; i < count; i++) {
+            uint64_t flags = spin_lock_irqsave(&screen_lock);
+            enum line_result result = line_feed(&line, bytes[i]);
+            editing = result == LINE_MORE;
+            spin_unlock_irqrestore(&screen_lock, flags);
+            if (result == LINE_MORE)
+                continue;
+            if (result == LINE_DONE)
+                shell_run(&shell, line.text);
+            start_line();
+        }
+    }
+}
+
+enum status shell_service_start(const char *node_name)
+{
+    shell_init(&shell, &terminal, tables, node_name, NULL);
+    line_init(&line, &terminal, TERMINAL_COLUMNS, shell_complete, &shell);
+    log_set_console_hooks(hide_line, show_line);
+    return thread_create("shell", 0, shell_thread, NULL) ? OK : ERR_NO_MEMORY;
+}

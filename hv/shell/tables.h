@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands of the node, by noun; each table is in cmd_NOUN.c. */
+#ifndef SHELL_TABLES_H
+#define SHELL_TABLES_H
+
+#include "shell/command.h"
+
+extern const struct command node_commands[], cpu_commands[], memory_commands[], log_commands[], config_commands[],
+    thread_commands[], vm_commands[];
+
+#endif

@@ -1,0 +1,551 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Building a machine from a configuration, and taking it down again. Everything here runs on the VM's own thread.
+ *
+ * The order of building is the order of what needs what: owner, memory, second stage, CPU model, backend, devices,
+ * vCPUs; machine_destroy goes backwards and can take down what is half built, because everything in struct vm below
+ * `built` is zero before. Accounting: all memory of a VM hangs on its page owner, and destroying the owner tells if any
+ * was forgotten.
+ *
+ * Map of the machine: docs/guest-interface.md.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "boot/boot_info.h"
+#include "kernel/heap.h"
+#include "kernel/log.h"
+#include "kernel/node.h"
+#include "kernel/random.h"
+#include "kernel/time.h"
+#include "vdev/vacpi.h"
+#include "vm/kernel_image.h"
+#include "vm/machine.h"
+#include "vm/memory_map.h"
+#include "vmm/cpu_state_stream.h"
+
+#define PCI_WINDOW_BASE 0xe0000000ull
+#define PCI_WINDOW_END 0xfec00000ull
+#define ACPI_BASE 0xe0000ull
+#define ACPI_BYTES 0x20000ull
+#define COM1_BASE 0x3f8
+#define COM1_GSI 4
+#define RTC_GSI 8
+#define SCI_GSI 9
+#define SLOT_CONSOLE 1
+#define SLOT_RNG 2
+#define SLOT_DISK_FIRST 3
+#define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
+
+/* ---- Boot modules ---- */
+
+const struct boot_module *machine_module(const char *path)
+{
+    const struct boot_info *info = boot_info_get();
+    const struct boot_module *module = phys_to_virt(HPA(info->modules));
+
+    for (uint64_t i = 0; i < info->module_count; i++)
+        if (!strcmp(phys_to_virt(HPA(module[i].path)), path))
+            return &module[i];
+    return NULL;
+}
+
+static enum status find_module(const struct vm *vm, const char *kind, const char *path, struct boot_file *file,
+                               char *text, size_t text_bytes)
+{
+    const struct boot_module *module = machine_module(path);
+
+    if (!module || module->efi_status) {
+        snprintf(text, text_bytes, "vm %s: %s %s could not be read at boot (%s); put the file there and reboot the node",
+                 vm->name, kind, path,
+                 !module ? "it was not in the configuration then"
+                 : (module->efi_status & 0xff) == 14 ? "there is no such file"
+                                                     : "the firmware reported an error");
+        return ERR_NOT_FOUND;
+    }
+    *file = (struct boot_file){ .bytes = phys_to_virt(HPA(module->base)), .count = module->bytes, .name = path };
+    return OK;
+}
+
+/* ---- Disks ---- */
+
+/* The VM's own copy of a chunk of the image, made at the first touch. */
+static void *disk_chunk(void *context, uint64_t index)
+{
+    struct machine_disk *disk = context;
+    uint64_t offset = index * LARGE_PAGE_BYTES;
+
+    if (index >= disk->chunk_count)
+        return NULL;
+    if (!disk->chunks[index].v) {
+        hpa_t chunk;
+        if (!page_alloc(LARGE_PAGE_BYTES, disk->owner, 0, &chunk))
+            return NULL;
+        uint64_t count = MIN(LARGE_PAGE_BYTES, disk->image_bytes - offset);
+        memcpy(phys_to_virt(chunk), disk->image + offset, count);
+        memset((char *)phys_to_virt(chunk) + count, 0, LARGE_PAGE_BYTES - count);
+        disk->chunks[index] = chunk;
+    }
+    return phys_to_virt(disk->chunks[index]);
+}
+
+static void disk_destroy(struct machine_disk *disk)
+{
+    if (!disk)
+        return;
+    for (uint64_t i = 0; disk->chunks && i < disk->chunk_count; i++)
+        if (disk->chunks[i].v)
+            page_free(disk->chunks[i], LARGE_PAGE_BYTES, disk->owner);
+    kfree(disk->chunks, disk->chunk_count * sizeof *disk->chunks);
+    kfree(disk, sizeof *disk);
+}
+
+/* ---- What devices ask of the machine ---- */
+
+static void doorbell(void *context, struct virtio_device *device)
+{
+    (void)device;
+    vm_signal(context, ORDER_WORK);
+}
+
+static void host_timer_fired(struct timer *timer)
+{
+    vm_signal(CONTAINER_OF(timer, struct vm, host_timer), ORDER_WORK);
+}
+
+static void timers_changed(void *context)
+{
+    struct vm *vm = context;
+    uint64_t deadline = vtimer_next(&vm->timers);
+
+    timer_arm(&vm->host_timer, deadline > TIME_NEVER - 1 - vm->clock_base_ns ? TIME_NEVER : deadline + vm->clock_base_ns);
+}
+
+static void send_msi(void *context, uint64_t address, uint32_t data)
+{
+    struct vm *vm = context;
+
+    (void)vlapic_bus_message(&vm->apics, address, data);
+}
+
+static void ioapic_eoi(void *context, uint8_t vector)
+{
+    struct vm *vm = context;
+
+    spin_lock(&vm->lock);
+    vioapic_eoi(&vm->ioapic, vector);
+    spin_unlock(&vm->lock);
+}
+
+/* INTR of the 8259s: the boot vCPU looks at it. */
+static void pic_intr(void *context, unsigned pin, bool level)
+{
+    struct vm *vm = context;
+    (void)pin;
+
+    if (!level || !vm->cpu[0])
+        return;
+    if (!vlapic_accepts_extint(&vm->cpu[0]->apic))
+        vlapic_lint0(&vm->cpu[0]->apic);
+    vcpu_request(&vm->cpu[0]->vcpu, REQ_EVENT);
+}
+
+static void guest_off(void *context)
+{
+    vm_signal(context, ORDER_GUEST_OFF);
+}
+
+static void guest_reset(void *context)
+{
+    vm_signal(context, ORDER_GUEST_RESET);
+}
+
+static void console_sink(void *context, const void *bytes, size_t count)
+{
+    vm_console_output(context, bytes, count);
+}
+
+static void console_room(void *context, uint64_t now_ns)
+{
+    (void)now_ns;
+    vm_signal(context, ORDER_WORK);
+}
+
+static void guest_crashed(void *context, const uint64_t parameters[5], const char *message)
+{
+    struct vm *vm = context;
+
+    log_warning("vm %s: the guest reports a crash: 0x%lx (0x%lx, 0x%lx, 0x%lx, 0x%lx)%s%s", vm->name, parameters[0],
+                parameters[1], parameters[2], parameters[3], parameters[4], *message ? " " : "", message);
+}
+
+static void random_fill(void *context, void *bytes, size_t count)
+{
+    (void)context;
+    random_bytes(bytes, count);
+}
+
+/* ---- Building ---- */
+
+static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
+{
+    uint64_t now = machine_now(vm);
+    enum status status;
+
+    vm->timers = (struct vtimer_queue){ .changed = timers_changed, .context = vm };
+    timer_init(&vm->host_timer, host_timer_fired);
+    vm->apics = (struct vlapic_bus){ .eoi = ioapic_eoi, .context = vm };
+    vioapic_init(&vm->ioapic, &vm->apics, vm->cpu_count);
+    vpic_init(&vm->pic, (struct vline){ pic_intr, vm, 0 });
+    vm->gsi = (struct vgsi){ &vm->pic, &vm->ioapic };
+    vpit_init(&vm->pit, &vm->timers, vgsi_line(&vm->gsi, 0), now);
+    vrtc_init(&vm->rtc, &vm->timers, vgsi_line(&vm->gsi, RTC_GSI), time_unix_ns(), now);
+    vuart_init(&vm->com1, &vm->timers, vgsi_line(&vm->gsi, COM1_GSI), (struct char_sink){ console_sink, vm },
+               console_room, vm);
+    vpm_init(&vm->pm, &vm->timers, vgsi_line(&vm->gsi, SCI_GSI), (struct vpm_events){ guest_off, guest_reset, vm }, now);
+
+    struct vpci_wiring wiring = {
+        .ports = &vm->ports, .mmio = &vm->mmio, .mmio_base = PCI_WINDOW_BASE, .mmio_end = PCI_WINDOW_END,
+        .gsi = vgsi_line(&vm->gsi, 0), .msi = { send_msi, vm },
+        .reset_control = &vpm_cf9_ops, .reset_control_device = &vm->pm,
+    };
+    if ((status = vpic_attach(&vm->pic, &vm->ports)) != OK || (status = vpit_attach(&vm->pit, &vm->ports)) != OK ||
+        (status = vrtc_attach(&vm->rtc, &vm->ports)) != OK || (status = vpm_attach(&vm->pm, &vm->ports)) != OK ||
+        (status = vbus_add(&vm->ports, COM1_BASE, 8, &vuart_ops, &vm->com1)) != OK ||
+        (status = vbus_add(&vm->mmio, VIOAPIC_BASE, VIOAPIC_BYTES, &vioapic_ops, &vm->ioapic)) != OK ||
+        (status = vpci_init(&vm->pci, &wiring)) != OK) {
+        snprintf(text, text_bytes, "vm %s: its devices cannot be set up (%s)", vm->name, status_name(status));
+        return status;
+    }
+
+    struct virtio_owner owner = { .name = vm->name, .memory = &vm->memory, .doorbell = doorbell, .context = vm };
+    struct char_sink sink = { console_sink, vm };
+    if ((status = virtio_console_init(&vm->console, &owner, &vm->pci, SLOT_CONSOLE, &sink)) != OK ||
+        (status = virtio_rng_init(&vm->rng, &owner, &vm->pci, SLOT_RNG, random_fill, NULL)) != OK) {
+        snprintf(text, text_bytes, "vm %s: its virtio devices cannot be set up (%s)", vm->name, status_name(status));
+        return status;
+    }
+    vm->device[vm->device_count++] = &vm->console.device;
+    vm->device[vm->device_count++] = &vm->rng.device;
+
+    for (uint32_t i = 0; i < vm->config.disk_count; i++) {
+        struct boot_file file;
+        status = find_module(vm, "disk", vm->config.disks[i], &file, text, text_bytes);
+        if (status != OK)
+            return status;
+        struct machine_disk *disk = vm->disk[i] = kzalloc(sizeof *disk);
+        if (!disk)
+            goto no_memory;
+        disk->image = file.bytes;
+        disk->image_bytes = file.count;
+        disk->owner = vm->core.owner;
+        disk->chunk_count = (file.count + LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES;
+        if (!file.count || !(disk->chunks = kzalloc(disk->chunk_count * sizeof *disk->chunks)))
+            goto no_memory;
+        ramdisk_init(&disk->ram, file.count & ~UINT64_C(511), false, disk_chunk, disk);
+        snprintf(disk->name, sizeof disk->name, "%s: disk %u", vm->name, i);
+        owner.name = disk->name;
+        char id[20];
+        snprintf(id, sizeof id, "disk%u", i);
+        status = virtio_blk_init(&disk->blk, &owner, &vm->pci, SLOT_DISK_FIRST + i, &disk->ram.dev, id, disk->slots,
+                                 MACHINE_DISK_SLOTS);
+        if (status != OK) {
+            snprintf(text, text_bytes, "vm %s: disk %s cannot be attached (%s)", vm->name, vm->config.disks[i],
+                     status_name(status));
+            return status;
+        }
+        vm->device[vm->device_count++] = &disk->blk.device;
+    }
+    return OK;
+
+no_memory:
+    snprintf(text, text_bytes, "vm %s: the node has no memory left for its disks", vm->name);
+    return ERR_NO_MEMORY;
+}
+
+static void host_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+{
+    struct cpuid_regs r = cpuid(leaf, subleaf);
+    (void)context;
+
+    out[0] = r.eax;
+    out[1] = r.ebx;
+    out[2] = r.ecx;
+    out[3] = r.edx;
+}
+
+static enum status build_model(struct vm *vm, char *text, size_t text_bytes)
+{
+    struct cpuid_host host = { host_cpuid, NULL };
+    struct cpuid_abilities abilities = {
+        .vcpu_count = vm->cpu_count,
+        .tsc_khz = (uint32_t)time_tsc_khz(),
+        .apic_khz = APIC_TIMER_KHZ_HERE,
+        .xcr0 = cpu_features.xsave ? cpu_features.xcr0_mask : 0,
+        .x2apic = true,
+        .tsc_deadline = true,
+        .tsc_adjust = true,
+        .invariant_tsc = cpu_features.invariant_tsc,
+        .rdtscp = cpu_features.rdtscp,
+    };
+
+    return cpuid_model_build(&vm->model, vm->config.cpu, &host, &abilities, text, text_bytes);
+}
+
+static enum status build_cpu(struct vm *vm, unsigned id)
+{
+    struct machine_cpu *cpu = kzalloc(sizeof *cpu);
+    enum status status;
+
+    if (!cpu)
+        return ERR_NO_MEMORY;
+    vm->cpu[id] = cpu;
+    cpu->vm = vm;
+    cpu->timers = (struct vtimer_queue){ .changed = machine_timers_changed, .context = cpu };
+    struct vcpu *vcpu = &cpu->vcpu;
+    vcpu->vm = &vm->core;
+    vcpu->id = id;
+    vcpu->last_cpu = -1;
+    vcpu->ops = &machine_vcpu_ops;
+    vcpu->stopped = true;
+    vcpu->parked = true;
+    wait_queue_init(&vcpu->queue, "vcpu");
+    vcpu->xsave = kzalloc(MAX(vm->model.xsave.area_bytes, cpu_features.xsave_bytes));
+    if (!vcpu->xsave)
+        return ERR_NO_MEMORY;
+    machine_emu_ops(cpu);
+    vlapic_init(&cpu->apic, &vm->apics, &machine_apic_ops, cpu, id, id == 0, &cpu->timers);
+    machine_cpu_reset(cpu, false);
+    status = vmm->vcpu_create(vcpu);
+    if (status == OK)
+        vm->vcpu[id] = vcpu;
+    return status;
+}
+
+enum status machine_build(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status = ERR_NO_MEMORY;
+
+    if (!vmm) {
+        snprintf(text, text_bytes, "vm %s: this node cannot run VMs; `node show` says why", vm->name);
+        return ERR_UNSUPPORTED;
+    }
+    vm->cpu_count = vm->config.vcpus;
+    vm->clock_base_ns = time_now_ns();
+    vm->tsc_offset = -rdtsc();
+    vm->core.run_deadline_tsc = UINT64_MAX;
+    vm->core.physical_bits = cpu_features.physical_bits;
+    if (!page_owner_create(vm->name, &vm->core.owner)) {
+        snprintf(text, text_bytes, "vm %s: the node accounts for %u VMs at most", vm->name, PAGE_OWNERS - 1);
+        return ERR_NO_MEMORY;
+    }
+    vm->built = true;
+
+    struct page_totals totals;
+    page_totals_get(&totals);
+    status = gmem_create(&vm->gmem, &vm->core, vm->config.memory_bytes);
+    if (status != OK) {
+        snprintf(text, text_bytes, "vm %s: memory = %lu MiB, but the node has %lu MiB free; give it less or stop another VM",
+                 vm->name, vm->config.memory_bytes / MIB, totals.free_large_bytes / MIB);
+        return status;
+    }
+    gmem_ops_init(&vm->memory, &vm->gmem);
+    status = stage2_create(&vm->stage2, &vm->core, &vm->gmem, vmm->stage2_format,
+                           vmm->features->second_stage_1g ? HUGE_PAGE_BYTES : LARGE_PAGE_BYTES);
+    if (status == OK)
+        status = build_model(vm, text, text_bytes);
+    if (status != OK) {
+        if (!*text)
+            snprintf(text, text_bytes, "vm %s: no memory for its tables", vm->name);
+        return status;
+    }
+    status = vmm->vm_create(&vm->core);
+    if (status != OK) {
+        snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));
+        return status;
+    }
+    for (const uint32_t *msr = msr_open; *msr; msr++) {
+        struct msr_rule rule = msr_policy(&vm->model, *msr);
+        if (rule.kind == MSR_SWITCHED)
+            vmm->msr_passthrough(&vm->core, *msr, true, true);
+    }
+    status = build_devices(vm, text, text_bytes);
+    if (status != OK)
+        return status;
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        status = build_cpu(vm, i);
+        if (status != OK) {
+            snprintf(text, text_bytes, "vm %s: vCPU %u cannot be set up (%s)", vm->name, i, status_name(status));
+            return status;
+        }
+    }
+    return OK;
+}
+
+void machine_destroy(struct vm *vm)
+{
+    if (!vm->built)
+        return;
+    timer_cancel(&vm->host_timer);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct machine_cpu *cpu = vm->cpu[i];
+        if (!cpu)
+            continue;
+        if (vm->vcpu[i])
+            vmm->vcpu_destroy(&cpu->vcpu);
+        kfree(cpu->vcpu.xsave, MAX(vm->model.xsave.area_bytes, cpu_features.xsave_bytes));
+        kfree(cpu, sizeof *cpu);
+        vm->cpu[i] = NULL;
+        vm->vcpu[i] = NULL;
+    }
+    for (unsigned i = 0; i < CONFIG_MAX_DISKS; i++) {
+        disk_destroy(vm->disk[i]);
+        vm->disk[i] = NULL;
+    }
+    vm->device_count = 0;
+    memset(&vm->ports, 0, sizeof vm->ports);
+    memset(&vm->mmio, 0, sizeof vm->mmio);
+    if (vm->core.backend)
+        vmm->vm_destroy(&vm->core);
+    stage2_destroy(&vm->stage2);
+    gmem_destroy(&vm->gmem);
+    page_owner_destroy(vm->core.owner);
+    memset(&vm->core, 0, sizeof vm->core);
+    vm->built = false;
+}
+
+/* ---- Booting ---- */
+
+static enum status write_acpi(struct vm *vm, char *text, size_t text_bytes)
+{
+    struct vacpi_config config = {
+        .cpu_count = vm->cpu_count,
+        .ioapic_id = (uint8_t)vm->cpu_count,
+        .pm_base = VPM_BASE,
+        .reset_port = VPM_CF9_PORT,
+        .com1 = true,
+        .slot_count = 32,
+        .mmio32 = { PCI_WINDOW_BASE, PCI_WINDOW_END - PCI_WINDOW_BASE },
+    };
+    const size_t room = 64 * KIB;
+    void *buffer = kzalloc(room);
+    enum status status = ERR_NO_MEMORY;
+
+    if (buffer) {
+        size_t used = vacpi_build(&config, buffer, room, ACPI_BASE);
+        status = used && used <= ACPI_BYTES && gmem_write(&vm->gmem, GPA(ACPI_BASE), buffer, used) ? OK : ERR_RANGE;
+        kfree(buffer, room);
+    }
+    if (status != OK)
+        snprintf(text, text_bytes, "vm %s: its ACPI tables cannot be written (%s)", vm->name, status_name(status));
+    return status;
+}
+
+enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
+{
+    struct memory_range map[MEMORY_MAP_RANGES];
+    struct boot_file initrd;
+    struct boot_request request = {
+        .memory = &vm->memory,
+        .map = map,
+        .map_count = memory_map_build(vm->gmem.bytes, map, MEMORY_MAP_RANGES),
+        .cmdline = vm->config.cmdline,
+        .acpi_rsdp = ACPI_BASE,
+    };
+    char error[BOOT_ERROR_BYTES] = "";
+    enum status status;
+
+    if (!vm->config.kernel) {
+        snprintf(text, text_bytes, "vm %s: it has no kernel to boot; set `kernel =` in its section", vm->name);
+        return ERR_INVALID;
+    }
+    status = find_module(vm, "kernel", vm->config.kernel, &request.kernel, text, text_bytes);
+    if (status == OK && vm->config.initrd) {
+        status = find_module(vm, "initrd", vm->config.initrd, &initrd, text, text_bytes);
+        request.modules = &initrd;
+        request.module_count = 1;
+    }
+    if (status == OK)
+        status = write_acpi(vm, text, text_bytes);
+    if (status != OK)
+        return status;
+    status = kernel_image_boot(&request, &vm->cpu[0]->vcpu.state, error);
+    if (status != OK) {
+        snprintf(text, text_bytes, "vm %s: %s", vm->name, error);
+        return status;
+    }
+    hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, (uint32_t)time_tsc_khz(), APIC_TIMER_KHZ_HERE,
+                cpu_features.vendor == CPU_AMD, rdtsc() + vm->tsc_offset, machine_now(vm));
+    vm->hyperv.crashed = guest_crashed;
+    vm->hyperv.context = vm;
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct machine_cpu *cpu = vm->cpu[i];
+        cpu->waits_for_sipi = i != 0;
+        cpu->signals = 0;
+        cpu->tsc_adjust = 0;
+        cpu->vcpu.tsc_offset = vm->tsc_offset;
+        cpu->vcpu.tsc_offset_changed = true;
+        cpu->vcpu.valid = cpu->vcpu.dirty = STATE_ALL;
+        msr_state_reset(&cpu->msrs, &vm->model);
+        msr_state_firmware_mtrrs(&cpu->msrs, &vm->model);
+        hyperv_vcpu_init(&cpu->hyperv, i);
+    }
+    vlapic_virtual_wire(&vm->cpu[0]->apic);
+    return OK;
+}
+
+void machine_reset(struct vm *vm)
+{
+    uint64_t now = machine_now(vm);
+
+    spin_lock(&vm->lock);
+    for (unsigned i = 0; i < vm->device_count; i++)
+        virtio_quiesce(vm->device[i]);
+    for (unsigned i = 0; i < vm->device_count; i++)
+        virtio_reset(vm->device[i]);
+    vpci_reset(&vm->pci);
+    vpic_reset(&vm->pic);
+    vioapic_reset(&vm->ioapic);
+    vpit_reset(&vm->pit, now);
+    vrtc_reset(&vm->rtc, now);
+    vuart_reset(&vm->com1);
+    vpm_reset(&vm->pm, now);
+    spin_unlock(&vm->lock);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        vlapic_reset(&vm->cpu[i]->apic);
+        vm->cpu[i]->apic.base_msr = APIC_BASE_DEFAULT | APIC_BASE_ENABLE | (i == 0 ? APIC_BASE_BSP : 0);
+        machine_cpu_reset(vm->cpu[i], false);
+    }
+    for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES)
+        (void)!gmem_zero(&vm->gmem, GPA(base), LARGE_PAGE_BYTES);
+}
+
+/* ---- Device work ---- */
+
+bool machine_work(struct vm *vm)
+{
+    bool more = false;
+
+    spin_lock(&vm->lock);
+    uint64_t now = machine_now(vm);
+    vtimer_run(&vm->timers, now);
+    timers_changed(vm);
+    for (unsigned i = 0; i < vm->device_count; i++)
+        if (__atomic_load_n(&vm->device[i]->notified, __ATOMIC_ACQUIRE))
+            more |= virtio_process(vm->device[i], now);
+    if (vm->input_count) {
+        uint8_t bytes[64];
+        spin_lock(&vm->console_lock);
+        unsigned count = MIN(vm->input_count, (unsigned)sizeof bytes);
+        for (unsigned i = 0; i < count; i++)
+            bytes[i] = vm->input[(vm->input_first + i) % MACHINE_CONSOLE_INPUT];
+        spin_unlock(&vm->console_lock);
+        size_t taken = vuart_input(&vm->com1, bytes, count, now);
+        spin_lock(&vm->console_lock);
+        vm->input_first = (vm->input_first + (unsigned)taken) % MACHINE_CONSOLE_INPUT;
+        vm->input_count -= (unsigned)taken;
+        spin_unlock(&vm->console_lock);
+    }
+    spin_unlock(&vm->lock);
+    return more;
+}

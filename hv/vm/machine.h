@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inside of a VM: its vCPUs with their APICs, its devices, its clock. Private to vm/.
+ *
+ * Locks: `lock` is the machine's device lock; it is held around every call into a device except the APICs' own side,
+ * and never across a wait. A vCPU's fields belong to its thread, or to the VM's thread while the vCPU is parked.
+ */
+#ifndef VM_MACHINE_H
+#define VM_MACHINE_H
+
+#include "kernel/spinlock.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "kernel/timer.h"
+#include "vdev/ramdisk.h"
+#include "vdev/vdev.h"
+#include "vdev/vgsi.h"
+#include "vdev/vioapic.h"
+#include "vdev/virtio_blk.h"
+#include "vdev/virtio_console.h"
+#include "vdev/virtio_rng.h"
+#include "vdev/vlapic.h"
+#include "vdev/vpci.h"
+#include "vdev/vpic.h"
+#include "vdev/vpit.h"
+#include "vdev/vpm.h"
+#include "vdev/vrtc.h"
+#include "vdev/vuart.h"
+#include "vm/config.h"
+#include "vm/vm.h"
+#include "vmm/cpuid_model.h"
+#include "vmm/dirty.h"
+#include "vmm/emulate.h"
+#include "vmm/gmem.h"
+#include "vmm/hyperv.h"
+#include "vmm/msr_policy.h"
+#include "vmm/run.h"
+#include "vmm/stage2.h"
+
+#define MACHINE_DEVICES (CONFIG_MAX_DISKS + 2)
+#define MACHINE_DISK_SLOTS 32     /* requests in flight of one disk */
+#define MACHINE_CONSOLE_INPUT 1024
+#define MACHINE_UNKNOWN_MSRS 16   /* of which each is logged once */
+
+/* What other vCPUs and devices ask of a vCPU; bits of machine_cpu.signals. */
+#define SIGNAL_INIT BIT(0)
+#define SIGNAL_SIPI BIT(1)
+
+struct machine_cpu {
+    struct vcpu vcpu; /* first member */
+    struct vm *vm;
+    struct vlapic apic;
+    struct vtimer_queue timers;
+    struct msr_state msrs;
+    struct hyperv_vcpu hyperv;
+    uint64_t tsc_adjust;
+    uint32_t signals;      /* atomic */
+    uint8_t sipi_vector;
+    bool waits_for_sipi;
+    struct emu_ops emu_ops;
+};
+
+struct machine_disk {
+    struct virtio_blk blk;
+    struct ramdisk ram;
+    const uint8_t *image;        /* the boot module */
+    uint64_t image_bytes;
+    hpa_t *chunks;               /* the VM's own copy, 2 MiB each, made when first touched; 0 = not yet */
+    uint64_t chunk_count;
+    struct virtio_blk_slot slots[MACHINE_DISK_SLOTS];
+    page_owner_t owner;
+    char name[96];
+};
+
+struct vm {
+    struct vm_core core; /* first member */
+    unsigned index;
+    struct config_vm config;
+    char name[CONFIG_MAX_NAME_BYTES + 1];
+    char *strings;       /* what config points to */
+    size_t strings_bytes;
+
+    /* The mailbox. */
+    struct wait_queue queue;      /* the VM's thread waits here */
+    struct wait_queue done;       /* who gave an order waits here */
+    uint32_t orders;              /* atomic; 1 << enum vm_order, and the ORDER_ bits below */
+    uint32_t order_busy;          /* atomic; somebody has an order under way */
+    bool order_done;
+    enum status result;
+    char result_text[VM_TEXT_BYTES];
+    bool gone;                    /* its thread has ended */
+    unsigned references;          /* under the list's lock */
+
+    enum vm_state state;
+    char reason[VM_TEXT_BYTES];
+    uint64_t since_ns;
+    unsigned reset_count;
+    bool built;                   /* memory, vCPUs and devices exist */
+
+    struct machine_cpu *cpu[VLAPIC_MAX];
+    struct vcpu *vcpu[VLAPIC_MAX];
+    unsigned cpu_count;
+    struct gmem gmem;
+    struct stage2 stage2;
+    struct gmem_ops memory;
+    struct cpuid_model model;
+    struct hyperv hyperv;
+    uint64_t clock_base_ns;       /* host time of guest time 0, moved on by pauses */
+    uint64_t paused_at_ns, paused_at_tsc; /* host clocks, when the guest's clocks were stopped */
+    uint64_t tsc_offset;          /* guest TSC = host TSC + this */
+
+    struct spinlock lock;         /* the device lock */
+    struct vbus ports, mmio;
+    struct vtimer_queue timers;
+    struct timer host_timer;      /* for the head of `timers` */
+    struct vlapic_bus apics;
+    struct vioapic ioapic;
+    struct vpic pic;
+    struct vgsi gsi;
+    struct vpit pit;
+    struct vrtc rtc;
+    struct vuart com1;
+    struct vpm pm;
+    struct vpci pci;
+    struct virtio_console console;
+    struct virtio_rng rng;
+    struct machine_disk *disk[CONFIG_MAX_DISKS];
+    struct virtio_device *device[MACHINE_DEVICES];
+    unsigned device_count;
+
+    /* The console: output kept for whoever looks, input waiting for the guest. */
+    struct spinlock console_lock;
+    char *console_ring;
+    uint64_t console_written;
+    uint8_t input[MACHINE_CONSOLE_INPUT];
+    unsigned input_first, input_count;
+
+    uint32_t unknown_msr[MACHINE_UNKNOWN_MSRS];
+    unsigned unknown_msr_count;
+};
+
+/* Orders that come from inside. */
+#define ORDER_WORK BIT(16)        /* devices: timers, queues, console input */
+#define ORDER_GUEST_OFF BIT(17)   /* the guest switched itself off */
+#define ORDER_GUEST_RESET BIT(18) /* the guest asked for a reset, or fell over */
+#define ORDER_FAILED BIT(19)      /* a vCPU cannot go on; reason is set */
+#define ORDER_DELETE BIT(20)
+
+static inline uint64_t machine_now(const struct vm *vm)
+{
+    return time_now_ns() - vm->clock_base_ns;
+}
+
+/* machine.c: builds and takes down everything below struct vm; the text says what failed. VM's thread. */
+enum status machine_build(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+void machine_destroy(struct vm *vm);
+/* Loads the kernel and sets every vCPU to its start. Memory is zero. */
+enum status machine_boot(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* Device work of the VM's thread; true if there is more at once. */
+bool machine_work(struct vm *vm);
+/* Back to power-up: devices and vCPUs (which are parked), memory zero. */
+void machine_reset(struct vm *vm);
+
+/* vcpu.c: what the run loop asks (struct vcpu_ops). */
+extern const struct vcpu_ops machine_vcpu_ops;
+extern const struct vlapic_ops machine_apic_ops;
+void machine_cpu_reset(struct machine_cpu *cpu, bool init);
+void machine_timers_changed(void *cpu);
+
+/* exits.c */
+bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit);
+void machine_emu_ops(struct machine_cpu *cpu);
+
+/* Tells the VM's thread. Any context. */
+void vm_signal(struct vm *vm, uint32_t orders);
+/* A vCPU cannot go on: remembers why (the first reason wins) and tells the VM's thread. */
+void vm_fail(struct vm *vm, const char *format, ...) PRINTF_LIKE(2, 3);
+void vm_console_output(struct vm *vm, const void *bytes, size_t count);
+
+/* The boot module with that path; NULL if the configuration does not name it or it could not be read (then *why says). */
+struct boot_module;
+const struct boot_module *machine_module(const char *path);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What happens when the kernel is up: read the configuration, switch virtualization on, make the VMs, start those that
+ * shall start, and give the shell to the admin. Nothing in here stops the node from coming up: what is wrong is logged
+ * with its cause and its cure, and shown again by `node show` and `config show`.
+ */
+#include "vm/node.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/heap.h"
+#include "kernel/log.h"
+#include "kernel/node.h"
+#include "kernel/page.h"
+#include "kernel/panic.h"
+#include "kernel/power.h"
+#include "kernel/thread.h"
+#include "shell/service.h"
+#include "vm/vm.h"
+#include "vmm/run.h"
+
+static struct config config;
+static char problem[200];
+
+const struct config *node_config(void)
+{
+    return &config;
+}
+
+const char *node_name(void)
+{
+    return config.node.name;
+}
+
+const char *node_virtualization_problem(void)
+{
+    return problem;
+}
+
+static void read_config(void)
+{
+    const struct boot_info *info = boot_info_get();
+    const char *text = info->config ? phys_to_virt(HPA(info->config)) : NULL;
+    size_t bytes = text ? MIN(info->config_bytes, CONFIG_MAX_BYTES) : 0;
+    char *strings = kzalloc(bytes + 1);
+
+    if (!strings)
+        panic("node: no memory for the configuration");
+    config_parse(&config, text, bytes, strings);
+    if (!text)
+        log_warning("config: \\tasuki\\tasuki.conf could not be read (%s); the node runs with defaults and without VMs. "
+                    "Put the file on the volume that the node boots from",
+                    (info->config_status & 0xff) == 14 ? "there is no such file" : "the firmware reported an error");
+    for (uint32_t i = 0; i < config.diagnostic_count; i++) {
+        const struct config_diagnostic *d = &config.diagnostics[i];
+        log_line(d->severity == CONFIG_ERROR ? LOG_ERROR : LOG_WARNING, "config: line %u, column %u: %s", d->line,
+                 d->column, d->text);
+    }
+    if (config.diagnostics_dropped)
+        log_warning("config: %u more problems are not listed", config.diagnostics_dropped);
+    panic_set_reset(config.node.panic == CONFIG_PANIC_RESET);
+    log_set_console_level((enum log_level)config.node.log);
+}
+
+/* Starting takes a while for each VM (memory, images), so it has a thread of its own and the shell is there at once. */
+static void start_vms(void *arg)
+{
+    char text[VM_TEXT_BYTES];
+    (void)arg;
+
+    for (uint32_t i = 0; i < config.vm_count; i++) {
+        const struct config_vm *vm = &config.vms[i];
+        if (vm->start == CONFIG_START_AUTO && vm_order(vm->name, VM_ORDER_START, text, sizeof text) != OK)
+            log_error("%s", text);
+    }
+}
+
+void node_start(void)
+{
+    char text[VM_TEXT_BYTES];
+
+    read_config();
+    if (vmm_init(problem, sizeof problem) != OK)
+        log_error("node: no VM can run here: %s", problem);
+    else
+        log_info("node: virtualization by %s", vmm->name);
+    for (uint32_t i = 0; i < config.vm_count; i++)
+        if (vm_create(&config.vms[i], text, sizeof text) != OK)
+            log_error("%s", text);
+    if (shell_service_start(config.node.name) != OK)
+        log_error("node: no memory for the shell");
+    if (!thread_create("autostart", 0, start_vms, NULL))
+        log_error("node: no memory to start the VMs; start them by hand");
+}
+
+static void stop_all(void)
+{
+    struct vm_info info;
+    char text[VM_TEXT_BYTES];
+
+    for (unsigned i = 0; vm_info_get(i, &info); i++)
+        if (info.state != VM_STOPPED && vm_order(info.name, VM_ORDER_STOP, text, sizeof text) != OK)
+            log_warning("%s", text);
+    vmm_disable();
+}
+
+void node_power_off(void)
+{
+    stop_all();
+    log_info("node: off");
+    power_off();
+}
+
+void node_reboot(void)
+{
+    stop_all();
+    log_info("node: restarts");
+    power_reboot();
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the run loop asks of the machine (struct vcpu_ops), and what a local APIC asks of its vCPU.
+ *
+ * INIT and SIPI arrive as signal bits from any CPU and are carried out on the vCPU's own thread, in that order. A vCPU
+ * that waits for a SIPI does not run; nothing but that, a park or a stop moves it.
+ */
+#include "kernel/log.h"
+#include "kernel/time.h"
+#include "vm/kernel_image.h"
+#include "vm/machine.h"
+#include "vmm/cpu_state_stream.h"
+
+static struct machine_cpu *machine_cpu_of(struct vcpu *vcpu)
+{
+    return CONTAINER_OF(vcpu, struct machine_cpu, vcpu);
+}
+
+/* ---- For the run loop ---- */
+
+static int interrupt_pending(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+    int vector = vlapic_pending(&cpu->apic);
+
+    if (vector >= 0)
+        return vector;
+    if (vlapic_has_extint(&cpu->apic) || (vcpu->id == 0 && vpic_output(&cpu->vm->pic) && vlapic_accepts_extint(&cpu->apic)))
+        return 0; /* the 8259 names the vector when it is taken */
+    return -1;
+}
+
+static int interrupt_take(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+    int vector = vlapic_pending(&cpu->apic);
+
+    if (vector >= 0) {
+        vlapic_accept(&cpu->apic, (uint8_t)vector);
+        return vector;
+    }
+    (void)vlapic_take_extint(&cpu->apic);
+    spin_lock(&cpu->vm->lock);
+    vector = vpic_acknowledge(&cpu->vm->pic);
+    spin_unlock(&cpu->vm->lock);
+    return vector;
+}
+
+static unsigned tpr_threshold(struct vcpu *vcpu)
+{
+    unsigned threshold = vlapic_tpr_threshold(&machine_cpu_of(vcpu)->apic);
+
+    return threshold > 15 ? 0 : threshold;
+}
+
+static void arm_host_timer(struct machine_cpu *cpu)
+{
+    uint64_t deadline = vtimer_next(&cpu->timers);
+
+    timer_arm(&cpu->vcpu.timer, deadline == VTIMER_OFF || deadline > TIME_NEVER - 1 - cpu->vm->clock_base_ns
+                                    ? TIME_NEVER
+                                    : deadline + cpu->vm->clock_base_ns);
+}
+
+static void timer_due(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    vtimer_run(&cpu->timers, machine_now(cpu->vm));
+    arm_host_timer(cpu);
+}
+
+void machine_timers_changed(void *context)
+{
+    struct machine_cpu *cpu = context;
+
+    /* While the vCPU is not on a CPU its timer is armed when its thread goes on (REQ_TIMER). */
+    if (cpu->vcpu.thread == thread_current())
+        arm_host_timer(cpu);
+}
+
+static bool request(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+    uint32_t signals = __atomic_exchange_n(&cpu->signals, 0, __ATOMIC_ACQ_REL);
+
+    if (signals & SIGNAL_INIT) {
+        machine_cpu_reset(cpu, true);
+        cpu->waits_for_sipi = vcpu->id != 0;
+    }
+    if ((signals & SIGNAL_SIPI) && cpu->waits_for_sipi) {
+        struct cpu_state *s = &vcpu->state;
+        s->seg[SEG_CS].selector = (uint16_t)(cpu->sipi_vector << 8);
+        s->seg[SEG_CS].base = (uint64_t)cpu->sipi_vector << 12;
+        s->rip = 0;
+        vcpu->dirty |= STATE_ALL;
+        cpu->waits_for_sipi = false;
+    }
+    return !cpu->waits_for_sipi;
+}
+
+static void deadline(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    log_info("vm %s: vCPU %u holds at its run deadline", cpu->vm->name, vcpu->id);
+}
+
+const struct vcpu_ops machine_vcpu_ops = {
+    .exit = machine_exit,
+    .interrupt_pending = interrupt_pending,
+    .interrupt_take = interrupt_take,
+    .tpr_threshold = tpr_threshold,
+    .timer = timer_due,
+    .request = request,
+    .deadline = deadline,
+};
+
+/* ---- For the APIC ---- */
+
+static void apic_kick(void *context)
+{
+    struct machine_cpu *cpu = context;
+
+    vcpu_request(&cpu->vcpu, REQ_EVENT);
+}
+
+static void apic_nmi(void *context)
+{
+    struct machine_cpu *cpu = context;
+
+    __atomic_store_n(&cpu->vcpu.nmi_pending, true, __ATOMIC_RELEASE);
+    vcpu_request(&cpu->vcpu, REQ_EVENT);
+}
+
+static void apic_init_signal(void *context)
+{
+    struct machine_cpu *cpu = context;
+
+    __atomic_fetch_or(&cpu->signals, SIGNAL_INIT, __ATOMIC_ACQ_REL);
+    vcpu_request(&cpu->vcpu, REQ_OWNER);
+}
+
+static void apic_sipi(void *context, uint8_t vector)
+{
+    struct machine_cpu *cpu = context;
+
+    cpu->sipi_vector = vector;
+    __atomic_fetch_or(&cpu->signals, SIGNAL_SIPI, __ATOMIC_ACQ_REL);
+    vcpu_request(&cpu->vcpu, REQ_OWNER);
+}
+
+static uint64_t apic_tsc(void *context)
+{
+    struct machine_cpu *cpu = context;
+
+    return rdtsc() + cpu->vcpu.tsc_offset;
+}
+
+static uint64_t apic_tsc_to_ns(void *context, uint64_t tsc)
+{
+    struct machine_cpu *cpu = context;
+    uint64_t host_tsc = tsc - cpu->vcpu.tsc_offset;
+    uint64_t now_tsc = rdtsc(), now = machine_now(cpu->vm);
+
+    /* Worked out from now, so that a deadline in the past (or before guest time 0) is due and does not wrap. */
+    if ((int64_t)(host_tsc - now_tsc) <= 0)
+        return now;
+    return now + (time_tsc_to_ns(host_tsc) - time_tsc_to_ns(now_tsc));
+}
+
+const struct vlapic_ops machine_apic_ops = {
+    .kick = apic_kick,
+    .nmi = apic_nmi,
+    .init = apic_init_signal,
+    .sipi = apic_sipi,
+    .tsc = apic_tsc,
+    .tsc_to_ns = apic_tsc_to_ns,
+};
+
+/* ---- Reset ---- */
+
+void machine_cpu_reset(struct machine_cpu *cpu, bool init)
+{
+    struct vcpu *vcpu = &cpu->vcpu;
+
+    if (init) {
+        /* What INIT leaves alone: SDM vol. 3A, table 9-1. */
+        vcpu_load(vmm, vcpu, STATE_ALL);
+        uint64_t xcr0 = vcpu->state.xcr0, tsc_aux = vcpu->state.tsc_aux, cache = vcpu->state.cr0 & (CR0_CD | CR0_NW);
+        cpu_state_reset(&vcpu->state);
+        vcpu->state.xcr0 = xcr0;
+        vcpu->state.tsc_aux = tsc_aux;
+        vcpu->state.cr0 = (vcpu->state.cr0 & ~(CR0_CD | CR0_NW)) | cache;
+        vlapic_reset(&cpu->apic);
+    } else {
+        cpu_state_reset(&vcpu->state);
+        xsave_reset(vcpu->xsave, &cpu->vm->model.xsave);
+    }
+    vcpu->nmi_pending = false;
+    vcpu->valid = STATE_ALL;
+    vcpu->dirty = STATE_ALL;
+}

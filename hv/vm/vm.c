@@ -1,0 +1,616 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a VM: its thread, its mailbox and its states.
+ *
+ * The VM's thread is the only one that changes vm->state, builds, boots, parks or takes down. An order from outside is a
+ * bit; the thread carries out what it finds, guests' own wishes (power-off, reset) and faults included, one after the
+ * other. Whoever gave an order waits for vm->order_done; orders of several admins come one at a time (order_busy).
+ *
+ * A struct vm is found by name under the list's lock and held by a reference, so that `vm delete` cannot pull it away from
+ * under a reader of its console.
+ */
+#include "vm/vm.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/heap.h"
+#include "kernel/log.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "vm/machine.h"
+
+static struct spinlock list_lock = SPINLOCK_INIT("vm list");
+static struct vm *vms[VM_MAX];
+static unsigned vm_count;
+
+const char *vm_state_name(enum vm_state state)
+{
+    static const char *const names[] = { "stopped", "running", "paused", "saved", "failed" };
+    return names[state];
+}
+
+/* ---- The list ---- */
+
+static struct vm *vm_get(const char *name)
+{
+    struct vm *found = NULL;
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+
+    for (unsigned i = 0; i < vm_count && !found; i++)
+        if (!strcmp(vms[i]->name, name))
+            found = vms[i];
+    if (found)
+        found->references++;
+    spin_unlock_irqrestore(&list_lock, flags);
+    return found;
+}
+
+static void vm_free(struct vm *vm)
+{
+    kfree(vm->console_ring, VM_CONSOLE_BYTES);
+    kfree(vm->strings, vm->strings_bytes);
+    kfree(vm, sizeof *vm);
+}
+
+static void vm_put(struct vm *vm)
+{
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    bool last = --vm->references == 0;
+    spin_unlock_irqrestore(&list_lock, flags);
+    if (last)
+        vm_free(vm);
+}
+
+static enum status no_such_vm(const char *name, char *text, size_t text_bytes)
+{
+    snprintf(text, text_bytes, "vm %s: there is no such VM; `vm list` shows those that there are", name);
+    return ERR_NOT_FOUND;
+}
+
+/* ---- The mailbox ---- */
+
+void vm_signal(struct vm *vm, uint32_t orders)
+{
+    __atomic_fetch_or(&vm->orders, orders, __ATOMIC_SEQ_CST);
+    wake_all(&vm->queue);
+}
+
+void vm_fail(struct vm *vm, const char *format, ...)
+{
+    va_list args;
+
+    spin_lock(&vm->lock);
+    if (!vm->reason[0]) {
+        va_start(args, format);
+        vsnprintf(vm->reason, sizeof vm->reason, format, args);
+        va_end(args);
+        log_error("vm %s: stopped: %s", vm->name, vm->reason);
+    }
+    spin_unlock(&vm->lock);
+    vm_signal(vm, ORDER_FAILED);
+}
+
+static void set_state(struct vm *vm, enum vm_state state)
+{
+    vm->state = state;
+    vm->since_ns = time_now_ns();
+    if (state != VM_FAILED)
+        vm->reason[0] = '\0';
+    log_info("vm %s: %s", vm->name, vm_state_name(state));
+}
+
+/* ---- Carrying out: the VM's thread ---- */
+
+static void park_all(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vcpu_request(vm->vcpu[i], REQ_PARK);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        if (!vm->vcpu[i]->stopped)
+            vcpu_park(vm->vcpu[i]);
+}
+
+static void unpark_all(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vcpu_unpark(vm->vcpu[i]);
+}
+
+/* The guest's clocks stand still from stop_clocks to start_clocks. All vCPUs are parked. */
+static void stop_clocks(struct vm *vm)
+{
+    vm->paused_at_ns = time_now_ns();
+    vm->paused_at_tsc = rdtsc();
+}
+
+static void start_clocks(struct vm *vm)
+{
+    uint64_t stood_ns = time_now_ns() - vm->paused_at_ns, stood_tsc = rdtsc() - vm->paused_at_tsc;
+
+    vm->clock_base_ns += stood_ns;
+    vm->tsc_offset -= stood_tsc;
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        vm->vcpu[i]->tsc_offset -= stood_tsc;
+        vm->vcpu[i]->tsc_offset_changed = true;
+    }
+    spin_lock(&vm->lock);
+    vrtc_set_world(&vm->rtc, time_unix_ns(), machine_now(vm));
+    spin_unlock(&vm->lock);
+}
+
+static void stop_threads(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        if (vm->vcpu[i] && !vm->vcpu[i]->stopped)
+            vcpu_request(vm->vcpu[i], REQ_STOP);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        if (vm->vcpu[i] && !vm->vcpu[i]->stopped)
+            vcpu_stop(vm->vcpu[i]);
+}
+
+static void take_down(struct vm *vm)
+{
+    if (!vm->built)
+        return;
+    stop_threads(vm);
+    machine_destroy(vm);
+}
+
+static enum status start_threads(struct vm *vm, char *text, size_t text_bytes)
+{
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        struct vcpu *vcpu = vm->vcpu[i];
+        char name[32];
+
+        snprintf(name, sizeof name, "%.20s/%u", vm->name, i);
+        vcpu->requests = 0;
+        vcpu->stopped = false;
+        vcpu->parked = false;
+        if (!thread_create(name, thread_pick_cpu(), vcpu_main, vcpu)) {
+            vcpu->stopped = true;
+            snprintf(text, text_bytes, "vm %s: no memory for the thread of vCPU %u", vm->name, i);
+            return ERR_NO_MEMORY;
+        }
+    }
+    return OK;
+}
+
+static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status;
+
+    if (vm->state != VM_STOPPED) {
+        snprintf(text, text_bytes, "vm %s: it is %s already; `vm stop %s` first", vm->name, vm_state_name(vm->state), vm->name);
+        return ERR_BUSY;
+    }
+    if (vm->config.error_count) {
+        snprintf(text, text_bytes, "vm %s: its section of tasuki.conf has errors; `config show` lists them", vm->name);
+        return ERR_INVALID;
+    }
+    status = machine_build(vm, text, text_bytes);
+    if (status == OK)
+        status = machine_boot(vm, text, text_bytes);
+    if (status == OK)
+        status = start_threads(vm, text, text_bytes);
+    if (status != OK) {
+        take_down(vm);
+        return status;
+    }
+    set_state(vm, VM_RUNNING);
+    return OK;
+}
+
+static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (vm->state == VM_STOPPED) {
+        snprintf(text, text_bytes, "vm %s: it is stopped already", vm->name);
+        return ERR_BUSY;
+    }
+    take_down(vm);
+    set_state(vm, VM_STOPPED);
+    return OK;
+}
+
+static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status;
+
+    if (!vm->built) {
+        snprintf(text, text_bytes, "vm %s: it is %s; `vm start %s` boots it", vm->name, vm_state_name(vm->state), vm->name);
+        return ERR_BUSY;
+    }
+    park_all(vm);
+    if (vm->state == VM_PAUSED)
+        start_clocks(vm);
+    machine_reset(vm);
+    vm->reason[0] = '\0';
+    status = machine_boot(vm, text, text_bytes);
+    if (status != OK) {
+        take_down(vm);
+        set_state(vm, VM_STOPPED);
+        return status;
+    }
+    vm->reset_count++;
+    set_state(vm, VM_RUNNING);
+    unpark_all(vm);
+    return OK;
+}
+
+static enum status do_pause(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (vm->state != VM_RUNNING) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a running VM can be paused", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    park_all(vm);
+    stop_clocks(vm);
+    set_state(vm, VM_PAUSED);
+    return OK;
+}
+
+static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (vm->state != VM_PAUSED) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a paused VM can be resumed", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    start_clocks(vm);
+    set_state(vm, VM_RUNNING);
+    unpark_all(vm);
+    vm_signal(vm, ORDER_WORK);
+    return OK;
+}
+
+static enum status do_shutdown(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (vm->state != VM_RUNNING) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a running VM can be asked to shut down", vm->name,
+                 vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    spin_lock(&vm->lock);
+    bool listens = vpm_button_enabled(&vm->pm);
+    vpm_power_button(&vm->pm);
+    spin_unlock(&vm->lock);
+    if (!listens) {
+        snprintf(text, text_bytes, "vm %s: the guest does not listen to its power button; `vm stop %s --hard` pulls the plug",
+                 vm->name, vm->name);
+        return ERR_UNSUPPORTED;
+    }
+    return OK;
+}
+
+static void log_cpu(const struct machine_cpu *cpu)
+{
+    const struct cpu_state *s = &cpu->vcpu.state;
+
+    log_info("vm %s: vCPU %u: rip %lx rsp %lx rflags %lx cs %x/%lx%s%s", cpu->vm->name, cpu->vcpu.id, s->rip,
+             s->gpr[GPR_RSP], s->rflags, s->seg[SEG_CS].selector, s->seg[SEG_CS].base, s->halted ? ", halted" : "",
+             cpu->waits_for_sipi ? ", waits for SIPI" : "");
+    log_info("  rax %lx rbx %lx rcx %lx rdx %lx rsi %lx rdi %lx rbp %lx", s->gpr[GPR_RAX], s->gpr[GPR_RBX], s->gpr[GPR_RCX],
+             s->gpr[GPR_RDX], s->gpr[GPR_RSI], s->gpr[GPR_RDI], s->gpr[GPR_RBP]);
+    log_info("  cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx pending %u/%u shadow %x exits %lu", s->cr0, s->cr2, s->cr3, s->cr4,
+             s->efer, s->pending.type, s->pending.vector, s->interruptibility, cpu->vcpu.exit_count);
+    for (unsigned kind = 0; kind < EXIT_KINDS; kind++)
+        if (cpu->vcpu.exits[kind])
+            log_info("  exits of kind %u: %lu", kind, cpu->vcpu.exits[kind]);
+}
+
+static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (!vm->built) {
+        snprintf(text, text_bytes, "vm %s: it is %s and has no registers", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    if (vm->state == VM_RUNNING)
+        park_all(vm);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        log_cpu(vm->cpu[i]);
+    if (vm->state == VM_RUNNING)
+        unpark_all(vm);
+    return OK;
+}
+
+static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char *text, size_t text_bytes) = {
+    [VM_ORDER_START] = do_start, [VM_ORDER_STOP] = do_stop,   [VM_ORDER_SHUTDOWN] = do_shutdown,
+    [VM_ORDER_RESET] = do_reset, [VM_ORDER_PAUSE] = do_pause, [VM_ORDER_RESUME] = do_resume,
+    [VM_ORDER_INSPECT] = do_inspect,
+};
+
+static void carry_out(struct vm *vm, uint32_t orders)
+{
+    char text[VM_TEXT_BYTES] = "";
+
+    if ((orders & ORDER_FAILED) && vm->built && vm->state == VM_RUNNING) {
+        park_all(vm);
+        stop_clocks(vm);
+        set_state(vm, VM_FAILED);
+    }
+    if ((orders & ORDER_GUEST_OFF) && vm->built) {
+        log_info("vm %s: the guest switched itself off", vm->name);
+        (void)!do_stop(vm, text, sizeof text);
+    }
+    if ((orders & ORDER_GUEST_RESET) && vm->built && vm->state == VM_RUNNING && do_reset(vm, text, sizeof text) != OK)
+        log_error("%s", text);
+    for (unsigned i = 0; i < VM_ORDER_COUNT; i++) {
+        if (!(orders & BIT(i)))
+            continue;
+        vm->result_text[0] = '\0';
+        vm->result = order_functions[i](vm, vm->result_text, sizeof vm->result_text);
+        wake_all_set(&vm->done, &vm->order_done);
+    }
+    if (orders & ORDER_DELETE) {
+        take_down(vm);
+        wake_all_set(&vm->done, &vm->gone);
+    }
+}
+
+static void vm_thread(void *arg)
+{
+    struct vm *vm = arg;
+
+    for (;;) {
+        wait_event(&vm->queue, __atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST));
+        uint32_t orders = __atomic_exchange_n(&vm->orders, 0, __ATOMIC_SEQ_CST);
+        if (orders & ~(uint32_t)ORDER_WORK)
+            carry_out(vm, orders);
+        if (orders & ORDER_DELETE)
+            break;
+        if (vm->state == VM_RUNNING && machine_work(vm)) {
+            __atomic_fetch_or(&vm->orders, ORDER_WORK, __ATOMIC_SEQ_CST);
+            thread_yield();
+        }
+    }
+    vm_put(vm);
+}
+
+/* ---- For the admin ---- */
+
+static const char *copy_string(struct vm *vm, size_t *used, const char *string)
+{
+    if (!string)
+        return NULL;
+    char *copy = vm->strings + *used;
+    size_t bytes = strlen(string) + 1;
+    memcpy(copy, string, bytes);
+    *used += bytes;
+    return copy;
+}
+
+static size_t string_bytes(const char *string)
+{
+    return string ? strlen(string) + 1 : 0;
+}
+
+static bool copy_config(struct vm *vm, const struct config_vm *config)
+{
+    size_t bytes = string_bytes(config->kernel) + string_bytes(config->initrd) + string_bytes(config->cmdline) +
+                   string_bytes(config->cpu) + 1;
+
+    for (uint32_t i = 0; i < config->disk_count; i++)
+        bytes += string_bytes(config->disks[i]);
+    vm->strings = kzalloc(bytes);
+    if (!vm->strings)
+        return false;
+    vm->strings_bytes = bytes;
+    size_t used = 0;
+    vm->config = *config;
+    vm->config.name = vm->name;
+    vm->config.kernel = copy_string(vm, &used, config->kernel);
+    vm->config.initrd = copy_string(vm, &used, config->initrd);
+    vm->config.cmdline = copy_string(vm, &used, config->cmdline);
+    vm->config.cpu = copy_string(vm, &used, config->cpu);
+    for (uint32_t i = 0; i < config->disk_count; i++)
+        vm->config.disks[i] = copy_string(vm, &used, config->disks[i]);
+    return true;
+}
+
+enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes)
+{
+    struct vm *vm = vm_get(config->name);
+
+    if (vm) {
+        vm_put(vm);
+        snprintf(text, text_bytes, "vm %s: there is one of that name already; choose another or delete it", config->name);
+        return ERR_EXISTS;
+    }
+    vm = kzalloc(sizeof *vm);
+    if (!vm)
+        goto no_memory;
+    snprintf(vm->name, sizeof vm->name, "%s", config->name);
+    vm->console_ring = kzalloc(VM_CONSOLE_BYTES);
+    if (!vm->console_ring || !copy_config(vm, config))
+        goto no_memory;
+    vm->lock = (struct spinlock)SPINLOCK_INIT("machine");
+    vm->console_lock = (struct spinlock)SPINLOCK_INIT("vm console");
+    wait_queue_init(&vm->queue, "vm");
+    wait_queue_init(&vm->done, "vm order");
+    vm->since_ns = time_now_ns();
+    vm->references = 2; /* the list's and the thread's */
+
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    bool room = vm_count < VM_MAX;
+    if (room)
+        vms[vm_count++] = vm;
+    spin_unlock_irqrestore(&list_lock, flags);
+    if (!room) {
+        vm_free(vm);
+        snprintf(text, text_bytes, "vm %s: a node has %u VMs at most; delete one first", config->name, VM_MAX);
+        return ERR_NO_MEMORY;
+    }
+    if (!thread_create(vm->name, thread_pick_cpu(), vm_thread, vm)) {
+        flags = spin_lock_irqsave(&list_lock);
+        vm_count--;
+        spin_unlock_irqrestore(&list_lock, flags);
+        goto no_memory;
+    }
+    return OK;
+
+no_memory:
+    if (vm)
+        vm_free(vm);
+    snprintf(text, text_bytes, "vm %s: the node has no memory left for it", config->name);
+    return ERR_NO_MEMORY;
+}
+
+enum status vm_delete(const char *name, char *text, size_t text_bytes)
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return no_such_vm(name, text, text_bytes);
+    if (vm->state != VM_STOPPED) {
+        snprintf(text, text_bytes, "vm %s: it is %s; `vm stop %s --hard` first", name, vm_state_name(vm->state), name);
+        vm_put(vm);
+        return ERR_BUSY;
+    }
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    for (unsigned i = 0; i < vm_count; i++) {
+        if (vms[i] == vm) {
+            memmove(&vms[i], &vms[i + 1], (vm_count - i - 1) * sizeof vms[0]);
+            vm_count--;
+            vm->references--;
+            break;
+        }
+    }
+    spin_unlock_irqrestore(&list_lock, flags);
+    vm_signal(vm, ORDER_DELETE);
+    wait_event(&vm->done, __atomic_load_n(&vm->gone, __ATOMIC_ACQUIRE));
+    vm_put(vm);
+    return OK;
+}
+
+static bool try_busy(struct vm *vm)
+{
+    return !__atomic_exchange_n(&vm->order_busy, 1, __ATOMIC_SEQ_CST);
+}
+
+enum status vm_order(const char *name, enum vm_order order, char *text, size_t text_bytes)
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return no_such_vm(name, text, text_bytes);
+    wait_event(&vm->done, try_busy(vm));
+    vm->order_done = false;
+    vm_signal(vm, (uint32_t)BIT(order));
+    wait_event(&vm->done, __atomic_load_n(&vm->order_done, __ATOMIC_ACQUIRE) || __atomic_load_n(&vm->gone, __ATOMIC_ACQUIRE));
+    enum status status = vm->order_done ? vm->result : ERR_CANCELLED;
+    snprintf(text, text_bytes, "%s", vm->order_done ? vm->result_text : "the VM was deleted meanwhile");
+    __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
+    wake_all(&vm->done);
+    vm_put(vm);
+    return status;
+}
+
+enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes)
+{
+    struct vm *vm = vm_get(name);
+    enum status status = OK;
+
+    if (!vm)
+        return no_such_vm(name, text, text_bytes);
+    if (!vm->built) {
+        snprintf(text, text_bytes, "vm %s: it is %s; start it first", name, vm_state_name(vm->state));
+        status = ERR_BUSY;
+    } else {
+        vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, deadline_ns);
+    }
+    vm_put(vm);
+    return status;
+}
+
+static void fill_info(const struct vm *vm, struct vm_info *info)
+{
+    struct page_usage usage = { 0 };
+
+    memset(info, 0, sizeof *info);
+    snprintf(info->name, sizeof info->name, "%s", vm->name);
+    info->state = vm->state;
+    snprintf(info->reason, sizeof info->reason, "%s", vm->reason);
+    info->since_ns = vm->since_ns;
+    info->vcpu_count = vm->config.vcpus;
+    info->memory_bytes = vm->config.memory_bytes;
+    info->disk_count = vm->config.disk_count;
+    info->reset_count = vm->reset_count;
+    snprintf(info->cpu_model, sizeof info->cpu_model, "%s", vm->built ? vm->model.name : vm->config.cpu ? vm->config.cpu : "host");
+    if (vm->built) {
+        if (page_owner_usage(vm->core.owner, &usage))
+            info->held_bytes = usage.bytes;
+        info->guest_ns = (vm->state == VM_RUNNING ? time_now_ns() : vm->paused_at_ns) - vm->clock_base_ns;
+        for (unsigned i = 0; i < vm->cpu_count; i++)
+            if (vm->vcpu[i])
+                info->exits += vm->vcpu[i]->exit_count;
+    }
+}
+
+bool vm_info_get(unsigned index, struct vm_info *info)
+{
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    bool found = index < vm_count;
+
+    if (found)
+        fill_info(vms[index], info);
+    spin_unlock_irqrestore(&list_lock, flags);
+    return found;
+}
+
+bool vm_info_find(const char *name, struct vm_info *info)
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return false;
+    fill_info(vm, info);
+    vm_put(vm);
+    return true;
+}
+
+/* ---- Console ---- */
+
+void vm_console_output(struct vm *vm, const void *bytes, size_t count)
+{
+    const char *from = bytes;
+
+    spin_lock(&vm->console_lock);
+    for (size_t i = 0; i < count; i++)
+        vm->console_ring[vm->console_written++ % VM_CONSOLE_BYTES] = from[i];
+    spin_unlock(&vm->console_lock);
+}
+
+size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count)
+{
+    struct vm *vm = vm_get(name);
+    char *to = bytes;
+    size_t copied = 0;
+
+    if (!vm)
+        return 0;
+    spin_lock(&vm->console_lock);
+    if (vm->console_written > VM_CONSOLE_BYTES && *position < vm->console_written - VM_CONSOLE_BYTES)
+        *position = vm->console_written - VM_CONSOLE_BYTES;
+    while (copied < count && *position < vm->console_written)
+        to[copied++] = vm->console_ring[(*position)++ % VM_CONSOLE_BYTES];
+    spin_unlock(&vm->console_lock);
+    vm_put(vm);
+    return copied;
+}
+
+size_t vm_console_write(const char *name, const void *bytes, size_t count)
+{
+    struct vm *vm = vm_get(name);
+    const uint8_t *from = bytes;
+    size_t taken = 0;
+
+    if (!vm)
+        return 0;
+    spin_lock(&vm->console_lock);
+    while (taken < count && vm->input_count < MACHINE_CONSOLE_INPUT)
+        vm->input[(vm->input_first + vm->input_count++) % MACHINE_CONSOLE_INPUT] = from[taken++];
+    spin_unlock(&vm->console_lock);
+    vm_signal(vm, ORDER_WORK);
+    vm_put(vm);
+    return taken;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A virtual machine as the node's admin knows it: a name, a configuration, a state, and what can be asked of it.
+ *
+ * Each VM has one thread of its own, which does everything to it that cannot be done by a vCPU: starting, stopping,
+ * resetting, pausing, saving, and the work of its devices. Orders come to that thread through a mailbox of bits, so
+ * nothing is ever done to a VM by two threads at once, whoever asked and in whatever order.
+ */
+#ifndef VM_VM_H
+#define VM_VM_H
+
+#include "kernel/status.h"
+#include "kernel/types.h"
+#include "vm/config.h"
+
+#define VM_MAX 64
+#define VM_TEXT_BYTES 240
+
+struct vm;
+
+enum vm_state {
+    VM_STOPPED, /* no memory, no vCPUs */
+    VM_RUNNING,
+    VM_PAUSED,  /* by the admin */
+    VM_SAVED,   /* its state is kept in the node's memory */
+    VM_FAILED,  /* stopped by a fault of its own; everything is still there to be looked at: vm_info.reason */
+};
+
+struct vm_info {
+    char name[CONFIG_MAX_NAME_BYTES + 1];
+    enum vm_state state;
+    char reason[VM_TEXT_BYTES]; /* why it is in that state, if there is something to say */
+    uint64_t since_ns;          /* host time of the last change of state */
+    unsigned vcpu_count;
+    uint64_t memory_bytes;
+    uint64_t held_bytes;        /* all host memory accounted to it */
+    uint64_t exits;
+    uint64_t guest_ns;          /* the guest's own clock */
+    unsigned reset_count;
+    unsigned disk_count;
+    char cpu_model[32];
+};
+
+const char *vm_state_name(enum vm_state state);
+
+/* Makes a VM from a configuration; nothing runs yet. The strings are copied. Errors come with a text. */
+enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes) MUST_CHECK;
+/* Forgets a stopped VM. */
+enum status vm_delete(const char *name, char *text, size_t text_bytes) MUST_CHECK;
+
+/*
+ * The orders. Each waits until the order is carried out and returns what came of it; on failure `text` says object,
+ * cause and cure. Thread context, not a VM's own thread.
+ */
+enum vm_order {
+    VM_ORDER_START,
+    VM_ORDER_STOP,     /* hard: as pulling the plug */
+    VM_ORDER_SHUTDOWN, /* presses the power button */
+    VM_ORDER_RESET,
+    VM_ORDER_PAUSE,
+    VM_ORDER_RESUME,
+    VM_ORDER_INSPECT,  /* logs the registers of every vCPU */
+    VM_ORDER_COUNT,
+};
+enum status vm_order(const char *name, enum vm_order order, char *text, size_t text_bytes) MUST_CHECK;
+
+/* Past this host time (time_now_ns) no instruction of the VM runs; TIME_NEVER takes the deadline away. */
+enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes) MUST_CHECK;
+
+/* The index-th VM, in order of creation; false past the last. */
+bool vm_info_get(unsigned index, struct vm_info *info);
+bool vm_info_find(const char *name, struct vm_info *info);
+
+/* ---- Console ---- */
+
+#define VM_CONSOLE_BYTES 65536
+
+/*
+ * Copies console output from `*position` (a count of bytes since the VM was made; 0 at first, or older than what is
+ * kept: then it is moved to the oldest) and moves it on. Returns the bytes copied, 0 if there is nothing new.
+ */
+size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count);
+/* Types into the console; returns the bytes taken. */
+size_t vm_console_write(const char *name, const void *bytes, size_t count);
+
+#endif

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dirty log. vmm/dirty.h has the contract; here is how each 2 MiB frame keeps it. A frame is in one of these modes:
+ *
+ *  LARGE   One leaf of 2 MiB, read-only. The first write splits it (SPARSE or PML). Where no table page is to be had,
+ *          the leaf becomes writable and all 512 pages count as written: never too few.
+ *  SPARSE  Leaves are writable exactly if their bit in the bitmap is set. A fault sets the bit, then the right; a
+ *          collect takes both away, and flushes. The low bits of the mode count faults since the last collect.
+ *  DENSE   Leaves are writable and the CPU's dirty bits are the log. The directory entry is the gate: after a collect
+ *          it is read-only (the frame is closed), and the first write opens it and sets the frame's `touched` bit.
+ *  THIN    As DENSE, but with so few dirty pages at the last scan that the next write makes it SPARSE.
+ *  PML     Leaves are writable, the CPU logs those whose dirty bit it sets.
+ *
+ * Why a dense frame is closed first and scanned after the flush. While a CPU has a stale writable translation it may set
+ * a dirty bit at any time, also behind the scan; in a closed frame that nobody opens again it would not be found by the
+ * next collect. After the flush nothing can set one. A write that faults on a closed frame before it was scanned
+ * (`pending`) scans it first, then opens it. The pages that a stale translation still writes were all found dirty, or
+ * get their dirty bit in a frame that is open, and so scanned by the next collect.
+ *
+ * Why the turn from DENSE to SPARSE is made by a fault, and never while a collect runs: rights of leaves are taken away
+ * there without a flush, so no CPU may have a writable translation of the frame.
+ *
+ * The lock is that of stage2.h, taken for 16 MiB of guest memory (a "chunk": one word of the summary) at a time.
+ */
+#include "vmm/dirty.h"
+
+#include <string.h>
+
+#include "kernel/log.h"
+#include "vmm/stage2.h"
+
+#define CHUNK_FRAMES 8
+#define CHUNK_PAGES 4096
+#define FRAME_PAGES 512
+#define FRAME_WORDS 8
+#define CHUNKS_PER_GIB (HUGE_PAGE_BYTES / (CHUNK_PAGES * PAGE_BYTES))
+#define YIELD_CHUNKS 64       /* a chunk takes some ten microseconds at most */
+#define DETACHED_MAX (PAGE_BYTES / sizeof(uint64_t))
+
+/* Faults in one frame between two collects that make scanning the cheaper way: 512 entries twice against a fault each. */
+#define DENSE_FAULTS 16
+
+#define MODE_LARGE 0x00
+#define MODE_SPARSE 0x20
+#define MODE_DENSE 0x40
+#define MODE_THIN 0x60
+#define MODE_PML 0x80
+#define MODE_MASK 0xe0
+#define MODE_COUNT 0x1f
+
+static unsigned popcount(uint64_t word)
+{
+    word -= word >> 1 & 0x5555555555555555ull;
+    word = (word & 0x3333333333333333ull) + (word >> 2 & 0x3333333333333333ull);
+    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0full;
+    return (unsigned)(word * 0x0101010101010101ull >> 56);
+}
+
+static void set_bits(uint64_t *entry, uint64_t bits)
+{
+    __atomic_fetch_or(entry, bits, __ATOMIC_SEQ_CST);
+}
+
+static void clear_bits(uint64_t *entry, uint64_t bits)
+{
+    __atomic_fetch_and(entry, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* Bit of a frame in touched[] and pending[]. */
+static uint8_t frame_bit(uint64_t frame)
+{
+    return (uint8_t)(1u << frame % CHUNK_FRAMES);
+}
+
+/* ---- Write faults. All with the lock held. ---- */
+
+/* Entries for all pages of a frame; `attributes` is all but the address. */
+static void fill_table(uint64_t *table, uint64_t base, uint64_t attributes)
+{
+    uint64_t entry = base | attributes;
+
+    for (unsigned i = 0; i < FRAME_PAGES; i += 4, entry += 4 * PAGE_BYTES) {
+        stage2_set_entry(&table[i], entry);
+        stage2_set_entry(&table[i + 1], entry + PAGE_BYTES);
+        stage2_set_entry(&table[i + 2], entry + 2 * PAGE_BYTES);
+        stage2_set_entry(&table[i + 3], entry + 3 * PAGE_BYTES);
+    }
+}
+
+/* A frame becomes SPARSE with one page written. Nobody has a writable translation of it. */
+static void begin_sparse(struct stage2 *stage2, uint64_t *table, uint64_t leaf, uint64_t gpa)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t attributes = leaf & ~(PT_ADDRESS_MASK | format->large | format->write | format->dirty);
+
+    fill_table(table, leaf & PT_ADDRESS_MASK & ~(LARGE_PAGE_BYTES - 1), attributes | format->accessed);
+    dirty_log_mark(stage2->core, gpa / PAGE_BYTES);
+    set_bits(&table[gpa / PAGE_BYTES % FRAME_PAGES], format->write | format->dirty);
+    stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_SPARSE | 1;
+}
+
+/* No page for a table: all of the frame counts as written, until the next collect protects it again. */
+static void whole_frame(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+{
+    uint64_t first = ALIGN_DOWN(gpa, LARGE_PAGE_BYTES) / PAGE_BYTES;
+
+    for (uint64_t gfn = first; gfn < first + FRAME_PAGES; gfn++)
+        dirty_log_mark(stage2->core, gfn);
+    set_bits(slot, stage2->core->stage2.format->write);
+}
+
+static void split_frame(struct stage2 *stage2, uint64_t *slot, uint64_t leaf, uint64_t gpa)
+{
+    struct pt *pt = &stage2->core->stage2;
+    hpa_t table;
+
+    if (stage2->log.engine == DIRTY_OFF) {
+        set_bits(slot, pt->format->write);
+        return;
+    }
+    if (!pt_table_alloc(pt, 0, &table)) {
+        whole_frame(stage2, slot, gpa);
+        return;
+    }
+    if (stage2->log.engine == DIRTY_PML) {
+        uint64_t attributes = leaf & ~(PT_ADDRESS_MASK | pt->format->large | pt->format->dirty);
+
+        fill_table(phys_to_virt(table), leaf & PT_ADDRESS_MASK,
+                   attributes | pt->format->accessed | pt->format->write);
+        stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_PML;
+    } else {
+        begin_sparse(stage2, phys_to_virt(table), leaf, gpa);
+    }
+    stage2_set_entry(slot, table.v | pt->format->table_bits);
+}
+
+/*
+ * SPARSE to DENSE. The clean leaves become writable; their stale dirty bits go. The written ones are in the bitmap, so it
+ * does not matter whether they keep theirs.
+ */
+static void begin_dense(struct stage2 *stage2, uint64_t *table, uint64_t frame)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+
+    for (unsigned i = 0; i < FRAME_PAGES; i++)
+        stage2_set_entry(&table[i], (stage2_entry(&table[i]) & ~format->dirty) | format->write);
+    stage2->log.mode[frame] = MODE_DENSE;
+    stage2->log.touched[frame / CHUNK_FRAMES] |= frame_bit(frame);
+}
+
+/* Moves the dirty bits of a closed frame into the collect that runs. */
+static void scan_frame(struct stage2 *stage2, uint64_t frame, uint64_t entry)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t dirty = stage2->core->stage2.format->dirty, *leaf = pt_entry_table(entry), *out = &log->out[frame * FRAME_WORDS];
+    unsigned found = 0;
+
+    for (unsigned w = 0; w < FRAME_WORDS; w++) {
+        uint64_t word = 0;
+
+        for (uint64_t bit = 1; bit; bit <<= 1, leaf++) {
+            if (stage2_entry(leaf) & dirty) {
+                word |= bit;
+                clear_bits(leaf, dirty);
+            }
+        }
+        if (word) {
+            found += popcount(word);
+            log->count += popcount(word & ~out[w]);
+            out[w] |= word;
+        }
+    }
+    log->mode[frame] = found < DENSE_FAULTS ? MODE_THIN : MODE_DENSE;
+    log->pending[frame / CHUNK_FRAMES] &= (uint8_t)~frame_bit(frame);
+}
+
+/* A write to a closed frame. */
+static void open_frame(struct stage2 *stage2, uint64_t *slot, uint64_t entry, uint64_t gpa)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t frame = gpa / LARGE_PAGE_BYTES, *table = pt_entry_table(entry);
+
+    if (log->pending[frame / CHUNK_FRAMES] & frame_bit(frame))
+        scan_frame(stage2, frame, entry);
+    if (log->mode[frame] == MODE_THIN && !log->out)
+        begin_sparse(stage2, table, table[0], gpa);
+    else
+        log->touched[frame / CHUNK_FRAMES] |= frame_bit(frame);
+    set_bits(slot, stage2->core->stage2.format->write);
+}
+
+void dirty_log_write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    struct dirty_log *log = &stage2->log;
+    uint64_t entry = stage2_entry(slot), *leaf;
+
+    if (unlikely(entry & format->large)) {
+        if (!(entry & format->write)) /* else another vCPU was first */
+            split_frame(stage2, slot, entry, gpa);
+        return;
+    }
+    if (unlikely(!(entry & format->write)))
+        open_frame(stage2, slot, entry, gpa);
+    leaf = &pt_entry_table(entry)[gpa / PAGE_BYTES % FRAME_PAGES];
+    if (stage2_entry(leaf) & format->write)
+        return;
+    dirty_log_mark(stage2->core, gpa / PAGE_BYTES);
+    set_bits(leaf, format->write | format->accessed | format->dirty);
+    if (log->engine == DIRTY_ACCESSED_DIRTY && (++log->mode[gpa / LARGE_PAGE_BYTES] & MODE_COUNT) == DENSE_FAULTS)
+        begin_dense(stage2, pt_entry_table(entry), gpa / LARGE_PAGE_BYTES);
+}
+
+/* ---- Start ---- */
+
+uint64_t dirty_log_bits(const struct stage2 *stage2)
+{
+    return ALIGN_UP(gmem_end(stage2->gmem) / PAGE_BYTES, CHUNK_PAGES);
+}
+
+/* The run: bitmap, summary, mode, touched, pending, and a page of detached tables. */
+static bool allocate(struct stage2 *stage2)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t bits = dirty_log_bits(stage2), frames = bits / FRAME_PAGES, chunks = bits / CHUNK_PAGES;
+    uint64_t bytes = PAGE_BYTES + bits / 8 + chunks * 8 + frames + 2 * chunks;
+    hpa_t run;
+
+    if (!log->bitmap) {
+        log->run_pages = ALIGN_UP(bytes, PAGE_BYTES) / PAGE_BYTES;
+        if (!page_alloc_run(log->run_pages, stage2->core->owner, 0, &run))
+            return false;
+        log->detached = phys_to_virt(run);
+        log->bitmap = log->detached + DETACHED_MAX;
+        log->summary = log->bitmap + bits / 64;
+        log->mode = (uint8_t *)(log->summary + chunks);
+        log->touched = log->mode + frames;
+        log->pending = log->touched + chunks;
+        log->bits = bits;
+        stage2->core->dirty_bits = bits;
+    }
+    memset(log->detached, 0, bytes);
+    return true;
+}
+
+/* Takes the right to write from all frames of a GiB. */
+static void protect_gib(struct stage2 *stage2, uint64_t gib)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock), *directory = stage2->directory[gib];
+
+    if (directory) {
+        uint64_t *slot = stage2_gib_slot(stage2, gib);
+
+        for (unsigned i = 0; i < PT_TABLE_ENTRIES; i++)
+            if ((stage2_entry(&directory[i]) & (format->write | format->large)) == (format->write | format->large))
+                clear_bits(&directory[i], format->write);
+        if (pt_entry_is_leaf(format, stage2_entry(slot), HUGE_PAGE_BYTES))
+            stage2_set_entry(slot, virt_to_phys(directory).v | format->table_bits);
+    }
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+enum status dirty_log_start(struct stage2 *stage2, enum dirty_engine engine, const struct dirty_ops *ops)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t flags;
+
+    if (log->engine != DIRTY_OFF)
+        return ERR_BUSY;
+    if (engine == DIRTY_OFF)
+        return ERR_INVALID;
+    if (!allocate(stage2)) {
+        log_error("dirty log: no memory for a bitmap of %llu pages", (unsigned long long)dirty_log_bits(stage2));
+        return ERR_NO_MEMORY;
+    }
+    flags = spin_lock_irqsave(&stage2->lock);
+    log->ops = ops;
+    log->engine = engine;
+    __atomic_store_n(&stage2->core->dirty_bitmap, log->bitmap, __ATOMIC_SEQ_CST);
+    spin_unlock_irqrestore(&stage2->lock, flags);
+    for (uint64_t gib = 0; gib < stage2->gib_count; gib++)
+        protect_gib(stage2, gib);
+    ops->flush_all(stage2->core);
+    return OK;
+}
+
+/* ---- Collect ---- */
+
+/* Takes the bits of one word of the bitmap and arms its pages again. `slot` is the entry of its frame, or NULL. */
+static void take_word(struct stage2 *stage2, uint64_t n, uint64_t *slot)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    struct dirty_log *log = &stage2->log;
+    uint64_t bits = __atomic_exchange_n(&log->bitmap[n], 0, __ATOMIC_SEQ_CST), old = log->out[n], keep, count = 0;
+    uint64_t entry = slot ? stage2_entry(slot) : 0, *leaf;
+    uint8_t *mode = &log->mode[n / FRAME_WORDS];
+
+    if (unlikely(!bits))
+        return;
+    log->out[n] = old | bits;
+    if (unlikely(old & bits))
+        log->count -= popcount(old & bits);
+    if (likely((*mode & MODE_MASK) == MODE_SPARSE)) {
+        *mode = MODE_SPARSE; /* no faults yet */
+        keep = ~format->write;
+    } else if (*mode == MODE_PML) {
+        keep = ~format->dirty;
+    } else {
+        log->count += popcount(bits);
+        if (entry & format->large)
+            clear_bits(slot, format->write);
+        return;
+    }
+    leaf = &pt_entry_table(entry)[n % FRAME_WORDS * 64];
+    do {
+        __atomic_fetch_and(&leaf[__builtin_ctzll(bits)], keep, __ATOMIC_SEQ_CST);
+        bits &= bits - 1;
+        count++;
+    } while (bits);
+    log->count += count;
+}
+
+/* Closes the dense frames of a chunk that were written, and takes its part of the bitmap. */
+static void take_chunk(struct stage2 *stage2, uint64_t chunk)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock);
+    uint64_t words = __atomic_exchange_n(&log->summary[chunk], 0, __ATOMIC_SEQ_CST), gib = chunk / CHUNKS_PER_GIB;
+    uint64_t *slots = gib < stage2->gib_count ? stage2->directory[gib] : NULL;
+
+    if (slots)
+        slots += chunk % CHUNKS_PER_GIB * CHUNK_FRAMES;
+    for (unsigned i = 0; log->touched[chunk] >> i; i++)
+        if (log->touched[chunk] >> i & 1)
+            clear_bits(&slots[i], stage2->core->stage2.format->write);
+    log->pending[chunk] |= log->touched[chunk];
+    log->touched[chunk] = 0;
+    for (; words; words &= words - 1) {
+        unsigned w = (unsigned)__builtin_ctzll(words);
+        take_word(stage2, chunk * 64 + w, slots ? &slots[w / FRAME_WORDS] : NULL);
+    }
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+/* The closed frames of a chunk that no fault has scanned in the meantime. */
+static void scan_chunk(struct stage2 *stage2, uint64_t chunk)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock);
+    uint64_t *slots = &stage2->directory[chunk / CHUNKS_PER_GIB][chunk % CHUNKS_PER_GIB * CHUNK_FRAMES];
+
+    for (unsigned i = 0; i < CHUNK_FRAMES; i++)
+        if (log->pending[chunk] >> i & 1)
+            scan_frame(stage2, chunk * CHUNK_FRAMES + i, stage2_entry(&slots[i]));
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+static void set_out(struct stage2 *stage2, uint64_t *out)
+{
+    uint64_t flags = spin_lock_irqsave(&stage2->lock);
+
+    stage2->log.out = out;
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+static void maybe_yield(const struct dirty_log *log, unsigned *done)
+{
+    if (++*done % YIELD_CHUNKS == 0 && log->ops->yield)
+        log->ops->yield();
+}
+
+enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint64_t *page_count)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t chunks = log->bits / CHUNK_PAGES;
+    unsigned done = 0;
+
+    if (log->engine == DIRTY_OFF)
+        return ERR_INVALID;
+    log->count = 0;
+    set_out(stage2, bitmap_out);
+    if (log->engine == DIRTY_PML)
+        log->ops->flush_all(stage2->core); /* brings what the CPUs have logged into the bitmap */
+    for (uint64_t chunk = 0; chunk < chunks; chunk++) {
+        if (__atomic_load_n(&log->summary[chunk], __ATOMIC_ACQUIRE) | __atomic_load_n(&log->touched[chunk], __ATOMIC_ACQUIRE)) {
+            take_chunk(stage2, chunk);
+            maybe_yield(log, &done);
+        }
+    }
+    log->ops->flush_all(stage2->core);
+    for (uint64_t chunk = 0; log->engine == DIRTY_ACCESSED_DIRTY && chunk < chunks; chunk++) {
+        if (__atomic_load_n(&log->pending[chunk], __ATOMIC_ACQUIRE)) {
+            scan_chunk(stage2, chunk);
+            maybe_yield(log, &done);
+        }
+    }
+    set_out(stage2, NULL);
+    *page_count = log->count;
+    return OK;
+}
+
+/* ---- Stop ---- */
+
+static void free_detached(struct stage2 *stage2, unsigned *count)
+{
+    uint64_t flags;
+
+    stage2->log.ops->flush_all(stage2->core);
+    flags = spin_lock_irqsave(&stage2->lock);
+    while (*count)
+        pt_table_free(&stage2->core->stage2, HPA(stage2->log.detached[--*count]));
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+/* Puts the frames of a chunk together again. Tables that fall off are added to detached[], which has room. */
+static void merge_chunk(struct stage2 *stage2, uint64_t chunk, unsigned *count)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock), *slots = stage2->directory[chunk / CHUNKS_PER_GIB];
+
+    for (unsigned i = 0; slots && i < CHUNK_FRAMES; i++) {
+        uint64_t *slot = &slots[chunk % CHUNKS_PER_GIB * CHUNK_FRAMES + i], entry = stage2_entry(slot), base;
+
+        if (!pt_entry_present(format, entry))
+            continue;
+        base = entry & PT_ADDRESS_MASK;
+        if (!(entry & format->large)) {
+            stage2->log.detached[(*count)++] = base;
+            base = *pt_entry_table(entry) & PT_ADDRESS_MASK;
+        }
+        stage2_set_entry(slot, pt_leaf_entry(format, HPA(base), LARGE_PAGE_BYTES, STAGE2_RAM_RIGHTS));
+        stage2->log.mode[chunk * CHUNK_FRAMES + i] = MODE_LARGE;
+    }
+    if (chunk % CHUNKS_PER_GIB == CHUNKS_PER_GIB - 1)
+        stage2_promote(stage2, chunk / CHUNKS_PER_GIB);
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+void dirty_log_stop(struct stage2 *stage2)
+{
+    struct dirty_log *log = &stage2->log;
+    unsigned count = 0, done = 0;
+    uint64_t flags;
+
+    if (log->engine == DIRTY_OFF)
+        return;
+    flags = spin_lock_irqsave(&stage2->lock);
+    log->engine = DIRTY_OFF;
+    __atomic_store_n(&stage2->core->dirty_bitmap, NULL, __ATOMIC_SEQ_CST);
+    spin_unlock_irqrestore(&stage2->lock, flags);
+    for (uint64_t chunk = 0; chunk < stage2->gib_count * CHUNKS_PER_GIB && chunk < log->bits / CHUNK_PAGES; chunk++) {
+        merge_chunk(stage2, chunk, &count);
+        if (count > DETACHED_MAX - CHUNK_FRAMES)
+            free_detached(stage2, &count);
+        maybe_yield(log, &done);
+    }
+    free_detached(stage2, &count);
+}
+
+void dirty_log_destroy(struct stage2 *stage2)
+{
+    struct dirty_log *log = &stage2->log;
+
+    __atomic_store_n(&stage2->core->dirty_bitmap, NULL, __ATOMIC_SEQ_CST);
+    if (log->bitmap)
+        page_free_run(virt_to_phys(log->detached), log->run_pages, stage2->core->owner);
+    *log = (struct dirty_log){ .engine = DIRTY_OFF };
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guest registers that the hardware does not switch; see guest_regs.h. The host's XSS is the same on every CPU and constant
+ * once the CPUs are up, so it is kept in a variable. The host runs with SPEC_CTRL zero.
+ */
+#include "vmm/guest_regs.h"
+
+#include "kernel/cpu.h"
+#include "kernel/log.h"
+
+static uint64_t host_xss;
+
+void guest_regs_host_init(void)
+{
+    if (!cpu_features.xsaves || !rdmsr_safe(MSR_XSS, &host_xss))
+        host_xss = 0;
+}
+
+void guest_regs_save(struct guest_regs *regs)
+{
+    regs->dr[0] = read_dr0();
+    regs->dr[1] = read_dr1();
+    regs->dr[2] = read_dr2();
+    regs->dr[3] = read_dr3();
+    if (cpu_features.rdtscp)
+        regs->tsc_aux = rdmsr(MSR_TSC_AUX);
+}
+
+void guest_regs_restore(const struct guest_regs *regs)
+{
+    write_dr0(regs->dr[0]);
+    write_dr1(regs->dr[1]);
+    write_dr2(regs->dr[2]);
+    write_dr3(regs->dr[3]);
+    if (cpu_features.rdtscp)
+        wrmsr(MSR_TSC_AUX, regs->tsc_aux);
+}
+
+static bool xss_differs(const struct cpu_state *state)
+{
+    return cpu_features.xsaves && state->xss != host_xss;
+}
+
+void guest_regs_changed(struct guest_regs *regs, const struct cpu_state *state)
+{
+    regs->swap = xss_differs(state) || regs->spec_ctrl;
+}
+
+void guest_regs_enter(const struct guest_regs *regs, const struct cpu_state *state)
+{
+    if (xss_differs(state))
+        wrmsr(MSR_XSS, state->xss);
+    if (regs->spec_ctrl && state->spec_ctrl)
+        wrmsr(MSR_SPEC_CTRL, state->spec_ctrl);
+}
+
+void guest_regs_leave(const struct guest_regs *regs, struct cpu_state *state)
+{
+    if (regs->spec_ctrl) {
+        state->spec_ctrl = rdmsr(MSR_SPEC_CTRL);
+        if (state->spec_ctrl)
+            wrmsr(MSR_SPEC_CTRL, 0);
+    }
+    if (xss_differs(state))
+        wrmsr(MSR_XSS, host_xss);
+}
+
+void guest_wrmsr(const struct vcpu *vcpu, const char *what, uint32_t msr, uint64_t value)
+{
+    if (!wrmsr_safe(msr, value))
+        log_warning("vcpu %u: the CPU refuses %s = 0x%llx; the old value stays", vcpu->id, what, (unsigned long long)value);
+}

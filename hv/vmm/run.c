@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The run loop. See run.h for the idea; here is the order, which is what makes it right:
+ *
+ *   1. interrupts off
+ *   2. requests? do them with interrupts on, start over
+ *   3. does this CPU's scheduler want it? yield, start over
+ *   4. the run deadline: past it nobody enters
+ *   5. in_guest = 1 with a full barrier: whoever takes rights away from the second stage sees it or we see flush_wanted
+ *   6. enter, exit, in_guest = 0
+ *   7. the exit's handler, with interrupts off for the short ones
+ *
+ * A request is set before the kick's IPI is sent, and we look after 1; so it is either seen in 2 or the IPI is pending
+ * at 6 and ends the run before the guest's first instruction.
+ *
+ * Vector state belongs to the guest that ran last on a CPU (cpu->vector_owner) and stays in the registers until another
+ * vCPU comes: the hypervisor itself uses general registers only, so nearly all exits leave it alone.
+ */
+#include "vmm/run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/apic.h"
+#include "kernel/cpu.h"
+#include "kernel/log.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "kernel/trap.h"
+
+const struct vmm_backend *vmm;
+
+static struct vcpu *vector_owner[CPU_MAX];
+static bool vmm_enable_failed;
+
+/* ---- Switching virtualization on ---- */
+
+static void enable_here(void *arg)
+{
+    (void)arg;
+    if (vmm->cpu_enable() == OK)
+        this_cpu()->virtualization_on = true;
+    else
+        vmm_enable_failed = true;
+}
+
+static void disable_here(void *arg)
+{
+    (void)arg;
+    if (this_cpu()->virtualization_on)
+        vmm->cpu_disable();
+    this_cpu()->virtualization_on = false;
+}
+
+enum status vmm_init(char *why, size_t why_bytes)
+{
+    const struct vmm_backend *backend = cpu_features.vendor == CPU_INTEL ? &vmm_backend_vmx : &vmm_backend_svm;
+
+    if (!backend->probe(why, why_bytes))
+        return ERR_UNSUPPORTED;
+    vmm = backend;
+    cpu_call_all(enable_here, NULL);
+    if (vmm_enable_failed) {
+        snprintf(why, why_bytes, "%s could not be switched on on every CPU; see the log for which and why", vmm->name);
+        cpu_call_all(disable_here, NULL);
+        vmm = NULL;
+        return ERR_UNSUPPORTED;
+    }
+    return OK;
+}
+
+void vmm_disable(void)
+{
+    if (vmm)
+        cpu_call_all(disable_here, NULL);
+}
+
+/* ---- Vector state ---- */
+
+static void xsave_area(void *area)
+{
+    if (cpu_features.xsave)
+        __asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
+                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
+    else
+        __asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+}
+
+static void xrstor_area(void *area)
+{
+    if (cpu_features.xsave)
+        __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
+                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
+    else
+        __asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
+}
+
+static void set_xcr0(uint64_t value)
+{
+    if (cpu_features.xsave)
+        xsetbv(0, value);
+}
+
+/* The registers' contents go to their owner's area. Interrupts off. */
+static void vector_release(void)
+{
+    struct vcpu *owner = vector_owner[this_cpu()->id];
+
+    if (!owner)
+        return;
+    set_xcr0(cpu_features.xcr0_mask);
+    xsave_area(owner->xsave);
+    vector_owner[this_cpu()->id] = NULL;
+}
+
+static void vector_acquire(struct vcpu *vcpu)
+{
+    vector_release();
+    set_xcr0(cpu_features.xcr0_mask);
+    xrstor_area(vcpu->xsave);
+    set_xcr0(vcpu->state.xcr0);
+    vector_owner[this_cpu()->id] = vcpu;
+}
+
+void vcpu_set_xcr0(struct vcpu *vcpu, uint64_t value)
+{
+    uint64_t flags = irq_save();
+
+    vcpu->state.xcr0 = value;
+    if (vector_owner[this_cpu()->id] == vcpu)
+        set_xcr0(value);
+    irq_restore(flags);
+}
+
+/* ---- Requests from others ---- */
+
+void vcpu_request(struct vcpu *vcpu, uint32_t requests)
+{
+    __atomic_fetch_or(&vcpu->requests, requests, __ATOMIC_SEQ_CST);
+    if (vcpu->thread == thread_current())
+        return; /* it is awake, and looks before it enters; also right in an interrupt on its CPU */
+    wake_all(&vcpu->queue);
+    struct cpu *cpu = __atomic_load_n(&vcpu->cpu, __ATOMIC_ACQUIRE);
+    if (cpu && cpu != this_cpu() && __atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
+        apic_ipi(cpu->apic_id, VECTOR_KICK);
+}
+
+void vcpu_park(struct vcpu *vcpu)
+{
+    vcpu_request(vcpu, REQ_PARK);
+    wait_event(&vcpu->queue, __atomic_load_n(&vcpu->parked, __ATOMIC_ACQUIRE));
+}
+
+void vcpu_unpark(struct vcpu *vcpu)
+{
+    __atomic_fetch_and(&vcpu->requests, ~(uint32_t)REQ_PARK, __ATOMIC_SEQ_CST);
+    wake_all(&vcpu->queue);
+}
+
+void vcpu_stop(struct vcpu *vcpu)
+{
+    vcpu_request(vcpu, REQ_STOP);
+    wait_event(&vcpu->queue, __atomic_load_n(&vcpu->stopped, __ATOMIC_ACQUIRE));
+}
+
+void vcpu_flush_wait(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->flush_wanted, true, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
+        return;
+    uint64_t seen = __atomic_load_n(&vcpu->exit_count, __ATOMIC_ACQUIRE);
+    vcpu_request(vcpu, REQ_LEAVE);
+    while (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE) &&
+           __atomic_load_n(&vcpu->exit_count, __ATOMIC_ACQUIRE) == seen) {
+        if (vcpu->cpu == this_cpu())
+            break; /* its thread is not running while ours does */
+        cpu_pause();
+    }
+}
+
+static void vcpu_timer_fired(struct timer *timer)
+{
+    vcpu_request(CONTAINER_OF(timer, struct vcpu, timer), REQ_TIMER);
+}
+
+static void deadline_fired(struct timer *timer)
+{
+    vcpu_request(CONTAINER_OF(timer, struct vcpu, deadline_timer), REQ_LEAVE);
+}
+
+static bool past_deadline(const struct vcpu *vcpu)
+{
+    return rdtsc() >= __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+}
+
+void vmm_set_deadline(struct vm_core *vm, struct vcpu *const *vcpus, unsigned count, uint64_t deadline_ns)
+{
+    __atomic_store_n(&vm->run_deadline_tsc, time_ns_to_tsc(deadline_ns), __ATOMIC_SEQ_CST);
+    /* Each vCPU's thread arms its own CPU's timer, so that the interrupt comes where the guest runs. */
+    for (unsigned i = 0; i < count; i++)
+        vcpu_request(vcpus[i], REQ_OWNER | REQ_LEAVE);
+}
+
+/* ---- Events ---- */
+
+void vcpu_inject_exception(struct vcpu *vcpu, const struct event *event)
+{
+    struct event *slot = &vcpu->state.pending;
+
+    if (slot->type != EVENT_EXCEPTION) {
+        /* An interrupt whose delivery faulted was put back by the backend; the exception goes first and it waits. */
+        *slot = *event;
+        return;
+    }
+    /* SDM vol. 3A, table 6-5: contributory exceptions are #DE, #TS, #NP, #SS, #GP. */
+    const uint32_t contributory = 1u << EXC_DE | 1u << EXC_TS | 1u << EXC_NP | 1u << EXC_SS | 1u << EXC_GP;
+    bool first_contributory = contributory >> slot->vector & 1, second_contributory = contributory >> event->vector & 1;
+    if (slot->vector == EXC_DF) {
+        struct vm_exit shutdown = { .kind = EXIT_SHUTDOWN };
+        if (second_contributory || event->vector == EXC_PF) {
+            (void)vcpu->ops->exit(vcpu, &shutdown);
+            return;
+        }
+    }
+    if ((first_contributory && second_contributory) ||
+        (slot->vector == EXC_PF && (second_contributory || event->vector == EXC_PF)))
+        *slot = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DF, .has_error = true };
+    else
+        *slot = *event;
+}
+
+void vcpu_inject_gp(struct vcpu *vcpu)
+{
+    vcpu_inject_exception(vcpu, &(struct event){ .type = EVENT_EXCEPTION, .vector = EXC_GP, .has_error = true });
+}
+
+void vcpu_inject_ud(struct vcpu *vcpu)
+{
+    vcpu_inject_exception(vcpu, &(struct event){ .type = EVENT_EXCEPTION, .vector = EXC_UD });
+}
+
+void vcpu_skip(struct vcpu *vcpu, unsigned length)
+{
+    struct cpu_state *s = &vcpu->state;
+    uint64_t rip = s->rip + length;
+
+    /* Only code below 4 GiB can wrap; 64-bit code that runs there is left alone because nothing was carried out. */
+    if (unlikely((rip ^ s->rip) >> 16)) {
+        vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG);
+        if (!cpu_mode64(s))
+            rip = s->seg[SEG_CS].attributes & SEG_DB ? (uint32_t)rip : rip & 0xffff;
+    }
+    s->rip = rip;
+    if (unlikely(s->rflags & (RFLAGS_TF | RFLAGS_RF))) {
+        s->rflags &= ~RFLAGS_RF;
+        if ((s->rflags & RFLAGS_TF) && s->pending.type == EVENT_NONE) {
+            vcpu_load(vmm, vcpu, STATE_DEBUG);
+            s->dr6 |= BIT(14);
+            vcpu->dirty |= STATE_DEBUG;
+            s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
+        }
+        vcpu->dirty |= STATE_BASE;
+    }
+    vcpu_load(vmm, vcpu, STATE_INTR);
+    if (unlikely(s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS))) {
+        s->interruptibility &= ~(uint32_t)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+        vcpu->dirty |= STATE_INTR;
+    }
+}
+
+/* Chooses what is injected at the next entry, and which windows to ask for. */
+static void choose_event(struct vcpu *vcpu)
+{
+    struct cpu_state *s = &vcpu->state;
+    bool free_slot = s->pending.type == EVENT_NONE;
+
+    vcpu_load(vmm, vcpu, STATE_INTR);
+    bool shadow = s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+
+    if (vcpu->nmi_pending && free_slot && !shadow && !(s->interruptibility & INTERRUPTIBILITY_NMI)) {
+        vcpu->nmi_pending = false;
+        s->pending = (struct event){ .type = EVENT_NMI, .vector = EXC_NMI };
+        free_slot = false;
+    }
+    vcpu->want_nmi_window = vcpu->nmi_pending;
+
+    int vector = vcpu->ops->interrupt_pending(vcpu);
+    if (vector >= 0 && free_slot && !shadow && (s->rflags & RFLAGS_IF)) {
+        vector = vcpu->ops->interrupt_take(vcpu);
+        s->pending = (struct event){ .type = EVENT_EXTERNAL, .vector = (uint8_t)vector };
+        vector = vcpu->ops->interrupt_pending(vcpu);
+    }
+    vcpu->want_irq_window = vector >= 0;
+    vcpu->tpr_threshold = (uint8_t)vcpu->ops->tpr_threshold(vcpu);
+}
+
+/* True if HLT ends: an NMI, or an interrupt while IF is set. */
+static bool wakes(struct vcpu *vcpu)
+{
+    return vcpu->nmi_pending || vcpu->state.pending.type != EVENT_NONE ||
+           ((vcpu->state.rflags & RFLAGS_IF) && vcpu->ops->interrupt_pending(vcpu) >= 0);
+}
+
+/* ---- The loop ---- */
+
+static void park(struct vcpu *vcpu)
+{
+    irq_disable();
+    vcpu_load(vmm, vcpu, STATE_ALL);
+    vmm->park(vcpu);
+    if (vector_owner[this_cpu()->id] == vcpu)
+        vector_release();
+    irq_enable();
+    timer_cancel(&vcpu->timer);
+    timer_cancel(&vcpu->deadline_timer);
+    __atomic_store_n(&vcpu->parked, true, __ATOMIC_RELEASE);
+    wake_all(&vcpu->queue);
+}
+
+/* Sleeps until somebody asks for something. */
+static void wait_for_request(struct vcpu *vcpu)
+{
+    wait_event(&vcpu->queue, __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST));
+}
+
+/* Does what is asked for; false ends the thread. Interrupts on. */
+static bool serve(struct vcpu *vcpu)
+{
+    uint32_t requests = __atomic_fetch_and(&vcpu->requests, REQ_PARK | REQ_STOP, __ATOMIC_SEQ_CST);
+
+    if (requests & REQ_STOP) {
+        park(vcpu);
+        return false;
+    }
+    if (requests & REQ_PARK) {
+        park(vcpu);
+        wait_event(&vcpu->queue, __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & REQ_STOP ||
+                                     !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & REQ_PARK));
+        __atomic_store_n(&vcpu->parked, false, __ATOMIC_RELEASE);
+        __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
+        return true;
+    }
+    if (requests & REQ_TIMER)
+        vcpu->ops->timer(vcpu);
+    if (requests & REQ_OWNER) {
+        uint64_t tsc = __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+        timer_arm(&vcpu->deadline_timer, tsc == UINT64_MAX ? TIME_NEVER : time_tsc_to_ns(tsc));
+        if (!vcpu->ops->request(vcpu)) {
+            wait_for_request(vcpu);
+            __atomic_fetch_or(&vcpu->requests, REQ_OWNER | REQ_EVENT, __ATOMIC_SEQ_CST);
+            return true;
+        }
+    }
+    if (vcpu->state.halted) {
+        if (!wakes(vcpu)) {
+            wait_for_request(vcpu);
+            return true;
+        }
+        vcpu->state.halted = false;
+    }
+    choose_event(vcpu);
+    return true;
+}
+
+/* The gate is shut: the vCPU waits until the deadline is moved or somebody wants its state. */
+static void hold_at_deadline(struct vcpu *vcpu)
+{
+    vcpu->ops->deadline(vcpu);
+    while (past_deadline(vcpu) && !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & (REQ_PARK | REQ_STOP))) {
+        wait_event(&vcpu->queue, !past_deadline(vcpu) || __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &
+                                                             (REQ_PARK | REQ_STOP));
+    }
+}
+
+void vcpu_main(void *arg)
+{
+    struct vcpu *vcpu = arg;
+    struct cpu *cpu = this_cpu();
+    struct vm_exit exit;
+
+    timer_init(&vcpu->timer, vcpu_timer_fired);
+    timer_init(&vcpu->deadline_timer, deadline_fired);
+    vcpu->thread = thread_current();
+    __atomic_store_n(&vcpu->cpu, cpu, __ATOMIC_RELEASE);
+    __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
+
+    for (;;) {
+        irq_disable();
+        if (unlikely(__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED))) {
+            irq_enable();
+            if (!serve(vcpu))
+                break;
+            continue;
+        }
+        if (unlikely(cpu->reschedule)) {
+            irq_enable();
+            thread_yield();
+            continue;
+        }
+        if (unlikely(past_deadline(vcpu))) {
+            irq_enable();
+            hold_at_deadline(vcpu);
+            continue;
+        }
+        if (unlikely(vector_owner[cpu->id] != vcpu))
+            vector_acquire(vcpu);
+        __atomic_exchange_n(&vcpu->in_guest, 1, __ATOMIC_SEQ_CST);
+        vmm->run(vcpu, &exit);
+        vcpu->exit_count++;
+        __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);
+        irq_enable();
+        if (unlikely(!vcpu->ops->exit(vcpu, &exit)))
+            __atomic_fetch_or(&vcpu->requests, REQ_PARK, __ATOMIC_SEQ_CST);
+    }
+    __atomic_store_n(&vcpu->cpu, NULL, __ATOMIC_RELEASE);
+    wake_all_set(&vcpu->queue, &vcpu->stopped);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Second-stage translation: what a guest physical address means to the CPU that runs the guest.
+ *
+ * The tables (vm_core.stage2, an EPT or NPT) start empty. The first touch of a frame is a fault, which zeroes it and maps
+ * all of its 2 MiB, write-back, with all rights. When the last frame of a 1 GiB piece has been mapped, one leaf of 1 GiB
+ * takes the place of the 512; their table is kept aside, so that nothing has to be flushed then, nor allocated when the
+ * dirty log wants the pieces back. The log is the only one that ever takes rights away.
+ *
+ * Flushing. Nothing here flushes. A fault that is resolved adds translations or rights, or replaces a leaf by others with
+ * the same translation; a stale entry can then only cause another fault, which removes it (SDM vol. 3C, 29.4.3.1; APM
+ * vol. 2, 5.5.2), and which stage2_fault answers with STAGE2_MAPPED. dirty_log_* flush through their callback before
+ * they return. stage2_unmap's caller flushes all vCPUs before what was mapped there is used for anything else.
+ *
+ * Locking. One spinlock for each VM around every change of the tables; vCPUs walk them meanwhile.
+ */
+#ifndef VMM_STAGE2_H
+#define VMM_STAGE2_H
+
+#include "kernel/spinlock.h"
+#include "kernel/status.h"
+#include "kernel/types.h"
+#include "vmm/dirty.h"
+#include "vmm/emulate.h"
+#include "vmm/gmem.h"
+#include "vmm/vmm.h"
+
+struct stage2 {
+    struct vm_core *core;
+    struct gmem *gmem;
+    struct spinlock lock;
+    uint64_t gib_count;
+    uint64_t **directory;   /* for each GiB with RAM: the 512 entries of its frames, NULL before the first touch */
+    uint16_t *mapped;       /* for each GiB: frames that are mapped */
+    uint64_t table_pages;   /* what the two take */
+    struct dirty_log log;
+};
+
+enum stage2_result {
+    STAGE2_MAPPED,    /* enter the guest again */
+    STAGE2_NOT_RAM,   /* MMIO, or nothing */
+    STAGE2_NO_MEMORY, /* no page left for a table; logged. The vCPU is to be stopped */
+};
+
+/* Makes core->stage2 an empty table. max_leaf: LARGE_PAGE_BYTES, or HUGE_PAGE_BYTES if the CPU can. Thread context. */
+enum status stage2_create(struct stage2 *stage2, struct vm_core *core, struct gmem *gmem, const struct pt_format *format,
+                          uint64_t max_leaf) MUST_CHECK;
+/* Frees every table, and the dirty log. No vCPU runs any more. Never created (core NULL): nothing. */
+void stage2_destroy(struct stage2 *stage2);
+
+/*
+ * A second-stage fault at gpa, access as of enum access. Any vCPU thread, interrupts on or off, many at once. Zeroing a
+ * frame takes up to some 100 microseconds.
+ */
+enum stage2_result stage2_fault(struct stage2 *stage2, gpa_t gpa, unsigned access) MUST_CHECK;
+
+/* Maps and unmaps something outside of RAM (an APIC access page, a device's memory); pt_map and pt_unmap under the lock. */
+enum status stage2_map(struct stage2 *stage2, gpa_t gpa, hpa_t hpa, uint64_t bytes, uint64_t rights) MUST_CHECK;
+enum status stage2_unmap(struct stage2 *stage2, gpa_t gpa, uint64_t bytes) MUST_CHECK;
+
+/* For stage2.c and dirty.c. */
+#define STAGE2_RAM_RIGHTS (PT_READ | PT_WRITE | PT_EXEC | PT_ACCESSED | PT_DIRTY)
+
+/* The entry of the directory pointer table for a GiB that has a directory: a pointer to it, or a 1 GiB leaf. */
+uint64_t *stage2_gib_slot(struct stage2 *stage2, uint64_t gib);
+/*
+ * One leaf for a GiB if all of its frames are mapped with all rights and are one piece of the host's memory too; else
+ * nothing. The directory stays in directory[]. With the lock held.
+ */
+void stage2_promote(struct stage2 *stage2, uint64_t gib);
+
+static inline uint64_t stage2_entry(const uint64_t *slot)
+{
+    return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+}
+
+static inline void stage2_set_entry(uint64_t *slot, uint64_t entry)
+{
+    __atomic_store_n(slot, entry, __ATOMIC_RELEASE);
+}
+
+#endif

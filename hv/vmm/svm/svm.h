@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Private to the SVM backend: its objects, and who does what.
+ *
+ *   svm.c        the table, probing, switching on, objects, dump
+ *   svm_run.c    what happens between two VMRUNs: preparation of an entry, decoding of an exit
+ *   svm_state.c  vcpu->state <-> VMCB
+ *   svm_cr.c     MOV CRn without decode assists
+ *   svm_entry.S  the world switch
+ *
+ * A VMCB is plain memory, so groups can be loaded from any CPU while the vCPU is stopped. The exception are DR0-3 and
+ * TSC_AUX, which stay in the CPU (vmm/guest_regs.h): they can be loaded on the CPU that ran the vCPU last, and from
+ * anywhere after park().
+ */
+#ifndef VMM_SVM_SVM_H
+#define VMM_SVM_SVM_H
+
+#include "vmm/guest_regs.h"
+#include "vmm/offsets.h"
+#include "vmm/svm/vmcb.h"
+#include "vmm/vmm.h"
+
+struct svm_cpu { /* struct cpu.vmm */
+    struct vcpu *current;      /* whose DR0-3 and TSC_AUX the CPU holds */
+    uint64_t host_vmcb;        /* host physical: what VMLOAD brings back after each exit */
+    hpa_t save_area, host_page;
+    uint32_t next_asid;        /* 1 .. asid_count - 1 */
+    uint64_t asid_generation;  /* counts how often ASIDs ran out; never 0 */
+};
+
+struct svm_vm { /* vm_core.backend */
+    hpa_t msr_bitmap;          /* two pages */
+    bool spec_ctrl;            /* the guest may write SPEC_CTRL */
+};
+
+struct svm_vcpu { /* vcpu.backend */
+    struct vmcb *vmcb;
+    uint64_t vmcb_hpa;
+    struct vm_exit *exit;      /* of the run that is going on */
+    uint32_t wants;            /* vcpu_wants() that the VMCB already knows */
+    bool odd;                  /* an exit has one of the rare things below to look at */
+    uint64_t asid_generation;
+    struct guest_regs regs;
+    uint64_t cr0_hidden;       /* CD and NW: the guest sees them set, the CPU does not */
+    bool native_once;          /* CR0 intercepts are off until the next exit */
+    /* NMIs are masked in software: from the injection of one until the IRET that ends its handler is done. */
+    bool nmi_blocked;
+    bool iret_seen;            /* at iret_rip, about to execute: unblocked as soon as RIP has moved on */
+    uint64_t iret_rip;
+    bool stepping;             /* TF is ours, to get an NMI window after one instruction */
+    uint64_t step_rip;
+};
+
+extern struct vmm_features svm_features;
+
+void svm_load(struct vcpu *vcpu, unsigned groups);
+void svm_store(struct vcpu *vcpu, unsigned groups);
+
+/*
+ * The VMCB has one shadow bit for STI and MOV SS. It is told as MOV SS, which blocks all that STI does and more, and which
+ * an Intel CPU takes with any RFLAGS.IF.
+ */
+static inline uint32_t svm_interruptibility(const struct svm_vcpu *v)
+{
+    _Static_assert(INTERRUPTIBILITY_MOV_SS == 2 && INTERRUPTIBILITY_NMI == 8, "shifts below");
+    return ((uint32_t)v->vmcb->int_state & 1) << 1 | (uint32_t)v->nmi_blocked << 3;
+}
+
+/* The intercepts that depend on CR0.CD and NMI blocking, from the fields above. */
+void svm_intercepts_update(struct svm_vcpu *v);
+
+/*
+ * An instruction that met an intercept of CR0 or CR4, from its bytes. OTHER: it needs more than its bytes (LMSW and SMSW
+ * with an operand in memory, SMSW at all), or it has been changed meanwhile. Pure.
+ */
+enum cr_operation { CR_OTHER, CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
+struct cr_instruction {
+    enum cr_operation operation;
+    uint8_t number, gpr, length;
+};
+struct cr_instruction svm_decode_cr(const uint8_t *bytes, unsigned count, bool mode64);
+
+/* The table's `run`: svm_entry.S. It calls svm_prepare, enters, and leaves through svm_after_exit. */
+void svm_run(struct vcpu *vcpu, struct vm_exit *exit);
+struct svm_entry { uint64_t guest_vmcb, host_vmcb; }; /* returned in RAX and RDX */
+struct svm_entry svm_prepare(struct vcpu *vcpu, struct vm_exit *exit);
+void svm_after_exit(struct vcpu *vcpu);
+
+/* Saves what the CPU holds of its current vCPU; interrupts off. */
+void svm_evict(struct svm_cpu *cpu);
+
+#endif

@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Between two VMRUNs. svm_prepare makes the VMCB ready for an entry; svm_after_exit takes an exit apart. The usual exit
+ * (nothing dirty, nothing to inject, no new wish) goes through a few dozen instructions here: all the rare things are
+ * found by one test on each side and handled out of line.
+ *
+ * NMIs. The CPU has no NMI mask of its own for a guest, so blocking is kept here: an injected NMI blocks, an intercepted
+ * IRET announces the end, and the instruction after it ends it. Where shared code waits for that moment (or for the end of
+ * an interrupt shadow), the guest runs one instruction with TF set, and the #DB that follows is kept from it.
+ *
+ * Windows. An interrupt window is a virtual interrupt that is never taken, because its intercept comes first: with TPR
+ * ignored it fires as soon as RFLAGS.IF and the shadow allow, with a priority it waits for CR8 to fall as well.
+ */
+#include "kernel/cpu.h"
+#include "kernel/log.h"
+#include "vmm/emulate.h"
+#include "vmm/svm/svm.h"
+
+/* Out of line, so that what is left of its caller needs neither stack nor saved registers. */
+#define COLD __attribute__((noinline))
+
+/* CPUs disagree whether a priority that equals V_TPR is enough; set once one is seen that says yes. */
+static bool tpr_inclusive;
+
+void svm_evict(struct svm_cpu *cpu)
+{
+    if (!cpu->current)
+        return;
+    struct svm_vcpu *v = cpu->current->backend;
+    guest_regs_save(&v->regs);
+    cpu->current = NULL;
+}
+
+/* A fresh ASID has no translations anywhere. When the CPU has used all, it drops everything and starts again (15.16). */
+static void asid_new(struct svm_cpu *cpu, struct svm_vcpu *v)
+{
+    if (cpu->next_asid >= svm_features.asid_count) {
+        cpu->next_asid = 1;
+        cpu->asid_generation++;
+        v->vmcb->tlb_control = SVM_TLB_ALL;
+    }
+    v->vmcb->asid = cpu->next_asid++;
+    v->asid_generation = cpu->asid_generation;
+    v->vmcb->clean &= ~(uint32_t)SVM_CLEAN_ASID;
+}
+
+/* The CPU held another vCPU's registers, or none: make it this one's. */
+static void attach(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    int id = (int)this_cpu()->id;
+
+    svm_evict(cpu);
+    guest_regs_restore(&v->regs);
+    cpu->current = vcpu;
+    if (vcpu->last_cpu != id) {
+        v->vmcb->clean = 0; /* 15.15.2: another CPU may have cached an older VMCB */
+        v->asid_generation = 0;
+        vcpu->last_cpu = id;
+    }
+    if (v->asid_generation != cpu->asid_generation)
+        asid_new(cpu, v);
+}
+
+static void flush_now(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    /* Cleared before the entry: whoever sets it again kicks, and that interrupt ends the run before it begins. */
+    __atomic_store_n(&vcpu->flush_wanted, false, __ATOMIC_SEQ_CST);
+    if (svm_features.flush_by_asid)
+        v->vmcb->tlb_control = SVM_TLB_GUEST;
+    else
+        asid_new(cpu, v);
+}
+
+/* One instruction, then an exit. */
+static void step_start(struct svm_vcpu *v, struct cpu_state *s)
+{
+    if (v->stepping || (s->rflags & RFLAGS_TF))
+        return; /* the guest single-steps: every instruction exits with #DB as it is */
+    s->rflags |= RFLAGS_TF;
+    v->stepping = true;
+    v->step_rip = s->rip;
+    v->odd = true;
+}
+
+static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    struct vmcb *vmcb = v->vmcb;
+    uint32_t int_ctl = vmcb->int_ctl & ~(uint32_t)(SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT);
+    uint32_t intercepts = vmcb->intercepts1 & ~(uint32_t)SVM_I1_VINTR;
+
+    if (vcpu->want_irq_window) {
+        int_ctl |= SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT;
+        intercepts |= SVM_I1_VINTR;
+    } else if (vcpu->tpr_threshold) {
+        uint32_t priority = MIN((uint32_t)vcpu->tpr_threshold, 15u);
+        int_ctl |= (uint32_t)SVM_V_IRQ | (priority - (tpr_inclusive ? 1 : 0)) << SVM_V_INTR_PRIO_SHIFT;
+        intercepts |= SVM_I1_VINTR;
+    }
+    if (int_ctl != vmcb->int_ctl) {
+        vmcb->int_ctl = int_ctl;
+        vmcb->clean &= ~(uint32_t)SVM_CLEAN_TPR;
+    }
+    if (intercepts != vmcb->intercepts1) {
+        vmcb->intercepts1 = intercepts;
+        vmcb->clean &= ~(uint32_t)SVM_CLEAN_INTERCEPTS;
+    }
+    v->wants = vcpu_wants(vcpu) & ~0xffu;
+    /* Blocked by an NMI handler whose IRET is not in sight: the IRET intercept is on and comes back here. */
+    if (vcpu->want_nmi_window && !(v->nmi_blocked && !v->iret_seen)) {
+        step_start(v, &vcpu->state);
+        v->wants = VCPU_WANTS_UNKNOWN;
+    }
+}
+
+/*
+ * Software interrupts and exceptions are not injected: RIP still points at the instruction that raised them (APM vol. 2,
+ * 15.7.2), so the guest raises them again itself, with the right return address on every CPU.
+ */
+static void inject(struct svm_vcpu *v, struct event *event)
+{
+    static const uint8_t types[] = { [EVENT_EXTERNAL] = SVM_EVENT_INTR, [EVENT_NMI] = SVM_EVENT_NMI,
+                                     [EVENT_EXCEPTION] = SVM_EVENT_EXCEPTION };
+    unsigned type = event->type;
+    uint8_t vector = type == EVENT_NMI ? EXC_NMI : event->vector;
+
+    event->type = EVENT_NONE;
+    if (type >= ARRAY_COUNT(types))
+        return;
+    bool has_error = event->has_error && (v->vmcb->cr0 & CR0_PE); /* real mode pushes no error codes */
+    v->vmcb->event_inject = SVM_EVENT_VALID | (uint64_t)types[type] << SVM_EVENT_TYPE_SHIFT | vector |
+                            (has_error ? SVM_EVENT_HAS_ERROR | (uint64_t)event->error << 32 : 0);
+    if (type == EVENT_NMI) {
+        v->nmi_blocked = true;
+        v->iret_seen = false;
+        svm_intercepts_update(v);
+    } else if (type == EVENT_EXCEPTION && vector == EXC_PF) {
+        v->vmcb->cr2 = event->cr2;
+        v->vmcb->clean &= ~(uint32_t)SVM_CLEAN_CR2;
+    }
+}
+
+static inline struct svm_entry prepare_base(const struct svm_cpu *cpu, const struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    struct vmcb *vmcb = v->vmcb;
+
+    vmcb->rip = vcpu->state.rip;
+    vmcb->rflags = vcpu->state.rflags;
+    vmcb->rsp = vcpu->state.gpr[GPR_RSP];
+    vmcb->rax = vcpu->state.gpr[GPR_RAX];
+    return (struct svm_entry){ v->vmcb_hpa, cpu->host_vmcb };
+}
+
+static COLD struct svm_entry prepare_slow(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    struct vmcb *vmcb = v->vmcb;
+
+    if (cpu->current != vcpu)
+        attach(cpu, vcpu, v);
+    if (vcpu->flush_wanted)
+        flush_now(cpu, vcpu, v);
+    if (vcpu->dirty) {
+        svm_store(vcpu, vcpu->dirty);
+        vcpu->dirty = 0;
+    }
+    if ((vcpu->state.cr8 & 0xf) != (vmcb->int_ctl & SVM_V_TPR_MASK)) {
+        vmcb->int_ctl = (vmcb->int_ctl & ~SVM_V_TPR_MASK) | (vcpu->state.cr8 & 0xf);
+        vmcb->clean &= ~(uint32_t)SVM_CLEAN_TPR;
+    }
+    if (vcpu->tsc_offset_changed) {
+        vcpu->tsc_offset_changed = false;
+        vmcb->tsc_offset = vcpu->tsc_offset;
+        vmcb->clean &= ~(uint32_t)SVM_CLEAN_INTERCEPTS;
+    }
+    if (vcpu_wants(vcpu) != v->wants)
+        windows_set(vcpu, v);
+    if (vcpu->state.pending.type != EVENT_NONE)
+        inject(v, &vcpu->state.pending);
+    if (v->regs.swap) {
+        v->odd = true;
+        guest_regs_enter(&v->regs, &vcpu->state);
+    }
+    return prepare_base(cpu, vcpu, v);
+}
+
+struct svm_entry svm_prepare(struct vcpu *vcpu, struct vm_exit *exit)
+{
+    struct svm_vcpu *v = vcpu->backend;
+    struct svm_cpu *cpu = vmm_this_cpu();
+    struct vmcb *vmcb = v->vmcb;
+
+    v->exit = exit;
+    uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | (vcpu->dirty & ~(uint32_t)STATE_BASE) |
+                    vcpu->state.pending.type | vcpu->tsc_offset_changed | v->regs.swap |
+                    (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.cr8 ^ (uint8_t)vmcb->int_ctl);
+    return unlikely(news) ? prepare_slow(cpu, vcpu, v) : prepare_base(cpu, vcpu, v);
+}
+
+static inline uint8_t instruction_length(const struct vmcb *vmcb)
+{
+    return svm_features.next_rip && vmcb->next_rip ? (uint8_t)(vmcb->next_rip - vmcb->rip) : 0;
+}
+
+/* The exit came while an event was being delivered: it goes back to the slot (15.20). */
+static COLD void vectoring(struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    uint64_t info = v->vmcb->exit_int_info;
+    unsigned type = info >> SVM_EVENT_TYPE_SHIFT & SVM_EVENT_TYPE_MASK;
+    uint8_t vector = (uint8_t)info;
+    struct event *event = &vcpu->state.pending;
+
+    *event = (struct event){ .vector = vector };
+    if (type == SVM_EVENT_INTR) {
+        event->type = EVENT_EXTERNAL;
+    } else if (type == SVM_EVENT_NMI) {
+        event->type = EVENT_NMI;
+        v->nmi_blocked = false; /* not delivered after all; the next injection blocks again */
+        svm_intercepts_update(v);
+    } else if (type == SVM_EVENT_EXCEPTION && vector != EXC_BP && vector != EXC_OF) {
+        event->type = EVENT_EXCEPTION;
+        event->has_error = info & SVM_EVENT_HAS_ERROR;
+        event->error = (uint32_t)(info >> 32);
+        event->cr2 = v->vmcb->cr2;
+    } /* INT n, INT3, INTO: executed again */
+}
+
+/* True if the #DB that ended the run was only our step. */
+static bool step_end(struct vcpu *vcpu, struct svm_vcpu *v)
+{
+    struct vmcb *vmcb = v->vmcb;
+    bool iret = v->iret_seen && v->iret_rip == v->step_rip;
+    bool trapped = vmcb->exit_code == SVM_EXIT_EXCEPTION + EXC_DB && (vmcb->dr6 & BIT(14));
+
+    v->stepping = false;
+    if (vmcb->rip == v->step_rip || !iret)
+        vcpu->state.rflags &= ~RFLAGS_TF; /* an IRET that was executed has loaded the guest's own TF */
+    if (!trapped)
+        return false;
+    vmcb->dr6 &= ~BIT(14);
+    vmcb->clean &= ~(uint32_t)SVM_CLEAN_DRX;
+    return !(vmcb->dr6 & 0xf);
+}
+
+/* What is left of rare things. True: the exit was the backend's own business. */
+static COLD bool odd_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    bool mine = false;
+
+    if (v->regs.swap)
+        guest_regs_leave(&v->regs, &vcpu->state);
+    if (v->native_once) {
+        v->native_once = false;
+        svm_intercepts_update(v);
+    }
+    if (v->stepping)
+        mine = step_end(vcpu, v);
+    if (v->iret_seen && v->vmcb->rip != v->iret_rip) {
+        v->iret_seen = false;
+        v->nmi_blocked = false;
+    }
+    v->odd = v->iret_seen;
+    if (mine) {
+        bool open = !v->nmi_blocked && !(v->vmcb->int_state & SVM_SHADOW);
+        exit->kind = vcpu->want_nmi_window && open ? EXIT_NMI_WINDOW : EXIT_HOST;
+    }
+    return mine;
+}
+
+static COLD void exit_io(struct vm_exit *exit, const struct vmcb *vmcb)
+{
+    uint64_t info = vmcb->exit_info1;
+
+    exit->kind = info & SVM_IO_STRING ? EXIT_STRING_IO : EXIT_IO;
+    exit->length = (uint8_t)(vmcb->exit_info2 - vmcb->rip); /* the next RIP, on every CPU (15.10.2) */
+    exit->io.port = (uint16_t)(info >> 16);
+    exit->io.size = info >> SVM_IO_SIZE_SHIFT & 7; /* one bit for 1, 2, 4: the size itself */
+    exit->io.in = info & SVM_IO_IN;
+}
+
+static COLD void exit_memory(struct vm_exit *exit, const struct vmcb *vmcb)
+{
+    uint64_t info = vmcb->exit_info1;
+
+    exit->kind = EXIT_MEMORY;
+    exit->memory.gpa = GPA(vmcb->exit_info2);
+    exit->memory.access = info & SVM_NPF_FETCH ? ACCESS_FETCH : info & SVM_NPF_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    exit->memory.walking = info & SVM_NPF_TABLE;
+    exit->memory.gva_valid = false;
+    exit->memory.byte_count = 0;
+    if (svm_features.decode_assists && exit->memory.access != ACCESS_FETCH) {
+        exit->memory.byte_count = MIN(vmcb->byte_count, 15);
+        for (unsigned i = 0; i < 15; i++)
+            exit->memory.bytes[i] = vmcb->bytes[i];
+    }
+}
+
+/* Lets the CPU execute the instruction that met a CR0 intercept: it cannot change what the intercepts guard. */
+static void pass_once(struct svm_vcpu *v, struct vm_exit *exit)
+{
+    v->native_once = true;
+    v->odd = true;
+    svm_intercepts_update(v);
+    exit->kind = EXIT_HOST;
+}
+
+static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    struct cpu_state *s = &vcpu->state;
+    const struct vmcb *vmcb = v->vmcb;
+    struct cr_instruction in = { .operation = CR_OTHER };
+    uint64_t mask;
+
+    vcpu_load(&vmm_backend_svm, vcpu, STATE_CR | STATE_CS);
+    mask = cpu_mode64(s) ? UINT64_MAX : UINT32_MAX;
+    if (svm_features.decode_assists && (vmcb->exit_info1 & SVM_CR_IS_MOV)) {
+        in.operation = vmcb->exit_code == SVM_EXIT_CR0_READ ? CR_MOV_FROM : CR_MOV_TO;
+        in.number = vmcb->exit_code == SVM_EXIT_CR4_WRITE ? 4 : 0;
+        in.gpr = vmcb->exit_info1 & 0xf;
+        in.length = instruction_length(vmcb);
+    } else {
+        uint8_t bytes[15];
+        unsigned count = vmm_instruction_bytes(vcpu, bytes);
+        if (!count) { /* the page went away: the guest finds out itself */
+            exit->kind = EXIT_HOST;
+            return;
+        }
+        in = svm_decode_cr(bytes, count, cpu_mode64(s));
+    }
+    exit->length = in.length;
+    exit->cr.number = in.number;
+    exit->cr.gpr = in.gpr;
+    exit->cr.clts = in.operation == CR_CLTS;
+    exit->cr.lmsw = in.operation == CR_LMSW;
+    switch (in.operation) {
+    case CR_MOV_TO:
+        exit->kind = EXIT_CR_WRITE;
+        exit->cr.value = s->gpr[in.gpr] & mask;
+        break;
+    case CR_MOV_FROM:
+        exit->kind = EXIT_CR_READ;
+        break;
+    case CR_CLTS:
+        exit->kind = EXIT_CR_WRITE;
+        exit->cr.number = 0;
+        exit->cr.value = s->cr0 & ~CR0_TS;
+        break;
+    case CR_LMSW: /* sets PE but never clears it */
+        exit->kind = EXIT_CR_WRITE;
+        exit->cr.number = 0;
+        exit->cr.value = (s->cr0 & ~0xeull) | (s->gpr[in.gpr] & 0xf);
+        break;
+    case CR_OTHER:
+        pass_once(v, exit);
+        break;
+    }
+}
+
+static COLD void exit_exception(struct vm_exit *exit, const struct vmcb *vmcb)
+{
+    uint8_t vector = (uint8_t)(vmcb->exit_code - SVM_EXIT_EXCEPTION);
+
+    if (vector == EXC_MC) { /* the machine's, not the guest's: our own handler looks at it */
+        __asm__ volatile("int $18" : : : "memory");
+        exit->kind = EXIT_HOST;
+        return;
+    }
+    exit->kind = EXIT_EXCEPTION;
+    exit->event = (struct event){ .type = EVENT_EXCEPTION, .vector = vector, .has_error = vector == EXC_AC,
+                                  .error = (uint32_t)vmcb->exit_info1 };
+}
+
+static COLD void exit_virtual_interrupt(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    v->wants = VCPU_WANTS_UNKNOWN;
+    if (vcpu->want_irq_window) {
+        exit->kind = EXIT_IRQ_WINDOW;
+    } else if (vcpu->state.cr8 < vcpu->tpr_threshold) {
+        exit->kind = EXIT_TPR;
+    } else {
+        tpr_inclusive = true;
+        exit->kind = EXIT_HOST;
+    }
+}
+
+static COLD void exit_iret(struct svm_vcpu *v, struct vm_exit *exit)
+{
+    v->iret_seen = true;
+    v->iret_rip = v->vmcb->rip;
+    v->odd = true;
+    v->wants = VCPU_WANTS_UNKNOWN; /* a wish for an NMI window is looked at again */
+    svm_intercepts_update(v);
+    exit->kind = EXIT_HOST;
+}
+
+static inline void exit_instruction(struct vm_exit *exit, enum exit_kind kind, const struct vmcb *vmcb)
+{
+    exit->kind = kind;
+    exit->length = instruction_length(vmcb);
+}
+
+static inline void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    const struct vmcb *vmcb = v->vmcb;
+
+    switch (vmcb->exit_code) {
+    case SVM_EXIT_CPUID: exit_instruction(exit, EXIT_CPUID, vmcb); return;
+    case SVM_EXIT_HLT: exit_instruction(exit, EXIT_HLT, vmcb); return;
+    case SVM_EXIT_PAUSE: exit_instruction(exit, EXIT_PAUSE, vmcb); return;
+    case SVM_EXIT_IOIO: exit_io(exit, vmcb); return;
+    case SVM_EXIT_NPF: exit_memory(exit, vmcb); return;
+    case SVM_EXIT_MSR: exit_instruction(exit, vmcb->exit_info1 & 1 ? EXIT_WRMSR : EXIT_RDMSR, vmcb); return;
+    case SVM_EXIT_CR0_READ:
+    case SVM_EXIT_CR0_WRITE:
+    case SVM_EXIT_CR4_WRITE:
+    case SVM_EXIT_CR0_SELECTIVE: exit_control(vcpu, v, exit); return;
+    case SVM_EXIT_XSETBV: exit_instruction(exit, EXIT_XSETBV, vmcb); return;
+    case SVM_EXIT_INVD:
+    case SVM_EXIT_WBINVD: exit_instruction(exit, EXIT_WBINVD, vmcb); return;
+    case SVM_EXIT_VMMCALL: exit_instruction(exit, EXIT_HYPERCALL, vmcb); return;
+    case SVM_EXIT_EXCEPTION + EXC_DB:
+    case SVM_EXIT_EXCEPTION + EXC_AC:
+    case SVM_EXIT_EXCEPTION + EXC_MC: exit_exception(exit, vmcb); return;
+    case SVM_EXIT_INTR:
+    case SVM_EXIT_NMI:
+    case SVM_EXIT_SMI:
+    case SVM_EXIT_INIT: exit->kind = EXIT_HOST; return; /* pending still: taken at STGI or when interrupts go on */
+    case SVM_EXIT_VINTR: exit_virtual_interrupt(vcpu, v, exit); return;
+    case SVM_EXIT_IRET: exit_iret(v, exit); return;
+    case SVM_EXIT_SHUTDOWN: exit->kind = EXIT_SHUTDOWN; return;
+    case SVM_EXIT_TASK_SWITCH: exit->kind = EXIT_TASK_SWITCH; return;
+    case SVM_EXIT_RDPMC: /* no counters: #GP, as for a counter that does not exist */
+        exit->kind = EXIT_EXCEPTION;
+        exit->event = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_GP, .has_error = true };
+        return;
+    case SVM_EXIT_RSM:
+    case SVM_EXIT_INVLPGA:
+    case SVM_EXIT_VMRUN:
+    case SVM_EXIT_VMLOAD:
+    case SVM_EXIT_VMSAVE:
+    case SVM_EXIT_STGI:
+    case SVM_EXIT_CLGI:
+    case SVM_EXIT_SKINIT:
+    case SVM_EXIT_RDTSCP:
+    case SVM_EXIT_MONITOR:
+    case SVM_EXIT_MWAIT:
+    case SVM_EXIT_MWAIT_ARMED:
+    case SVM_EXIT_RDPRU:
+    case SVM_EXIT_INVLPGB:
+    case SVM_EXIT_INVLPGB_ILLEGAL:
+    case SVM_EXIT_MCOMMIT:
+    case SVM_EXIT_TLBSYNC: exit->kind = EXIT_UNDEFINED; return;
+    default: exit->kind = EXIT_INVALID; return; /* SVM_EXIT_INVALID among them */
+    }
+}
+
+static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    bool mine = false;
+
+    if (v->vmcb->exit_int_info & SVM_EVENT_VALID)
+        vectoring(vcpu, v);
+    if (v->odd)
+        mine = odd_exit(vcpu, v, exit);
+    vcpu->state.interruptibility = svm_interruptibility(v);
+    if (!mine)
+        backend_decode_exit(vcpu, v, exit);
+}
+
+void svm_after_exit(struct vcpu *vcpu)
+{
+    struct svm_vcpu *v = vcpu->backend;
+    struct vmcb *vmcb = v->vmcb;
+    struct vm_exit *exit = v->exit;
+
+    vcpu->state.rip = vmcb->rip;
+    vcpu->state.rflags = vmcb->rflags;
+    vcpu->state.gpr[GPR_RSP] = vmcb->rsp;
+    vcpu->state.gpr[GPR_RAX] = vmcb->rax;
+    vcpu->state.cr8 = (uint8_t)vmcb->int_ctl & 0xf;
+    vcpu->state.interruptibility = svm_interruptibility(v); /* whoever skips an instruction asks for it: cheaper here */
+    vcpu->valid = STATE_BASE | STATE_INTR;
+    vmcb->clean = SVM_CLEAN_ALL; /* ignored by CPUs without clean bits */
+    vmcb->tlb_control = SVM_TLB_NONE;
+    vmcb->event_inject = 0;
+    exit->length = 0;
+    exit->raw_reason = vmcb->exit_code;
+    exit->raw_info1 = vmcb->exit_info1;
+    exit->raw_info2 = vmcb->exit_info2;
+    if (unlikely((vmcb->exit_int_info & SVM_EVENT_VALID) | v->odd))
+        after_exit_slow(vcpu, v, exit);
+    else
+        backend_decode_exit(vcpu, v, exit);
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The contract between the shared half of the virtual machine monitor and its two backends, vmx/ and svm/.
+ *
+ * A backend is one const table of coarse operations. It alone knows VMCS or VMCB. The shared half (run.c, exits.c,
+ * gmem.c, stage2.c) alone knows devices, time and policy. Between them lie struct vcpu and struct vm_exit.
+ *
+ * State of a vCPU. vcpu->state is the one place where shared code reads and writes architectural state. After an exit the
+ * groups in vcpu->valid are current there (always STATE_BASE); shared code asks for more with vcpu_load() and marks
+ * what it changed in vcpu->dirty (which makes the group valid too); the backend writes dirty groups back at the next
+ * entry. So an exit costs only the state it needs.
+ *
+ * Events. vcpu->state.pending is injected at the next entry and then EVENT_NONE; if an exit interrupts its delivery, the
+ * backend puts it back there (EXITINTINFO, IDT-vectoring information). Shared code injects only into an empty slot.
+ *
+ * Context. run() is called by the vCPU's thread with host interrupts off and returns with them off; a host interrupt that
+ * ended the run is still pending then and is taken when the caller turns interrupts on. A vCPU may change its CPU
+ * between two runs; the backend notices (vcpu->last_cpu) and does what that takes.
+ */
+#ifndef VMM_VMM_H
+#define VMM_VMM_H
+
+#include "kernel/page.h"
+#include "kernel/pt.h"
+#include "kernel/status.h"
+#include "kernel/thread.h"
+#include "kernel/timer.h"
+#include "kernel/types.h"
+#include "vmm/cpu_state.h"
+
+struct vm_core;
+struct vcpu;
+struct vcpu_ops;
+
+/* Groups of struct cpu_state. */
+#define STATE_BASE BIT(0)      /* gpr, rip, rflags, cr8, pending: always valid after an exit */
+#define STATE_CR BIT(1)        /* cr0, cr2, cr3, cr4, efer, pdpte */
+#define STATE_SEG BIT(2)       /* seg[] */
+#define STATE_TABLE BIT(3)     /* gdtr, idtr */
+#define STATE_SYSCALL BIT(4)   /* star, lstar, cstar, fmask, kernel_gs_base, sysenter_*, tsc_aux */
+#define STATE_DEBUG BIT(5)     /* dr[], dr6, dr7, debugctl */
+#define STATE_INTR BIT(6)      /* interruptibility */
+#define STATE_MISC BIT(7)      /* pat, spec_ctrl, xcr0, xss */
+#define STATE_ALL 0xffu
+#define STATE_CS BIT(8)        /* seg[SEG_CS] and seg[SEG_SS] alone: part of STATE_SEG, for vcpu_load() only, never dirty */
+
+enum exit_kind {
+    EXIT_HOST,        /* host interrupt, NMI or nothing for the shared half: go on */
+    EXIT_CPUID,
+    EXIT_HLT,
+    EXIT_PAUSE,
+    EXIT_IO,          /* IN, OUT: io */
+    EXIT_STRING_IO,   /* INS, OUTS: for the emulator */
+    EXIT_MEMORY,      /* second-stage fault: memory */
+    EXIT_RDMSR,       /* ECX, EDX:EAX by the registers */
+    EXIT_WRMSR,
+    EXIT_CR_WRITE,    /* cr */
+    EXIT_CR_READ,
+    EXIT_XSETBV,
+    EXIT_WBINVD,      /* also INVD */
+    EXIT_HYPERCALL,   /* VMCALL, VMMCALL */
+    EXIT_EXCEPTION,   /* an intercepted exception: event */
+    EXIT_UNDEFINED,   /* an instruction that does not exist for this guest (VMX, SVM ones ...): #UD */
+    EXIT_IRQ_WINDOW,
+    EXIT_NMI_WINDOW,
+    EXIT_TPR,         /* CR8 fell below vcpu->tpr_threshold */
+    EXIT_SHUTDOWN,    /* triple fault */
+    EXIT_TASK_SWITCH, /* reported, not emulated: the vCPU is stopped */
+    EXIT_PML_FULL,    /* the page-modification log wants draining (the backend has put it in the bitmap already) */
+    EXIT_INVALID,     /* entry failed, or the backend does not know the exit: raw_* says which */
+    EXIT_KINDS,
+};
+
+struct vm_exit {
+    enum exit_kind kind;
+    uint8_t length;   /* of the instruction for instruction exits; 0: unknown, shared code asks the emulator */
+    union {
+        struct { uint16_t port; uint8_t size; bool in; } io;
+        struct {
+            gpa_t gpa;
+            uint8_t access;       /* enum access: READ, WRITE, FETCH */
+            bool walking;         /* the fault was on a guest page table entry, not on the access itself */
+            bool gva_valid;
+            gva_t gva;
+            uint8_t byte_count;   /* instruction bytes of decode assists, 0 = none */
+            uint8_t bytes[15];
+        } memory;
+        struct { uint8_t number; uint8_t gpr; uint64_t value; bool clts, lmsw; } cr; /* value: what is to be written */
+        struct event event;
+    };
+    uint64_t raw_reason, raw_info1, raw_info2; /* the vendor's codes, for dumps */
+};
+
+struct vmm_features { /* what the backend found, for shared code and for `cpu list` */
+    bool next_rip, decode_assists, flush_by_asid, vmcb_clean, vgif, avic;      /* SVM */
+    bool unrestricted, vpid, ept_ad, pml, preemption_timer, apic_register, virtual_interrupt, posted_interrupt; /* VMX */
+    bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
+    bool second_stage_1g;
+    bool tsc_scaling, xsaves;
+    unsigned asid_count;
+};
+
+struct vmm_backend {
+    const char *name; /* "svm" or "vmx" */
+    const struct pt_format *stage2_format;
+    const struct vmm_features *features;
+
+    /* Is it there and may it be used? Writes the reason into `why` if not. Once, on the boot CPU. */
+    bool (*probe)(char *why, size_t why_bytes);
+    /* On each CPU, interrupts off: switches virtualization on (VMXON; EFER.SVME and the host save area). */
+    enum status (*cpu_enable)(void);
+    void (*cpu_disable)(void);
+
+    enum status (*vm_create)(struct vm_core *vm);
+    void (*vm_destroy)(struct vm_core *vm);
+    /* vcpu->state holds what the first entry loads (all of it dirty). vcpu->backend is the backend's to set. */
+    enum status (*vcpu_create)(struct vcpu *vcpu);
+    void (*vcpu_destroy)(struct vcpu *vcpu);
+
+    /* One entry and one exit. */
+    void (*run)(struct vcpu *vcpu, struct vm_exit *exit);
+    /* Brings groups into vcpu->state. On the vCPU's thread, or with the vCPU stopped. */
+    void (*load)(struct vcpu *vcpu, unsigned groups);
+    /* Writes all dirty groups back without entering, and lets go of the CPU (VMCLEAR): before a save, a pause, a move. */
+    void (*park)(struct vcpu *vcpu);
+    /* Second-stage rights were taken away: cached translations of this VM must not be used by its next entry. */
+    void (*flush)(struct vcpu *vcpu);
+    /* The page-modification log on or off, and draining it into the dirty log (vCPU not running). */
+    void (*pml)(struct vcpu *vcpu, bool on);
+    void (*pml_drain)(struct vcpu *vcpu);
+    /* Guest reads and writes of this MSR go straight to the CPU, or exit. Per VM, before its first run. */
+    void (*msr_passthrough)(struct vm_core *vm, uint32_t msr, bool read, bool write);
+    /* Everything the backend holds about the vCPU, as text lines by log_error. */
+    void (*dump)(struct vcpu *vcpu);
+};
+extern const struct vmm_backend vmm_backend_svm, vmm_backend_vmx;
+
+/* A vCPU as both halves see it. The first members are known to the entry code in assembly by offset. */
+struct vcpu {
+    struct cpu_state state;   /* first member; gpr[] at offset 0 */
+    void *backend;            /* struct svm_vcpu or struct vmx_vcpu */
+    struct vm_core *vm;
+    unsigned id;
+    uint32_t valid, dirty;    /* groups, see above */
+    int last_cpu;             /* CPU of the last run, -1 = none or parked */
+    bool flush_wanted;        /* set by anyone who then kicks; the backend flushes at the next entry and clears it */
+    bool want_irq_window;     /* exit as soon as an external interrupt can be taken */
+    bool want_nmi_window;
+    uint8_t tpr_threshold;    /* exit (EXIT_TPR) when CR8 falls below this; 0 = never */
+    uint64_t tsc_offset;      /* guest TSC = host TSC + tsc_offset */
+    bool tsc_offset_changed;
+    uint64_t exit_count;
+    uint64_t exits[EXIT_KINDS]; /* by kind, for `vm show` */
+
+    /* The shared half's own (run.c); backends leave these alone. */
+    uint32_t requests;        /* atomic; enum vcpu_request */
+    uint32_t in_guest;        /* atomic; between the last look at flush_wanted and the exit */
+    bool nmi_pending;
+    bool parked;              /* all state is in vcpu->state; the thread waits (REQ_PARK) or has ended */
+    bool stopped;             /* the thread has ended */
+    struct cpu *cpu;          /* where its thread runs */
+    struct thread *thread;
+    struct wait_queue queue;  /* the thread sleeps here: HLT, park */
+    const struct vcpu_ops *ops;
+    void *xsave;              /* guest vector state while it is not in the registers; standard format */
+    struct timer timer;       /* host timer: the earliest of the vCPU's own deadlines */
+    struct timer deadline_timer; /* host timer: the run deadline */
+};
+
+/* What the backend needs of struct vm: the first member of it. */
+struct vm_core {
+    struct pt stage2;
+    page_owner_t owner;       /* all of the VM's memory and tables */
+    void *backend;            /* per-VM things: bitmaps, ASID/VPID allocation */
+    uint64_t *dirty_bitmap;   /* PML drain sets bits here, by gfn, atomically; NULL while the log is off */
+    uint64_t dirty_bits;      /* its size */
+    unsigned physical_bits;   /* the guest's MAXPHYADDR */
+    uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */
+};
+
+static inline void vcpu_load(const struct vmm_backend *b, struct vcpu *vcpu, unsigned groups)
+{
+    unsigned missing = groups & ~vcpu->valid;
+    if (missing) {
+        b->load(vcpu, missing);
+        vcpu->valid |= missing;
+    }
+}
+
+/*
+ * For backends without NRIP save: the length of the instruction at CS:RIP, 0 if it cannot be told (a fetch fault: the
+ * guest then enters again and takes it). vmm/run.c; lean.
+ */
+unsigned vmm_instruction_length(struct vcpu *vcpu);
+/* Copies up to 15 bytes at CS:RIP; the count that could be read. */
+unsigned vmm_instruction_bytes(struct vcpu *vcpu, uint8_t bytes[15]);
+
+#endif

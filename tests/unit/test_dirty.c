@@ -1,0 +1,682 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The dirty log's contract, exactly, for its three engines, on EPT and NPT, with simulated CPUs (fake_mmu.h) that keep
+ * stale translations as long as they may.
+ *
+ * Two judges. An oracle knows when each page was written: what was written between two collects must be in the second,
+ * what was written while one ran must be in that or the next, and nothing else may be reported. And a copy of the
+ * guest's memory, to which the reported pages are copied after each collect as a live migration would do, must equal the
+ * memory at the end.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fake_memory.h"
+#include "fake_mmu.h"
+
+#define RAM (6 * GIB)
+#define VCPUS 4
+#define HYPERVISOR VCPUS    /* the writer number of gmem_write */
+#define PAGES (48 * MIB / PAGE_BYTES) /* of a guest that is written: 32 MiB low, 16 MiB from 4 GiB on */
+#define LOW_PAGES (32 * MIB / PAGE_BYTES)
+
+static struct vm_core core;
+static struct gmem gmem;
+static struct stage2 stage2;
+static struct fake_vcpu vcpus[VCPUS];
+static struct page_totals totals_before;
+static uint64_t *out;        /* as dirty_log_collect fills it */
+static uint64_t out_words;
+static uint64_t (*copy)[8];  /* the first 64 bytes of each page, as last copied */
+
+/* Test pages 0 .. PAGES - 1 as guest physical addresses. */
+static uint64_t gpa_of(uint64_t page)
+{
+    return page < LOW_PAGES ? page * PAGE_BYTES : 4 * GIB + (page - LOW_PAGES) * PAGE_BYTES;
+}
+
+static bool reported(uint64_t page)
+{
+    uint64_t gfn = gpa_of(page) / PAGE_BYTES;
+    return out[gfn / 64] >> gfn % 64 & 1;
+}
+
+/* ---- The oracle ---- */
+
+enum phase { BETWEEN, COLLECTING };
+static enum phase phase;
+static bool *written_between, *written_collecting, *written_last_collect;
+
+static void note(uint64_t page)
+{
+    (phase == BETWEEN ? written_between : written_collecting)[page] = true;
+}
+
+static void write_by(unsigned writer, uint64_t page)
+{
+    uint64_t gpa = gpa_of(page) + writer * 8, value;
+
+    if (writer == HYPERVISOR) {
+        assert_true(gmem_read(&gmem, GPA(gpa), &value, 8));
+        value++;
+        assert_true(gmem_write(&gmem, GPA(gpa), &value, 8));
+    } else {
+        assert_true(vcpu_access(&vcpus[writer], gpa, true, &value));
+    }
+    note(page);
+}
+
+/* A burst of accesses with one of several shapes: sparse, dense, local, reading. */
+static void burst(unsigned accesses)
+{
+    unsigned shape = (unsigned)fake_below(5), writer = (unsigned)fake_below(VCPUS + 1);
+    uint64_t frame = fake_below(PAGES / 512), value;
+
+    for (unsigned i = 0; i < accesses; i++) {
+        uint64_t page = fake_below(PAGES);
+        if (shape == 1)
+            page = frame * 512 + i % 512;
+        else if (shape == 2)
+            page = frame * 512 + fake_below(8) * 3;
+        else if (shape == 3)
+            page = frame * 512 + fake_below(512);
+        if (shape == 4 || fake_below(4) == 0)
+            assert_true(vcpu_access(&vcpus[fake_below(VCPUS)], gpa_of(page) + 8 * HYPERVISOR, false, &value));
+        else
+            write_by(fake_below(8) ? writer : (unsigned)fake_below(VCPUS + 1), page);
+    }
+}
+
+/* ---- Flushing, in one thread: guests write on with their stale translations until it is their turn. ---- */
+
+static bool write_while_flushing;
+static unsigned flush_count, yield_count;
+
+static void flush_all(struct vm_core *of)
+{
+    unsigned first = (unsigned)fake_below(VCPUS);
+
+    assert_ptr_equal(of, &core);
+    flush_count++;
+    for (unsigned i = 0; i < VCPUS; i++)
+        vcpus[i].flush_wanted = true;
+    for (unsigned i = 0; i < VCPUS; i++) {
+        if (write_while_flushing && fake_below(2))
+            burst(1 + (unsigned)fake_below(40));
+        vcpu_outside(&vcpus[(first + i) % VCPUS]);
+    }
+    if (write_while_flushing && fake_below(2))
+        burst(1 + (unsigned)fake_below(40));
+}
+
+static void yield(void)
+{
+    yield_count++;
+    if (write_while_flushing)
+        burst(10);
+}
+
+static const struct dirty_ops ops = { flush_all, yield };
+
+/* ---- Set-up ---- */
+
+struct variant {
+    const struct pt_format *format;
+    enum dirty_engine engine;
+    bool ad;
+};
+
+static const struct variant variants[] = {
+    { &pt_format_ept, DIRTY_WRITE_PROTECT, false }, { &pt_format_ept, DIRTY_WRITE_PROTECT, true },
+    { &pt_format_npt, DIRTY_WRITE_PROTECT, true },  { &pt_format_ept, DIRTY_ACCESSED_DIRTY, true },
+    { &pt_format_npt, DIRTY_ACCESSED_DIRTY, true }, { &pt_format_ept, DIRTY_PML, true },
+};
+
+static void start_vm(const struct variant *variant, uint64_t bytes)
+{
+    fake_memory_start(RAM);
+    memset(&core, 0, sizeof core);
+    page_totals_get(&totals_before);
+    assert_true(page_owner_create("demo", &core.owner));
+    assert_int_equal(gmem_create(&gmem, &core, bytes), OK);
+    assert_int_equal(stage2_create(&stage2, &core, &gmem, variant->format, HUGE_PAGE_BYTES), OK);
+    for (unsigned i = 0; i < VCPUS; i++) {
+        vcpu_init(&vcpus[i], &stage2, i);
+        vcpus[i].ad = variant->ad;
+        vcpus[i].pml = variant->engine == DIRTY_PML;
+    }
+    out_words = dirty_log_bits(&stage2) / 64;
+    out = calloc(out_words, 8);
+    copy = calloc(PAGES, sizeof *copy);
+    written_between = calloc(PAGES, 1);
+    written_collecting = calloc(PAGES, 1);
+    written_last_collect = calloc(PAGES, 1);
+    phase = BETWEEN;
+    write_while_flushing = false;
+}
+
+static void stop_vm(void)
+{
+    struct page_totals after;
+
+    for (unsigned i = 0; i < VCPUS; i++)
+        vcpu_done(&vcpus[i]);
+    stage2_destroy(&stage2);
+    gmem_destroy(&gmem);
+    page_owner_destroy(core.owner);
+    page_totals_get(&after);
+    assert_memory_equal(&totals_before, &after, sizeof after);
+    free(out);
+    free(copy);
+    free(written_between);
+    free(written_collecting);
+    free(written_last_collect);
+    fake_memory_stop();
+}
+
+static void copy_page(uint64_t page)
+{
+    assert_true(gmem_read(&gmem, GPA(gpa_of(page)), copy[page], sizeof copy[page]));
+}
+
+static void check_copy(void)
+{
+    uint64_t now[8];
+
+    for (uint64_t page = 0; page < PAGES; page++) {
+        assert_true(gmem_read(&gmem, GPA(gpa_of(page)), now, sizeof now));
+        assert_memory_equal(now, copy[page], sizeof now);
+    }
+}
+
+/* One collect, judged. Returns how many pages it reported. */
+static uint64_t collect(void)
+{
+    uint64_t count, pages = 0, bits = 0;
+
+    memset(out, 0, out_words * 8);
+    phase = COLLECTING;
+    assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+    phase = BETWEEN;
+    for (uint64_t page = 0; page < PAGES; page++) {
+        bool is = reported(page);
+        if (written_between[page] && !is)
+            fail_msg("page %llu was written and is not reported", (unsigned long long)page);
+        if (is && !written_between[page] && !written_collecting[page] && !written_last_collect[page])
+            fail_msg("page %llu is reported and was not written", (unsigned long long)page);
+        pages += is;
+        if (is)
+            copy_page(page);
+        /* What was written while this ran and is not in it must be in the next; what is may be in the next. */
+        written_between[page] = written_collecting[page] && !is;
+        written_last_collect[page] = written_collecting[page];
+        written_collecting[page] = false;
+    }
+    for (uint64_t word = 0; word < out_words; word++)
+        bits += (uint64_t)__builtin_popcountll(out[word]);
+    assert_int_equal(bits, pages); /* nothing outside of the pages that were written */
+    assert_int_equal(count, pages);
+    return pages;
+}
+
+static void begin(const struct variant *variant)
+{
+    assert_int_equal(dirty_log_start(&stage2, variant->engine, &ops), OK);
+    memset(written_between, 0, PAGES);
+    memset(written_last_collect, 0, PAGES);
+    for (uint64_t page = 0; page < PAGES; page++)
+        copy_page(page);
+}
+
+/* After stop: whole frames with all rights again, and no table more than without the log. */
+static void check_merged(uint64_t tables)
+{
+    uint64_t bytes, rights;
+    hpa_t hpa, own;
+
+    assert_int_equal(core.stage2.table_count, tables);
+    assert_null(core.dirty_bitmap);
+    for (uint64_t page = 0; page < PAGES; page += 64) {
+        if (!pt_leaf(&core.stage2, gpa_of(page), &bytes))
+            continue;
+        assert_true(bytes >= LARGE_PAGE_BYTES);
+        assert_true(pt_lookup(&core.stage2, gpa_of(page), &hpa, &rights));
+        assert_true(gmem_hpa(&gmem, GPA(gpa_of(page)), &own));
+        assert_int_equal(hpa.v, own.v);
+        assert_int_equal(rights & (PT_READ | PT_WRITE | PT_EXEC), PT_READ | PT_WRITE | PT_EXEC);
+    }
+}
+
+/* ---- Tests ---- */
+
+/* Rounds of random bursts and collects; guests may also write while a collect, a start or a stop runs. */
+static void random_rounds(const struct variant *variant, bool concurrent)
+{
+    uint64_t count;
+
+    start_vm(variant, 3 * GIB + 16 * MIB);
+    burst(2000);
+    for (unsigned run = 0; run < 3; run++) {
+        for (uint64_t page = 0; run && page < PAGES; page += 512) /* then all frames are mapped, and stay so */
+            write_by(0, page);
+        uint64_t tables = core.stage2.table_count;
+
+        write_while_flushing = concurrent;
+        begin(variant);
+        for (unsigned round = 0; round < 60; round++) {
+            for (unsigned n = (unsigned)fake_below(6); n; n--)
+                burst(1 + (unsigned)fake_below(fake_below(3) ? 60 : 1500));
+            collect();
+        }
+        write_while_flushing = false;
+        collect();
+        collect();
+        assert_int_equal(collect(), 0);
+        check_copy();
+        write_while_flushing = concurrent;
+        burst(500);
+        dirty_log_stop(&stage2);
+        write_while_flushing = false;
+        check_merged(run ? tables : core.stage2.table_count);
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), ERR_INVALID);
+        burst(500);
+        for (unsigned i = 0; i < VCPUS; i++)
+            vcpu_drain(&vcpus[i]);
+    }
+    stop_vm();
+}
+
+static void random_quiet(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++)
+        random_rounds(&variants[i], false);
+}
+
+static void random_concurrent(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++)
+        random_rounds(&variants[i], true);
+}
+
+static uint64_t all_faults(void)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < VCPUS; i++)
+        sum += vcpus[i].fault_count;
+    return sum;
+}
+
+/*
+ * What each engine costs in faults, once it has settled: all pages written, and one in 512. A/D bits: one for each frame
+ * when dense, one for each page when sparse; PML: none.
+ */
+static void fault_counts(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++) {
+        enum dirty_engine engine = variants[i].engine;
+        uint64_t before, per_dense_frame = 0, frames = PAGES / 512;
+
+        start_vm(&variants[i], 3 * GIB + 16 * MIB);
+        for (uint64_t page = 0; page < PAGES; page++)
+            write_by(0, page);
+        begin(&variants[i]);
+        for (unsigned round = 0; round < 3; round++) {
+            before = all_faults();
+            for (uint64_t page = 0; page < PAGES; page++)
+                write_by(0, page);
+            per_dense_frame = (all_faults() - before) / frames;
+            if (engine == DIRTY_ACCESSED_DIRTY)
+                assert_in_range(per_dense_frame, 1, round ? 1 : 16);
+            assert_int_equal(collect(), PAGES);
+        }
+        assert_int_equal(per_dense_frame, engine == DIRTY_WRITE_PROTECT ? 512 : engine == DIRTY_PML ? 0 : 1);
+        for (unsigned round = 0; round < 3; round++) {
+            before = all_faults();
+            for (uint64_t page = round; page < PAGES; page += 512)
+                write_by(0, page);
+            assert_int_equal(all_faults() - before, engine == DIRTY_PML ? 0 : frames);
+            assert_int_equal(collect(), frames);
+        }
+        stop_vm();
+    }
+}
+
+/* Pages that only the hypervisor writes, in frames that the guest never touched or only read. */
+static void hypervisor_only(void **state)
+{
+    uint64_t value;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++) {
+        start_vm(&variants[i], 3 * GIB + 16 * MIB);
+        assert_true(vcpu_access(&vcpus[0], gpa_of(512), false, &value));
+        begin(&variants[i]);
+        assert_int_equal(collect(), 0);
+        for (unsigned round = 0; round < 3; round++) {
+            write_by(HYPERVISOR, 5);            /* never touched */
+            write_by(HYPERVISOR, 600);          /* read by the guest */
+            write_by(HYPERVISOR, LOW_PAGES);
+            write_by(HYPERVISOR, PAGES - 1);
+            write_by(2, 600 + round % 2);
+            assert_int_equal(collect(), 4 + round % 2);
+            assert_int_equal(collect(), 0);
+        }
+        check_copy();
+        stop_vm();
+    }
+}
+
+/* Bits that the caller has set already stay, and are not counted again. */
+static void accumulates(void **state)
+{
+    uint64_t count;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++) {
+        start_vm(&variants[i], 3 * GIB + 16 * MIB);
+        begin(&variants[i]);
+        for (uint64_t page = 0; page < 512; page++)
+            write_by(0, page);
+        for (uint64_t page = 512; page < 520; page++)
+            write_by(1, page);
+        write_by(HYPERVISOR, 3);
+        out[0] = 0xff;
+        out[8] = 2;
+        out[9] = 1;
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+        assert_int_equal(count, 512 - 8 + 8 - 1);
+        assert_int_equal(out[0], UINT64_MAX);
+        assert_int_equal(out[8], 0xff);
+        assert_int_equal(out[9], 1);
+        write_by(0, 7);
+        write_by(0, 700);
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+        assert_int_equal(count, 1);
+        stop_vm();
+    }
+}
+
+/* 1 GiB leaves are taken apart for the log and come back after it, with the same tables. */
+static void huge_leaves(void **state)
+{
+    uint64_t bytes, tables, count;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++) {
+        start_vm(&variants[i], 3 * GIB + 16 * MIB);
+        for (uint64_t n = 0; n < 512; n++)
+            gmem.frames[n] &= ~(uint32_t)GMEM_UNTOUCHED; /* fresh test memory is zero */
+        for (uint64_t frame = 0; frame < 512; frame++)
+            assert_int_equal(stage2_fault(&stage2, GPA(frame * LARGE_PAGE_BYTES), ACCESS_READ), STAGE2_MAPPED);
+        assert_non_null(pt_leaf(&core.stage2, 0, &bytes));
+        assert_int_equal(bytes, GIB);
+        tables = core.stage2.table_count;
+        burst(1000);
+        for (uint64_t page = LOW_PAGES; page < PAGES; page += 512)
+            write_by(0, page);
+        tables += 2; /* of the high region */
+        for (unsigned run = 0; run < 2; run++) {
+            begin(&variants[i]);
+            write_by(1, 1);
+            write_by(2, 600);
+            assert_int_equal(collect(), 2);
+            burst(3000);
+            collect();
+            dirty_log_stop(&stage2);
+            assert_non_null(pt_leaf(&core.stage2, 0, &bytes));
+            assert_int_equal(bytes, GIB);
+            assert_int_equal(core.stage2.table_count, tables);
+            burst(1000);
+            for (unsigned v = 0; v < VCPUS; v++)
+                vcpu_drain(&vcpus[v]);
+        }
+        assert_int_equal(dirty_log_start(&stage2, DIRTY_OFF, &ops), ERR_INVALID);
+        assert_int_equal(dirty_log_start(&stage2, variants[i].engine, &ops), OK);
+        assert_int_equal(dirty_log_start(&stage2, variants[i].engine, &ops), ERR_BUSY);
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+        stop_vm(); /* with the log on */
+    }
+}
+
+/* Without memory for tables whole frames are reported, never too little; with memory again it is exact again. */
+static void scarce_memory(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++) {
+        hpa_t page, hoard = { 0 };
+        uint64_t count;
+
+        start_vm(&variants[i], 3 * GIB + 16 * MIB);
+        for (uint64_t p = 0; p < PAGES; p += 512)
+            write_by(0, p);
+        begin(&variants[i]);
+        while (page_alloc(PAGE_BYTES, PAGE_OWNER_HV, 0, &page)) {
+            *(uint64_t *)phys_to_virt(page) = hoard.v;
+            hoard = page;
+        }
+        write_by(1, 100);
+        write_by(2, 200);
+        write_by(3, 1000);
+        memset(out, 0, out_words * 8);
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+        assert_int_equal(count, 1024);
+        assert_true(reported(100) && reported(200) && reported(1000));
+        assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+        assert_int_equal(count, 0);
+        while (hoard.v) {
+            page = hoard;
+            hoard.v = *(uint64_t *)phys_to_virt(page);
+            page_free(page, PAGE_BYTES, PAGE_OWNER_HV);
+        }
+        memset(written_between, 0, PAGES);
+        write_by(1, 100);
+        write_by(3, 1001);
+        assert_int_equal(collect(), 2);
+        dirty_log_stop(&stage2);
+        stop_vm();
+    }
+}
+
+/* A start that fails leaves the guest as it was. */
+static void start_fails(void **state)
+{
+    hpa_t page;
+    uint64_t faults, bytes;
+
+    (void)state;
+    start_vm(&variants[0], 3 * GIB + 16 * MIB);
+    write_by(0, 0);
+    while (page_alloc(PAGE_BYTES, core.owner, 0, &page))
+        *(uint64_t *)phys_to_virt(page) = bytes = page.v;
+    faults = all_faults();
+    assert_int_equal(dirty_log_start(&stage2, DIRTY_WRITE_PROTECT, &ops), ERR_NO_MEMORY);
+    assert_null(core.dirty_bitmap);
+    for (unsigned i = 0; i < VCPUS; i++)
+        vcpus[i].flush_wanted = true, vcpu_outside(&vcpus[i]);
+    write_by(0, 0);
+    assert_int_equal(all_faults(), faults);
+    for (unsigned i = 0; i < VCPUS; i++)
+        vcpu_done(&vcpus[i]);
+    free(out);
+    free(copy);
+    free(written_between);
+    free(written_collecting);
+    free(written_last_collect);
+    fake_memory_stop(); /* with all that was taken */
+}
+
+/* ---- Threads: vCPUs and the hypervisor write at any moment of a collect. ---- */
+
+static volatile bool quit, hold;
+static volatile unsigned holding;
+static bool (*wrote)[VCPUS + 1]; /* which pages, since the last time that all were held */
+
+static void *vcpu_thread(void *argument)
+{
+    struct fake_vcpu *vcpu = argument;
+
+    while (!quit) {
+        if (hold) {
+            vcpu_outside(vcpu);
+            __atomic_fetch_add(&holding, 1, __ATOMIC_SEQ_CST);
+            while (hold && !quit) {
+                vcpu_outside(vcpu);
+                sched_yield();
+            }
+            __atomic_fetch_sub(&holding, 1, __ATOMIC_SEQ_CST);
+        }
+        uint64_t frame = vcpu_random(vcpu) % (PAGES / 512), shape = vcpu_random(vcpu) % 4, value;
+        for (unsigned i = 0; i < 64 && !hold; i++) {
+            uint64_t page = shape == 0 ? vcpu_random(vcpu) % PAGES : frame * 512 + vcpu_random(vcpu) % (shape == 1 ? 512 : 6);
+            if (!vcpu_access(vcpu, gpa_of(page) + vcpu->id * 8, true, &value))
+                abort();
+            wrote[page][vcpu->id] = true;
+            if (vcpu->flush_wanted)
+                vcpu_outside(vcpu);
+        }
+        vcpu_outside(vcpu);
+    }
+    /* The end of a vCPU: it stays outside. */
+    while (quit && holding != UINT32_MAX) {
+        vcpu_outside(vcpu);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *hypervisor_thread(void *argument)
+{
+    struct fake_vcpu dice = { .seed = 4711 };
+
+    (void)argument;
+    while (!quit) {
+        if (hold) {
+            __atomic_fetch_add(&holding, 1, __ATOMIC_SEQ_CST);
+            while (hold && !quit)
+                sched_yield();
+            __atomic_fetch_sub(&holding, 1, __ATOMIC_SEQ_CST);
+        }
+        uint64_t page = vcpu_random(&dice) % (vcpu_random(&dice) % 2 ? PAGES : 40), value;
+        if (!gmem_read(&gmem, GPA(gpa_of(page) + HYPERVISOR * 8), &value, 8))
+            abort();
+        value++;
+        if (!gmem_write(&gmem, GPA(gpa_of(page) + HYPERVISOR * 8), &value, 8))
+            abort();
+        wrote[page][HYPERVISOR] = true;
+        if (vcpu_random(&dice) % 16 == 0)
+            sched_yield();
+    }
+    return NULL;
+}
+
+static void flush_threads(struct vm_core *of)
+{
+    uint64_t seen[VCPUS];
+
+    (void)of;
+    for (unsigned i = 0; i < VCPUS; i++)
+        vcpus[i].flush_wanted = true;
+    for (unsigned i = 0; i < VCPUS; i++)
+        seen[i] = __atomic_load_n(&vcpus[i].exits, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < VCPUS; i++) /* two exits: the first may have begun before */
+        while (__atomic_load_n(&vcpus[i].exits, __ATOMIC_SEQ_CST) < seen[i] + 2)
+            sched_yield();
+}
+
+static const struct dirty_ops thread_ops = { flush_threads, NULL };
+
+static void hold_all(bool on)
+{
+    hold = on;
+    while (holding != (on ? VCPUS + 1 : 0))
+        sched_yield();
+}
+
+static void collect_and_copy(uint64_t *count)
+{
+    memset(out, 0, out_words * 8);
+    assert_int_equal(dirty_log_collect(&stage2, out, count), OK);
+    for (uint64_t page = 0; page < PAGES; page++)
+        if (reported(page))
+            copy_page(page);
+}
+
+static void threads_variant(const struct variant *variant)
+{
+    pthread_t threads[VCPUS + 1];
+    uint64_t count;
+
+    start_vm(variant, 3 * GIB + 16 * MIB);
+    wrote = calloc(PAGES, sizeof *wrote);
+    quit = hold = false;
+    holding = 0;
+    for (unsigned i = 0; i < VCPUS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, vcpu_thread, &vcpus[i]), 0);
+    assert_int_equal(pthread_create(&threads[VCPUS], NULL, hypervisor_thread, NULL), 0);
+    for (unsigned run = 0; run < 2; run++) {
+        assert_int_equal(dirty_log_start(&stage2, variant->engine, &thread_ops), OK);
+        for (uint64_t page = 0; page < PAGES; page++)
+            copy_page(page);
+        for (unsigned round = 0; round < 12; round++) {
+            for (unsigned n = 0; n < 6; n++) {
+                collect_and_copy(&count);
+                sched_yield();
+            }
+            /* All writers held: one collect has the rest, the next one nothing, and the copy is whole. */
+            hold_all(true);
+            collect_and_copy(&count);
+            check_copy();
+            collect_and_copy(&count);
+            assert_int_equal(count, 0);
+            memset(wrote, 0, PAGES * sizeof *wrote);
+            hold_all(false);
+            for (unsigned n = 0; n < 20; n++)
+                sched_yield();
+            /* And what they write until they are held again is reported to the page. */
+            hold_all(true);
+            collect_and_copy(&count);
+            for (uint64_t page = 0; page < PAGES; page++) {
+                bool any = false;
+                for (unsigned w = 0; w <= VCPUS; w++)
+                    any |= wrote[page][w];
+                assert_int_equal(any, reported(page));
+            }
+            hold_all(false);
+        }
+        dirty_log_stop(&stage2);
+    }
+    quit = true;
+    pthread_join(threads[VCPUS], NULL);
+    holding = UINT32_MAX;
+    for (unsigned i = 0; i < VCPUS; i++)
+        pthread_join(threads[i], NULL);
+    free(wrote);
+    stop_vm();
+}
+
+static void threads(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++)
+        threads_variant(&variants[i]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_quiet),  cmocka_unit_test(random_concurrent), cmocka_unit_test(fault_counts),
+        cmocka_unit_test(hypervisor_only), cmocka_unit_test(accumulates),     cmocka_unit_test(huge_leaves),
+        cmocka_unit_test(scarce_memory), cmocka_unit_test(start_fails),       cmocka_unit_test(threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
