@@ -6,6 +6,10 @@
  * while it still runs; wait_block() then gives up the CPU only if it is still WAITING. A wake-up in between turns it
  * RUNNING again, so it is not lost, and a thread is on the run queue only when it is off the CPU.
  *
+ * cpu->reschedule is the wish that the running thread should give way: a wake-up sets it at once, so that short work is
+ * done soon, and a switch clears it. If others still wait then, a timer sets it again after a time slice: that is how
+ * guests share a CPU.
+ *
  * A dead thread cannot free the stack that it stands on: the next thread on that CPU does it.
  */
 #include "kernel/thread.h"
@@ -22,6 +26,7 @@
 #include "kernel/vmap.h"
 
 
+#define SLICE_NS (4 * NS_PER_MS)
 
 struct thread {
     uint64_t rsp;
@@ -44,7 +49,8 @@ struct runqueue {
     struct thread *first, **last;
     struct thread idle;
     struct thread *dead;
-    unsigned thread_count;
+    struct timer slice;
+    unsigned thread_count, guest_count;
 };
 
 static struct spinlock all_lock = SPINLOCK_INIT("threads");
@@ -159,8 +165,9 @@ static void schedule(void)
     } else {
         next = &rq->idle;
     }
-    cpu->reschedule = rq->first != NULL;
+    cpu->reschedule = false;
     next->state = THREAD_RUNNING;
+    bool others = rq->first;
     if (next != old) {
         account(old, now);
         next->started_ns = now;
@@ -168,6 +175,7 @@ static void schedule(void)
         if (old->state == THREAD_DEAD)
             rq->dead = old;
         spin_unlock(&rq->lock);
+        timer_arm(&rq->slice, others ? now + SLICE_NS : TIME_NEVER);
         thread_switch(&old->rsp, next->rsp);
         free_dead(this_cpu()->runqueue);
     } else {
@@ -200,6 +208,32 @@ unsigned thread_pick_cpu(void)
         if (cpus[i]->runqueue->thread_count < cpus[best]->runqueue->thread_count)
             best = i;
     return best;
+}
+
+unsigned thread_guest_cpu_take(void)
+{
+    uint64_t flags = spin_lock_irqsave(&all_lock);
+    unsigned best = 0;
+
+    for (unsigned i = 1; i < cpu_count; i++)
+        if (cpus[i]->runqueue->guest_count < cpus[best]->runqueue->guest_count)
+            best = i;
+    cpus[best]->runqueue->guest_count++;
+    spin_unlock_irqrestore(&all_lock, flags);
+    return best;
+}
+
+void thread_guest_cpu_give(unsigned cpu)
+{
+    uint64_t flags = spin_lock_irqsave(&all_lock);
+    cpus[cpu]->runqueue->guest_count--;
+    spin_unlock_irqrestore(&all_lock, flags);
+}
+
+static void slice_ended(struct timer *timer)
+{
+    (void)timer;
+    this_cpu()->reschedule = true;
 }
 
 struct thread *thread_create(const char *name, unsigned cpu, void (*fn)(void *arg), void *arg)
@@ -330,6 +364,7 @@ void thread_init_cpu(struct cpu *cpu)
         panic("thread: no memory for the run queue of CPU %u", cpu->id);
     rq->lock = (struct spinlock)SPINLOCK_INIT("run queue");
     rq->last = &rq->first;
+    timer_init(&rq->slice, slice_ended);
     snprintf(rq->idle.name, sizeof rq->idle.name, "idle%u", cpu->id);
     rq->idle.cpu = cpu;
     rq->idle.state = THREAD_RUNNING;

@@ -38,6 +38,9 @@ struct thread;
 struct thread *thread_create(const char *name, unsigned cpu, void (*fn)(void *arg), void *arg) MUST_CHECK;
 /* The CPU with the fewest threads, for spreading them. */
 unsigned thread_pick_cpu(void);
+/* The CPU with the fewest guests' CPUs, and one more is counted there; given back when that thread has ended. */
+unsigned thread_guest_cpu_take(void);
+void thread_guest_cpu_give(unsigned cpu);
 
 struct thread *thread_current(void);
 const char *thread_name(const struct thread *thread);

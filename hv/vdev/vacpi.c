@@ -150,14 +150,14 @@ static void put_isa_device(struct aml *a, const char *name, const char *id, unsi
 static size_t put_dsdt(struct aml *a, const struct vacpi_config *config)
 {
     size_t at = begin(a, "DSDT", 2);
-    aml_name(a, "\\_S5");
+    aml_name(a, "_S5");
     aml_mark sleep = aml_package(a, 4);
     aml_integer(a, VPM_SLP_TYP_S5);
     aml_integer(a, VPM_SLP_TYP_S5);
     aml_integer(a, 0);
     aml_integer(a, 0);
     aml_close(a, sleep);
-    aml_mark scope = aml_scope(a, "\\_SB");
+    aml_mark scope = aml_scope(a, "_SB");
     put_host_bridge(a, config);
     put_isa_device(a, "RTC0", "PNP0B00", 0, 0x70, 4, GSI_RTC);
     if (config->com1)

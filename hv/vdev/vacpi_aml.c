@@ -53,11 +53,9 @@ void aml_u64(struct aml *a, uint64_t value)
     put(a, value, 8);
 }
 
-/* A name of one segment, padded with '_', perhaps after a root prefix. */
+/* A name of one segment, padded with '_'. */
 static void put_name(struct aml *a, const char *name)
 {
-    if (*name == '\\')
-        aml_u8(a, (uint8_t)*name++);
     for (unsigned i = 0; i < 4; i++)
         aml_u8(a, (uint8_t)(*name ? *name++ : '_'));
 }
@@ -153,15 +151,14 @@ void aml_eisa_id(struct aml *a, const char *id)
 
 /* ---- Resource descriptors ---- */
 
-/* The size of the buffer is an integer of its own; always a word, so that its place is known. */
+/* The size of the buffer is an integer of its own, here always of one byte: 255 bytes are a dozen descriptors. */
 struct aml_resources aml_resources(struct aml *a)
 {
     struct aml_resources resources;
     aml_u8(a, OP_BUFFER);
     resources.buffer = a->used;
-    aml_u8(a, OP_WORD);
-    resources.size_at = a->used;
-    aml_u16(a, 0);
+    aml_u8(a, OP_BYTE);
+    aml_u8(a, 0);
     resources.first = a->used;
     return resources;
 }
@@ -170,11 +167,12 @@ void aml_resources_close(struct aml *a, struct aml_resources resources)
 {
     aml_u8(a, 0x79); /* end tag, */
     aml_u8(a, 0);    /* whose checksum is not used */
-    if (a->overflow)
-        return;
     size_t size = a->used - resources.first;
-    a->bytes[resources.size_at] = (uint8_t)size;
-    a->bytes[resources.size_at + 1] = (uint8_t)(size >> 8);
+    if (a->overflow || size > UINT8_MAX) {
+        a->overflow = true;
+        return;
+    }
+    a->bytes[resources.first - 1] = (uint8_t)size;
     aml_close(a, resources.buffer);
 }
 

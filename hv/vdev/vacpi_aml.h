@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Writes ACPI Machine Language (ACPI 6.4, chapter 20) and resource descriptors (6.4) into a buffer: just the
- * constructs that a static DSDT is made of. Names are absolute or single segments, written as in ASL ("\_SB", "_HID").
+ * constructs that a static DSDT is made of. Names are single segments, written as in ASL ("_SB", "_HID").
  *
  * Things with a body are opened and closed; the length in front is put in when they are closed, in its shortest form.
  * A full buffer is remembered in `overflow`, and everything goes on without writing.
@@ -37,8 +37,8 @@ void aml_integer(struct aml *a, uint64_t value);
 /* A compressed EISA ID: three capital letters and four hexadecimal digits. */
 void aml_eisa_id(struct aml *a, const char *id);
 
-/* ResourceTemplate as an object: descriptors follow, then aml_resources_close. */
-struct aml_resources { aml_mark buffer; size_t size_at, first; };
+/* ResourceTemplate as an object: up to 253 bytes of descriptors follow, then aml_resources_close. */
+struct aml_resources { aml_mark buffer; size_t first; };
 struct aml_resources aml_resources(struct aml *a);
 void aml_resources_close(struct aml *a, struct aml_resources resources);
 void aml_bus_range(struct aml *a, uint16_t first, uint16_t last);

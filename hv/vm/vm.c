@@ -168,7 +168,9 @@ static enum status start_threads(struct vm *vm, char *text, size_t text_bytes)
         vcpu->requests = 0;
         vcpu->stopped = false;
         vcpu->parked = false;
-        if (!thread_create(name, thread_pick_cpu(), vcpu_main, vcpu)) {
+        unsigned where = thread_guest_cpu_take();
+        if (!thread_create(name, where, vcpu_main, vcpu)) {
+            thread_guest_cpu_give(where);
             vcpu->stopped = true;
             snprintf(text, text_bytes, "vm %s: no memory for the thread of vCPU %u", vm->name, i);
             return ERR_NO_MEMORY;

@@ -64,7 +64,7 @@ static void fake_amd(void *context, uint32_t leaf, uint32_t subleaf, uint32_t ou
 }
 
 /* All bits of all feature leaves, with the vendor and the widths of `context` (one of the two above). */
-static void fake_everything(void *context, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+static inline void fake_everything(void *context, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
     void (*const *base)(void *, uint32_t, uint32_t, uint32_t[4]) = context;
     (*base)(NULL, leaf, subleaf, out);
@@ -80,8 +80,8 @@ static void fake_everything(void *context, uint32_t leaf, uint32_t subleaf, uint
         out[0] = out[2] = out[3] = 0xffffffff;
 }
 
-static const struct cpuid_host fake_intel_host = { fake_intel, NULL };
-static const struct cpuid_host fake_amd_host = { fake_amd, NULL };
+__attribute__((unused)) static const struct cpuid_host fake_intel_host = { fake_intel, NULL };
+__attribute__((unused)) static const struct cpuid_host fake_amd_host = { fake_amd, NULL };
 
 static const struct cpuid_abilities fake_abilities = {
     .vcpu_count = 4, .tsc_khz = 2400000, .apic_khz = APIC_TIMER_KHZ, .mxcsr_mask = 0xffff, .xcr0 = 0x2e7,

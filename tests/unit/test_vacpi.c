@@ -184,10 +184,10 @@ static void aml_lengths(void **state)
 {
     (void)state;
     static uint8_t bytes[70000];
-    static const unsigned bodies[] = { 0, 57, 58, 59, 60, 4000, 4089, 4090, 4091, 60000 };
+    static const unsigned bodies[] = { 0, 57, 58, 59, 60, 4000, 4088, 4089, 4090, 4091, 60000 };
     for (unsigned i = 0; i < ARRAY_COUNT(bodies); i++) {
         struct aml a = { .bytes = bytes, .capacity = sizeof(bytes) };
-        aml_mark mark = aml_scope(&a, "\\_SB");
+        aml_mark mark = aml_scope(&a, "_SB");
         for (unsigned n = 0; n < bodies[i]; n++)
             aml_u8(&a, (uint8_t)n);
         aml_close(&a, mark);
@@ -196,7 +196,7 @@ static void aml_lengths(void **state)
         size_t length = extra ? (bytes[1] & 15u) | (size_t)le(bytes + 2, extra) << 4 : bytes[1];
         assert_int_equal(length, a.used - 1);
         assert_true(!extra || length >= (extra == 1 ? 0x40 : 0x1000)); /* the shortest form */
-        assert_memory_equal(bytes + 2 + extra, "\\_SB_", 5);
+        assert_memory_equal(bytes + 2 + extra, "_SB_", 4);
         if (bodies[i])
             assert_int_equal(bytes[a.used - 1], (uint8_t)(bodies[i] - 1));
     }
@@ -206,7 +206,7 @@ static void aml_lengths(void **state)
 static bool run(const char *directory, const char *command)
 {
     char line[512];
-    snprintf(line, sizeof(line), "cd %s && %s >>log 2>&1", directory, command);
+    snprintf(line, sizeof(line), "cd %s && { %s; } >>log 2>&1", directory, command);
     return system(line) == 0;
 }
 
@@ -255,13 +255,12 @@ static void compiles_again(void **state)
         }
         size_t count = read_file(directory, "log", text, sizeof(text) - 1);
         text[count] = 0;
-        const char *warning = strstr(text, "Warning");
-        const char *error = strstr(text, "Error");
-        if (warning || error)
+        unsigned clean = 0;
+        for (const char *at = text; (at = strstr(at, "Compilation successful. 0 Errors, 0 Warnings")) != NULL; at++)
+            clean++;
+        if (clean != ARRAY_COUNT(names))
             print_error("%s\n", text);
-        assert_null(warning);
-        assert_null(error);
-        assert_non_null(strstr(text, "0 Errors, 0 Warnings"));
+        assert_int_equal(clean, ARRAY_COUNT(names));
         /* Behind the header, which names the compiler, the AML is the same. */
         const uint8_t *dsdt = vacpi_find(tables, bytes, "DSDT", &length);
         assert_int_equal(read_file(directory, "DSDT-again.aml", again, sizeof(again)), length);
