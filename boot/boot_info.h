@@ -24,6 +24,7 @@
 
 #define BOOT_INFO_MAGIC 0x464e494b55534154ull /* "TASUKINF" as little-endian bytes */
 #define BOOT_INFO_VERSION 1
+#define BOOT_CPUS 256
 
 enum boot_mem_type {
     BOOT_MEM_FREE = 1,     /* RAM, free to use (boot services' memory included) */
@@ -89,6 +90,10 @@ struct boot_info {
     uint32_t secure_boot;       /* 1 = the firmware says that it is on */
 
     struct boot_framebuffer framebuffer;
+
+    /* What EFI_MP_SERVICES_PROTOCOL says, for machines whose firmware has no MADT; count 0 if there is no such protocol. */
+    uint32_t cpu_count;
+    uint32_t cpu_apic_id[BOOT_CPUS]; /* of the enabled CPUs, the boot CPU among them */
 };
 
 _Static_assert(sizeof(struct boot_mem_range) == 24, "hand-over layout");

@@ -6,6 +6,7 @@
 #include "boot/loader.h"
 
 static EFI_GUID acpi_20_guid = { 0x8868e871, 0xe4f1, 0x11d3, { 0xbc, 0x22, 0x00, 0x80, 0xc7, 0x3c, 0x88, 0x81 } };
+static EFI_GUID mp_services_guid = { 0x3fdda605, 0xa76e, 0x4f46, { 0xad, 0x29, 0x12, 0xf4, 0x53, 0x1b, 0x3d, 0x08 } };
 static EFI_GUID acpi_10_guid = { 0xeb9d2d30, 0x2d88, 0x11d3, { 0x9a, 0x16, 0x00, 0x90, 0x27, 0x3f, 0xc1, 0x4d } };
 static EFI_GUID smbios_3_guid = { 0xf2fd1544, 0x9794, 0x4a2c, { 0x99, 0x2e, 0xe5, 0xbb, 0xcf, 0x20, 0xe3, 0x94 } };
 static EFI_GUID smbios_guid = { 0xeb9d2d31, 0x2d88, 0x11d3, { 0x9a, 0x16, 0x00, 0x90, 0x27, 0x3f, 0xc1, 0x4d } };
@@ -136,6 +137,33 @@ static uint32_t read_secure_boot(void)
     return on == 1;
 }
 
+/* UEFI Platform Initialization specification 1.7, volume 2, 13.4; of its information only the first two fields. */
+struct processor_information {
+    uint64_t id; /* the local APIC's */
+    uint32_t status;
+    uint32_t rest[29];
+};
+#define PROCESSOR_ENABLED 2u
+
+struct mp_services {
+    EFI_STATUS (EFIAPI *get_number)(struct mp_services *mp, UINTN *all, UINTN *enabled);
+    EFI_STATUS (EFIAPI *get_information)(struct mp_services *mp, UINTN number, struct processor_information *information);
+};
+
+static void read_cpus(struct boot_info *info)
+{
+    struct mp_services *mp;
+    UINTN all, enabled;
+
+    if (BS->LocateProtocol(&mp_services_guid, NULL, (void **)&mp) || mp->get_number(mp, &all, &enabled))
+        return;
+    for (UINTN i = 0; i < all && info->cpu_count < BOOT_CPUS; i++) {
+        struct processor_information one;
+        if (!mp->get_information(mp, i, &one) && (one.status & PROCESSOR_ENABLED))
+            info->cpu_apic_id[info->cpu_count++] = (uint32_t)one.id;
+    }
+}
+
 void read_platform(struct boot_info *info)
 {
     info->rsdp = configuration_table(&acpi_20_guid);
@@ -149,4 +177,5 @@ void read_platform(struct boot_info *info)
     info->random_source = read_seed(info->random_seed, sizeof(info->random_seed));
     info->secure_boot = read_secure_boot();
     info->unix_time_s = read_time();
+    read_cpus(info);
 }

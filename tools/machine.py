@@ -58,14 +58,16 @@ class Machine:
     accel    QEMU's -accel
     firmware False: no UEFI firmware and no disk is attached (for -kernel in extra)
     clock    Bochs' clock: none (as fast as it goes; RDTSC counts instructions) or realtime
+    ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
     def __init__(self, cpu="amd", image=None, smp=2, memory=2048, log=None, extra=(), qmp=False, model=None,
-                 accel="tcg,thread=multi", firmware=True, clock="none"):
+                 accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000):
         if cpu not in ("amd", "intel"):
             raise ValueError(f"cpu {cpu!r}: amd or intel")
         self.cpu, self.image, self.smp, self.memory = cpu, image, smp, memory
         self.extra, self.want_qmp, self.accel, self.firmware, self.clock = list(extra), qmp, accel, firmware, clock
+        self.ips = ips
         self.model = model or ("max" if cpu == "amd" else "corei7_skylake_x")
         self.log_path = log
         self.output = b""  # all that the serial port said
@@ -172,7 +174,8 @@ class Machine:
                 "display_library: term", "config_interface: textconfig", f"clock: sync={self.clock}",
                 "info: action=ignore", "error: action=ignore", "debug: action=ignore", "panic: action=fatal",
                 "log: /dev/null", "plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000=1",
-                f"cpu: model={self.model}, count={self.smp}, reset_on_triple_fault=1, ignore_bad_msrs=1",
+                f"cpu: model={self.model}, count={self.smp}, ips={self.ips}, reset_on_triple_fault=1, "
+                "ignore_bad_msrs=1",
                 f"megs: {self.memory}", f"romimage: file={OVMF_WHOLE}", f"vgaromimage: file={BOCHS_VGA}",
                 "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
                 f"ata0-master: type=disk, mode=flat, path={self.path('disk.img')}", "boot: disk",

@@ -137,7 +137,8 @@ void acpi_init(uint64_t rsdp_hpa)
     const struct acpi_rsdp *rsdp = rsdp_hpa ? vmap_mmio(HPA(rsdp_hpa), sizeof *rsdp) : NULL;
 
     if (!rsdp || memcmp(rsdp->signature, "RSD PTR ", 8) || sum((const uint8_t *)rsdp, 20)) {
-        log_error("acpi: the firmware gave no usable ACPI root; one CPU is used. Switch ACPI on in the firmware's setup");
+        log_warning("acpi: the firmware gave no usable ACPI root; CPUs are taken from the firmware's own list, and clocks and "
+                    "interrupt controllers from where PCs have them. If this machine can do ACPI, switch it on in its setup");
         return;
     }
     bool extended = rsdp->revision >= 2 && rsdp->xsdt && !sum((const uint8_t *)rsdp, sizeof *rsdp);

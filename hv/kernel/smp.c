@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bringing up the other CPUs, one at a time: copy the trampoline of entry.S below 1 MiB, tell it where to go, send
+ * Bringing up the other CPUs, which the MADT or else the firmware's own list names, one at a time: copy the trampoline of entry.S below 1 MiB, tell it where to go, send
  * INIT and STARTUP, and wait until the CPU says that it is there. A CPU that does not come is named and left out.
  *
  * The trampoline needs a CR3 below 4 GiB that maps its own page one to one and the hypervisor: a copy of the host's top
@@ -130,7 +130,9 @@ void smp_start(const struct boot_info *info)
 {
     trap_set_handler(VECTOR_CALL, call_interrupt, NULL);
     trap_set_handler(VECTOR_KICK, kick_interrupt, NULL);
-    if (acpi_info.cpu_count <= 1)
+    const uint32_t *ids = acpi_info.cpu_count ? acpi_info.cpu_apic_id : info->cpu_apic_id;
+    unsigned count = acpi_info.cpu_count ? acpi_info.cpu_count : info->cpu_count;
+    if (count <= 1)
         return;
     if (!info->ap_trampoline) {
         log_error("smp: the firmware left no memory below 1 MiB; one CPU is used");
@@ -146,8 +148,8 @@ void smp_start(const struct boot_info *info)
     set_word(page, ap_cr3, info->ap_trampoline + PAGE_BYTES);
     set_word(page, ap_entry, (uint64_t)ap_main);
     set_word(page, ap_efer, BIT(8) | (cpu_features.nx ? BIT(11) : 0));
-    for (unsigned i = 0; i < acpi_info.cpu_count && cpu_count < CPU_MAX; i++)
-        if (acpi_info.cpu_apic_id[i] != cpus[0]->apic_id)
-            start_one(acpi_info.cpu_apic_id[i], page, info->ap_trampoline);
+    for (unsigned i = 0; i < count && cpu_count < CPU_MAX; i++)
+        if (ids[i] != cpus[0]->apic_id)
+            start_one(ids[i], page, info->ap_trampoline);
     log_info("smp: %u CPUs", cpu_count);
 }

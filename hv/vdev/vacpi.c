@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest's ACPI tables. Laid out in one run: RSDP, FACS (64-byte aligned), then DSDT, FADT, MADT, RSDT and XSDT, each
- * on 16 bytes, in the order in which they point to each other. Every table is written through one bounded writer
+ * The guest's ACPI tables. Laid out in one run: RSDP, FACS (64-byte aligned), then DSDT, FADT, MADT, RSDT and XSDT,
+ * each on 16 bytes, in the order in which they point to each other. Every table is written through one bounded writer
  * (struct aml, which is also what the AML comes from), so a short buffer shows at the end and nowhere else.
  */
 #include "vdev/vacpi.h"
@@ -179,7 +179,7 @@ static void put_port(struct aml *a, uint16_t port, uint8_t bits, uint8_t access)
     aml_u64(a, port);
 }
 
-/* ACPI 6.4, table 5.9. Fields that are not named are zero: no SMI port, no GPEs, no C states beyond C1, no throttling. */
+/* ACPI 6.4, table 5.9. What is not named is zero: no SMI port, no GPEs, no C states beyond C1. */
 static size_t put_fadt(struct aml *a, const struct vacpi_config *config, uint64_t facs, uint64_t dsdt)
 {
     uint16_t pm = config->pm_base;

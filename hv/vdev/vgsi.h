@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The wires from the devices to both interrupt controllers: GSI 0..15 reach the 8259 pair (same number) and the I/O APIC
- * (same pin; GSI 0 goes to pin 2), GSI 16..23 the I/O APIC only. A struct vline {vgsi_set_line, gsi, n} is what a
+ * The wires from the devices to both interrupt controllers: GSI 0..15 reach the 8259 pair (same number) and the I/O
+ * APIC (same pin; GSI 0 goes to pin 2), GSI 16..23 the I/O APIC only. A struct vline {vgsi_set_line, gsi, n} is what a
  * device is given. Device lock held.
  */
 #ifndef VDEV_VGSI_H

@@ -3,8 +3,8 @@
  * The I/O APIC (82093AA datasheet; version 0x20 with the EOI register of the ICH family): 24 pins, their redirection
  * entries, messages to the local APICs. Called with the machine's device lock held.
  *
- * A line is logical: true is asserted, whatever the polarity bit of the entry says. Pin 2 is the 8254 (ISA interrupt 0 is
- * overridden to it in the MADT), pins 16..23 are PCI INTx.
+ * A line is logical: true is asserted, whatever the polarity bit of the entry says. Pin 2 is the 8254 (ISA interrupt 0
+ * is overridden to it in the MADT), pins 16..23 are PCI INTx.
  */
 #ifndef VDEV_VIOAPIC_H
 #define VDEV_VIOAPIC_H

@@ -4,7 +4,7 @@
  * timer is vlapic_timer.c, the way of messages between APICs vlapic_bus.c, save and restore vlapic_state.c.
  *
  * Invariants:
- *  - A set bit in irr[n] has bit n of irr_words set (it may be set without need). So "nothing is requested" is one load.
+ *  - While irr[n] has a bit set, irr_words has bit n (it may have it without need): "nothing requested" is one load.
  *  - highest_isr is the highest vector in service, 0 if none.
  *  - Only irr, irr_words, tmr, esr_pending and extint are written by other CPUs; all with atomic operations. What other
  *    CPUs read of the rest (id, ldr, dfr, svr, base) are single words.
@@ -67,6 +67,13 @@ void vlapic_init(struct vlapic *apic, struct vlapic_bus *bus, const struct vlapi
 
 void vlapic_reset(struct vlapic *apic)
 {
+    reset_registers(apic);
+}
+
+void vlapic_power_on(struct vlapic *apic)
+{
+    uint64_t base = APIC_BASE_DEFAULT | APIC_BASE_ENABLE | (apic->base_msr & APIC_BASE_BSP);
+    __atomic_store_n(&apic->base_msr, base, __ATOMIC_SEQ_CST);
     reset_registers(apic);
 }
 

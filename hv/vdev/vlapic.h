@@ -63,8 +63,8 @@ struct vlapic {
 
 /*
  * The timer counts at 1 GHz divided by the divide configuration: one count of divisor 1 is one guest nanosecond.
- * A periodic timer keeps its phase for ever. One that was served late (a pause, a busy host) interrupts once for all the
- * periods that it missed, and never more often than once in this time, however short its period is.
+ * A periodic timer keeps its phase for ever. One that was served late (a pause, a busy host) interrupts once for all
+ * the periods that it missed, and never more often than once in this time, however short its period is.
  */
 #define VLAPIC_MIN_PERIOD_NS 20000
 
@@ -74,6 +74,8 @@ struct vlapic {
  */
 void vlapic_init(struct vlapic *apic, struct vlapic_bus *bus, const struct vlapic_ops *ops, void *vcpu, uint32_t id,
                  bool bsp, struct vtimer_queue *queue);
+/* Back to power-up, as a reset of the whole machine does: unlike vlapic_reset, also IA32_APIC_BASE (xAPIC mode). */
+void vlapic_power_on(struct vlapic *apic);
 /* What firmware leaves behind on the boot vCPU: enabled, LINT0 = ExtINT, LINT1 = NMI. For a direct kernel boot. */
 void vlapic_virtual_wire(struct vlapic *apic);
 /* What an INIT does to the APIC (SDM vol. 3A, 11.4.7.3). */

@@ -28,7 +28,7 @@ struct vpic {
 /* Power-up: everything masked until a guest programs it. */
 void vpic_init(struct vpic *pic, struct vline intr);
 void vpic_reset(struct vpic *pic);
-/* An ISA interrupt line 0..15 changed. Fits struct vline: context is the struct vpic. Input 2 is the cascade: ignored. */
+/* An ISA interrupt line 0..15 changed (2, the cascade, is ignored). Fits struct vline: context is the struct vpic. */
 void vpic_set_line(void *pic, unsigned irq, bool level);
 /* INTR now. Any context: a hint without the lock, the truth with it. */
 bool vpic_output(const struct vpic *pic);

@@ -165,13 +165,11 @@ static void load(struct vpit *pit, unsigned index, uint16_t value, uint64_t now_
         count = (value >> 12 & 15) * 1000u + (value >> 8 & 15) * 100u + (value >> 4 & 15) * 10u + (value & 15u);
     if (!count)
         count = c->bcd ? 10000 : 65536;
+    settle(c, tick_now(pit, now_ns)); /* the new count is for the period after the one that runs now */
     c->loaded = true;
     c->next_count = count;
-    if (triggered(c) || (periodic(c) && c->counting)) {
-        settle(c, tick_now(pit, now_ns));
-        return;
-    }
-    start(pit, index, now_ns);
+    if (!triggered(c) && !(periodic(c) && c->counting))
+        start(pit, index, now_ns);
 }
 
 static void write_count(struct vpit *pit, unsigned index, uint8_t value, uint64_t now_ns)

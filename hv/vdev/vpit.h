@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The 8254 interval timer (Intel 8254 datasheet), 1193182 Hz, and port 0x61 of a PC, which gates channel 2 and shows its
- * output and the refresh toggle. Channel 0's output is a line (ISA interrupt 0), channels 1 and 2 drive nothing.
+ * The 8254 interval timer (Intel 8254 datasheet), 1193182 Hz, and port 0x61 of a PC, which gates channel 2 and shows
+ * its output and the refresh toggle. Channel 0's output is a line (ISA interrupt 0), channels 1 and 2 drive nothing.
  * Device lock held.
  *
  * Counters are functions of the tick number, not counted down: a periodic channel keeps its phase for ever. Channel 0

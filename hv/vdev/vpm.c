@@ -2,8 +2,8 @@
 /*
  * ACPI fixed hardware: events (status and enable), control, the PM timer, and the ways to reset a PC.
  *
- * The machine is in ACPI mode from the start (SCI_EN always reads 1, there is no SMI command port). SCI is asserted while
- * an enabled event is set; a guest clears an event by writing 1 to it.
+ * The machine is in ACPI mode from the start (SCI_EN always reads 1, there is no SMI command port). SCI is asserted
+ * while an enabled event is set; a guest clears an event by writing 1 to it.
  */
 #include "vdev/vpm.h"
 

@@ -66,8 +66,9 @@ enum status linux_header_read(struct linux_header *h, const struct boot_file *ke
 {
     const uint8_t *p = kernel->bytes;
     if (kernel->count < HEADER_END_212)
-        return boot_error(error, ERR_TRUNCATED, "kernel %s is cut: %llu bytes do not hold a bzImage header; copy it anew",
-                          kernel->name, (unsigned long long)kernel->count);
+        return boot_error(error, ERR_TRUNCATED,
+                          "kernel %s is cut: %llu bytes do not hold a bzImage header; copy it anew", kernel->name,
+                          (unsigned long long)kernel->count);
     if (le16_get(p + BOOT_FLAG) != 0xaa55 || memcmp(p + HEADER_MAGIC, "HdrS", 4))
         return boot_error(error, ERR_INVALID, "kernel %s is not a bzImage: no boot signature and HdrS", kernel->name);
 
@@ -81,8 +82,8 @@ enum status linux_header_read(struct linux_header *h, const struct boot_file *ke
     if (!(xloadflags & XLF_KERNEL_64))
         return boot_error(error, ERR_UNSUPPORTED, "kernel %s has no 64-bit entry; use an x86-64 kernel", kernel->name);
     if (!(p[LOADFLAGS] & LOADED_HIGH))
-        return boot_error(error, ERR_INVALID, "kernel %s is damaged: a 64-bit kernel that is not loaded high; copy it anew",
-                          kernel->name);
+        return boot_error(error, ERR_INVALID,
+                          "kernel %s is damaged: a 64-bit kernel that is not loaded high; copy it anew", kernel->name);
 
     h->header_end = HEADER_MAGIC + p[JUMP_LENGTH];
     if (h->header_end < HEADER_END_212 - 4 || h->header_end > HEADER_ROOM)
@@ -113,8 +114,8 @@ enum status linux_header_read(struct linux_header *h, const struct boot_file *ke
     if (!h->alignment || (h->alignment & (h->alignment - 1)) || h->alignment > GIB || h->preferred < MIB ||
         h->preferred > MEMORY_MAP_LOW_TOP || (h->relocatable && h->preferred % h->alignment))
         return boot_error(error, ERR_INVALID,
-                          "kernel %s is damaged: preferred address 0x%llx with alignment 0x%x; copy it anew", kernel->name,
-                          (unsigned long long)h->preferred, h->alignment);
+                          "kernel %s is damaged: preferred address 0x%llx with alignment 0x%x; copy it anew",
+                          kernel->name, (unsigned long long)h->preferred, h->alignment);
     return OK;
 }
 
@@ -130,16 +131,16 @@ static enum status place(struct placement *place, const struct linux_header *h, 
 {
     place->kernel_room = ALIGN_UP(MAX((uint64_t)h->init_bytes, h->kernel_bytes), PAGE_BYTES);
     if (h->relocatable)
-        place->kernel = memory_map_place_low(request->map, request->map_count, NULL, 0, place->kernel_room, h->alignment,
-                                             h->preferred, MEMORY_MAP_HIGH);
+        place->kernel = memory_map_place_low(request->map, request->map_count, NULL, 0, place->kernel_room,
+                                             h->alignment, h->preferred, MEMORY_MAP_HIGH);
     else
         place->kernel = memory_map_is_ram(request->map, request->map_count, h->preferred, place->kernel_room)
                             ? h->preferred
                             : UINT64_MAX;
     if (place->kernel == UINT64_MAX)
-        return boot_error(error, ERR_RANGE, "kernel %s does not fit: it needs %llu MiB of memory; set memory = %lluM or more",
-                          request->kernel.name, mib_up(h->preferred + place->kernel_room),
-                          mib_up(h->preferred + place->kernel_room));
+        return boot_error(
+            error, ERR_RANGE, "kernel %s does not fit: it needs %llu MiB of memory; set memory = %lluM or more",
+            request->kernel.name, mib_up(h->preferred + place->kernel_room), mib_up(h->preferred + place->kernel_room));
 
     place->initrd = 0;
     if (!request->module_count)
@@ -153,7 +154,8 @@ static enum status place(struct placement *place, const struct linux_header *h, 
         place->initrd = memory_map_place_high(request->map, request->map_count, &taken, 1, bytes, PAGE_BYTES, MIB,
                                               UINT64_MAX);
     if (place->initrd == UINT64_MAX)
-        return boot_error(error, ERR_RANGE, "initrd %s (%llu MiB) does not fit beside the kernel; set memory = %lluM or more",
+        return boot_error(error, ERR_RANGE,
+                          "initrd %s (%llu MiB) does not fit beside the kernel; set memory = %lluM or more",
                           initrd->name, mib_up(bytes), mib_up(place->kernel + place->kernel_room) + mib_up(bytes) + 1);
     return OK;
 }
@@ -165,7 +167,8 @@ static bool put(const struct boot_request *request, uint64_t gpa, const void *by
     return request->memory->write(request->memory->context, GPA(gpa), bytes, count);
 }
 
-static bool write_params(const struct linux_header *h, const struct placement *place, const struct boot_request *request)
+static bool write_params(const struct linux_header *h, const struct placement *place,
+                         const struct boot_request *request)
 {
     uint8_t page[PAGE_BYTES] = { 0 };
     const uint8_t *file = request->kernel.bytes;
@@ -266,7 +269,8 @@ enum status boot_linux(const struct boot_request *request, struct cpu_state *sta
         !put(request, BOOT_LINUX_CMDLINE, request->cmdline, cmdline_bytes + 1) ||
         !write_params(&header, &places, request) || !write_tables(request) || !write_gdt(request) ||
         !boot_write_bios_data(request->memory))
-        return boot_error(error, ERR_RANGE, "kernel %s: the guest's memory is not where its map says", request->kernel.name);
+        return boot_error(error, ERR_RANGE, "kernel %s: the guest's memory is not where its map says",
+                          request->kernel.name);
     entry_state(state, places.kernel + ENTRY_64);
     return OK;
 }

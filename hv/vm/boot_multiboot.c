@@ -102,8 +102,8 @@ static enum status add_segment(struct load_plan *plan, const struct boot_request
 }
 
 /* The header's address fields: the file is one segment. */
-static enum status plan_flat(struct load_plan *plan, const struct multiboot_header *h, const struct boot_request *request,
-                             char error[BOOT_ERROR_BYTES])
+static enum status plan_flat(struct load_plan *plan, const struct multiboot_header *h,
+                             const struct boot_request *request, char error[BOOT_ERROR_BYTES])
 {
     const struct boot_file *kernel = &request->kernel;
     if (h->load_addr > h->header_addr || h->header_addr - h->load_addr > h->offset)
@@ -201,7 +201,8 @@ static enum status plan_rest(struct load_plan *plan, const struct boot_request *
         plan->module[i] = memory_map_place_low(request->map, request->map_count, plan->taken, plan->taken_count, bytes,
                                                PAGE_BYTES, from, LIMIT_32);
         if (plan->module[i] == UINT64_MAX)
-            return boot_error(error, ERR_RANGE, "module %s (%llu bytes) does not fit behind the kernel; set a larger memory",
+            return boot_error(error, ERR_RANGE,
+                              "module %s (%llu bytes) does not fit behind the kernel; set a larger memory",
                               module->name, (unsigned long long)module->count);
         plan->taken[plan->taken_count++] = (struct memory_range){ plan->module[i], bytes, MEMORY_RAM };
     }

@@ -61,7 +61,8 @@ void cpu_state_reset(struct cpu_state *state)
     state->pat = 0x0007040600070406;
     for (unsigned i = 0; i < SEG_COUNT; i++)
         state->seg[i] = (struct segment){ .limit = 0xffff, .attributes = 0x93 };
-    state->seg[SEG_CS] = (struct segment){ .base = 0xffff0000, .limit = 0xffff, .attributes = 0x9b, .selector = 0xf000 };
+    state->seg[SEG_CS] =
+        (struct segment){ .base = 0xffff0000, .limit = 0xffff, .attributes = 0x9b, .selector = 0xf000 };
     state->seg[SEG_LDTR].attributes = 0x82;
     state->seg[SEG_TR].attributes = 0x8b;
     state->gdtr.limit = state->idtr.limit = 0xffff;

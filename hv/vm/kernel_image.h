@@ -46,8 +46,8 @@ enum kernel_kind kernel_image_kind(const void *bytes, uint64_t count);
 /*
  * Writes the kernel, its modules and what they need to guest memory and sets *state to the first instruction. On
  * failure `error` (BOOT_ERROR_BYTES) names the file, the cause and the cure, and guest memory holds anything:
- * ERR_INVALID (not a kernel, or a damaged one), ERR_TRUNCATED, ERR_UNSUPPORTED (a kernel of a kind that cannot be booted
- * so), ERR_RANGE (the guest's memory is too small, or the command line too long).
+ * ERR_INVALID (not a kernel, or a damaged one), ERR_TRUNCATED, ERR_UNSUPPORTED (a kernel of a kind that cannot be
+ * booted so), ERR_RANGE (the guest's memory is too small, or the command line too long).
  */
 enum status kernel_image_boot(const struct boot_request *request, struct cpu_state *state,
                               char error[BOOT_ERROR_BYTES]) MUST_CHECK;

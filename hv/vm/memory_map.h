@@ -42,8 +42,8 @@ struct memory_slot {
 };
 
 /*
- * Fills `out` with the map of a guest with `ram_bytes` of RAM (at least 1 MiB; rounded down to 4 KiB), ascending and without overlap.
- * Returns the count, or 0 if `capacity` is less than it (MEMORY_MAP_RANGES always suffices).
+ * Fills `out` with the map of a guest with `ram_bytes` of RAM (at least 1 MiB; rounded down to 4 KiB), ascending and
+ * without overlap. Returns the count, or 0 if `capacity` is less than it (MEMORY_MAP_RANGES always suffices).
  */
 unsigned memory_map_build(uint64_t ram_bytes, struct memory_range *out, unsigned capacity);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Registers in the state stream (cpu_state_stream.h), and the proof that a restored state can enter. The checks are those
- * of a VMX entry (SDM vol. 3C, 27.3.1, with unrestricted guest on), which are the stricter ones, joined with SVM's (APM
- * vol. 2, 15.5.1) and with what WRMSR and MOV to a control register would have refused.
+ * Registers in the state stream (cpu_state_stream.h), and the proof that a restored state can enter. The checks are
+ * those of a VMX entry (SDM vol. 3C, 27.3.1, with unrestricted guest on), which are the stricter ones, joined with
+ * SVM's (APM vol. 2, 15.5.1) and with what WRMSR and MOV to a control register would have refused.
  */
 #include "vmm/cpu_state_stream.h"
 
@@ -63,7 +63,8 @@ static void pass_state(struct pass *p, struct cpu_state *s)
 {
     for (unsigned i = 0; i < GPR_COUNT; i++)
         pass_u64(p, &s->gpr[i]);
-    uint64_t *const first[] = { &s->rip, &s->rflags, &s->cr0, &s->cr2, &s->cr3, &s->cr4, &s->cr8, &s->efer, &s->xcr0, &s->xss };
+    uint64_t *const first[] = { &s->rip, &s->rflags, &s->cr0,  &s->cr2,  &s->cr3,
+                                &s->cr4, &s->cr8,    &s->efer, &s->xcr0, &s->xss };
     for (unsigned i = 0; i < ARRAY_COUNT(first); i++)
         pass_u64(p, first[i]);
     for (unsigned i = 0; i < 4; i++)
@@ -81,8 +82,9 @@ static void pass_state(struct pass *p, struct cpu_state *s)
         pass_u64(p, &tables[i]->base);
         pass_u16(p, &tables[i]->limit);
     }
-    uint64_t *const msrs[] = { &s->star, &s->lstar, &s->cstar, &s->fmask, &s->kernel_gs_base, &s->tsc_aux, &s->sysenter_cs,
-                               &s->sysenter_esp, &s->sysenter_eip, &s->pat, &s->spec_ctrl, &s->debugctl };
+    uint64_t *const msrs[] = { &s->star,           &s->lstar,   &s->cstar,       &s->fmask,
+                               &s->kernel_gs_base, &s->tsc_aux, &s->sysenter_cs, &s->sysenter_esp,
+                               &s->sysenter_eip,   &s->pat,     &s->spec_ctrl,   &s->debugctl };
     for (unsigned i = 0; i < ARRAY_COUNT(msrs); i++)
         pass_u64(p, msrs[i]);
     for (unsigned i = 0; i < 4; i++)
@@ -130,7 +132,8 @@ static void wrong(struct check *c, const char *format, ...)
 static void no_bits(struct check *c, const char *name, uint64_t value, uint64_t bits)
 {
     if (value & bits)
-        wrong(c, "%s is 0x%llx: bits 0x%llx must be 0", name, (unsigned long long)value, (unsigned long long)(value & bits));
+        wrong(c, "%s is 0x%llx: bits 0x%llx must be 0", name, (unsigned long long)value,
+              (unsigned long long)(value & bits));
 }
 
 static void canonical(struct check *c, const char *name, uint64_t address)
@@ -142,7 +145,8 @@ static void canonical(struct check *c, const char *name, uint64_t address)
 static void check_control(struct check *c)
 {
     const struct cpu_state *s = c->s;
-    const uint64_t cr0_valid = CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+    const uint64_t cr0_valid =
+        CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
     uint64_t above_physical = ~(BIT(c->limits->physical_bits) - 1);
     no_bits(c, "CR0", s->cr0, ~cr0_valid);
     if ((s->cr0 & CR0_PG) && !(s->cr0 & CR0_PE))
@@ -204,7 +208,8 @@ static void check_attributes(struct check *c, unsigned i, bool system)
     bool is_system = !(g->attributes & SEG_S);
     if ((g->attributes & 0xfffe0f00) || !(g->attributes & SEG_P) || is_system != system)
         wrong(c, "%s has attributes 0x%x", seg_names[i], g->attributes);
-    if (((g->limit & 0xfff) != 0xfff && (g->attributes & SEG_G)) || ((g->limit & 0xfff00000) && !(g->attributes & SEG_G)))
+    if (((g->limit & 0xfff) != 0xfff && (g->attributes & SEG_G)) ||
+        ((g->limit & 0xfff00000) && !(g->attributes & SEG_G)))
         wrong(c, "%s has limit 0x%x with attributes 0x%x", seg_names[i], g->limit, g->attributes);
 }
 
@@ -241,7 +246,8 @@ static void check_code(struct check *c)
     /* Type 3, a data segment, is what real mode leaves there; DPL is then 0 (SDM: only with unrestricted guest). */
     if (type != 3 && type != 9 && type != 11 && type != 13 && type != 15)
         wrong(c, "CS has type %u", type);
-    if ((type == 3 && dpl) || ((type == 9 || type == 11) && dpl != ss_dpl) || ((type == 13 || type == 15) && dpl > ss_dpl))
+    if ((type == 3 && dpl) || ((type == 9 || type == 11) && dpl != ss_dpl) ||
+        ((type == 13 || type == 15) && dpl > ss_dpl))
         wrong(c, "CS of type %u has DPL %u, SS has %u", type, dpl, ss_dpl);
     if ((type == 3 || !(s->cr0 & CR0_PE)) && ss_dpl)
         wrong(c, "SS has DPL %u in real mode", ss_dpl);
@@ -354,7 +360,7 @@ static void check_pending(struct check *c)
         ok = ok && !e->has_error;
     if (e->has_error && (e->error & 0xffff0000))
         ok = false;
-    /* Of what HLT can be left by, these are delivered (SDM vol. 3C, 27.3.1.5); a halted vCPU with another is a contradiction. */
+    /* What HLT can be left by (SDM vol. 3C, 27.3.1.5); a halted vCPU with another event is a contradiction. */
     if (s->halted && e->type != EVENT_EXTERNAL && e->type != EVENT_NMI &&
         !(e->type == EVENT_EXCEPTION && (e->vector == EXC_DB || e->vector == EXC_MC)))
         ok = false;
@@ -362,7 +368,8 @@ static void check_pending(struct check *c)
         wrong(c, "the pending event (type %u, vector %u) cannot be delivered", e->type, e->vector);
 }
 
-enum status cpu_state_check(const struct cpu_state *state, const struct cpu_limits *limits, char *text, size_t text_bytes)
+enum status cpu_state_check(const struct cpu_state *state, const struct cpu_limits *limits, char *text,
+                            size_t text_bytes)
 {
     struct check check = { state, limits, text, text_bytes, false };
     check_control(&check);
@@ -382,7 +389,7 @@ void cpu_state_restore(struct cpu_state *state, struct stream_reader *r, const s
         stream_fail(r, ERR_VERSION, "version %u, this node reads %u: update it", r->version, CPU_SECTION_VERSION);
     struct pass pass = { NULL, r };
     pass_state(&pass, state);
-    /* An NMI whose delivery was interrupted comes back with its own blocking on (SDM vol. 3C, 28.2.3): delivery redoes it. */
+    /* An NMI whose delivery was interrupted brings its own blocking (SDM vol. 3C, 28.2.3): delivery sets it again. */
     if (state->pending.type == EVENT_NMI)
         state->interruptibility &= ~(uint32_t)INTERRUPTIBILITY_NMI;
     if (!r->error && cpu_state_check(state, limits, text, sizeof(text)))

@@ -26,8 +26,8 @@ void cpu_state_save(const struct cpu_state *state, struct stream_writer *w);
 
 /*
  * Reads the payload of the current "CPU" section into *state. On a wrong value the reader's sticky error names the
- * register (ERR_CORRUPT, ERR_VERSION or ERR_TRUNCATED) and *state must not be run. state->pkru, which is a copy, is not in
- * the section and comes back as 0: whoever restores the XSAVE area sets it.
+ * register (ERR_CORRUPT, ERR_VERSION or ERR_TRUNCATED) and *state must not be run. state->pkru, which is a copy, is not
+ * in the section and comes back as 0: whoever restores the XSAVE area sets it.
  */
 void cpu_state_restore(struct cpu_state *state, struct stream_reader *r, const struct cpu_limits *limits);
 
@@ -59,8 +59,9 @@ void xsave_save(const void *area, const struct xsave_layout *layout, struct stre
 
 /*
  * Reads the current "XSAVE" section into `area` (layout->area_bytes bytes; all of it is written). The stream's layout
- * may have other offsets (Intel and AMD differ from component 5 on), but a component that is in use must exist here with the
- * same size. XRSTOR of the result does not fault: XSTATE_BV, XCOMP_BV, the header's reserved bytes and MXCSR are checked.
+ * may have other offsets (Intel and AMD differ from component 5 on), but a component that is in use must exist here
+ * with the same size. XRSTOR of the result does not fault: XSTATE_BV, XCOMP_BV, the header's reserved bytes and MXCSR
+ * are checked.
  */
 void xsave_restore(void *area, const struct xsave_layout *layout, struct stream_reader *r);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The allow-list (cpuid_features.h). Bits and names are those of the SDM (vol. 2A, CPUID) and the APM (vol. 3, appendix E).
+ * The allow-list (cpuid_features.h). Bits and names are those of the SDM (vol. 2A, CPUID) and the APM (vol. 3, appendix
+ * E).
  *
  * In: instructions that work in a guest without help, and what is emulated whole. Out, and why:
  *   MONITOR, WAITPKG, MWAITX   a guest must not put a CPU to sleep; HLT does
@@ -22,7 +23,8 @@
 #define M(l, s, r, b, need, n) { l, s, REG_##r, b, NEED_##need, 1, n } /* with a need, and portable */
 
 const struct cpuid_feature cpuid_features[] = {
-    P(1, 0, EDX, 0, "fpu"), P(1, 0, EDX, 1, "vme"), P(1, 0, EDX, 2, "de"), P(1, 0, EDX, 3, "pse"), P(1, 0, EDX, 4, "tsc"),
+    P(1, 0, EDX, 0, "fpu"), P(1, 0, EDX, 1, "vme"), P(1, 0, EDX, 2, "de"), P(1, 0, EDX, 3, "pse"),
+    P(1, 0, EDX, 4, "tsc"),
     P(1, 0, EDX, 5, "msr"), P(1, 0, EDX, 6, "pae"), P(1, 0, EDX, 8, "cx8"), P(1, 0, EDX, 11, "sep"),
     P(1, 0, EDX, 13, "pge"), P(1, 0, EDX, 15, "cmov"), P(1, 0, EDX, 16, "pat"), P(1, 0, EDX, 17, "pse36"),
     P(1, 0, EDX, 19, "clflush"), P(1, 0, EDX, 23, "mmx"), P(1, 0, EDX, 24, "fxsr"), P(1, 0, EDX, 25, "sse"),
@@ -54,7 +56,8 @@ const struct cpuid_feature cpuid_features[] = {
     B(7, 0, ECX, 0, "prefetchwt1"), N(7, 0, ECX, 1, AVX512, "avx512vbmi"), B(7, 0, ECX, 2, "umip"),
     N(7, 0, ECX, 3, PKU, "pku"), N(7, 0, ECX, 6, AVX512, "avx512vbmi2"), B(7, 0, ECX, 8, "gfni"),
     N(7, 0, ECX, 9, AVX, "vaes"), N(7, 0, ECX, 10, AVX, "vpclmulqdq"), N(7, 0, ECX, 11, AVX512, "avx512vnni"),
-    N(7, 0, ECX, 12, AVX512, "avx512bitalg"), N(7, 0, ECX, 14, AVX512, "avx512vpopcntdq"), N(7, 0, ECX, 16, LA57, "la57"),
+    N(7, 0, ECX, 12, AVX512, "avx512bitalg"), N(7, 0, ECX, 14, AVX512, "avx512vpopcntdq"),
+    N(7, 0, ECX, 16, LA57, "la57"),
     N(7, 0, ECX, 22, RDTSCP, "rdpid"), B(7, 0, ECX, 25, "cldemote"), B(7, 0, ECX, 27, "movdiri"),
     B(7, 0, ECX, 28, "movdir64b"),
 
@@ -73,7 +76,8 @@ const struct cpuid_feature cpuid_features[] = {
 
     P(0x80000001, 0, ECX, 0, "lahf"), N(0x80000001, 0, ECX, 1, SMP, "cmp-legacy"), B(0x80000001, 0, ECX, 5, "lzcnt"),
     N(0x80000001, 0, ECX, 6, AMD, "sse4a"), N(0x80000001, 0, ECX, 7, AMD, "misalignsse"),
-    B(0x80000001, 0, ECX, 8, "prefetchw"), N(0x80000001, 0, ECX, 11, AVX, "xop"), N(0x80000001, 0, ECX, 16, AVX, "fma4"),
+    B(0x80000001, 0, ECX, 8, "prefetchw"), N(0x80000001, 0, ECX, 11, AVX, "xop"),
+    N(0x80000001, 0, ECX, 16, AVX, "fma4"),
     N(0x80000001, 0, ECX, 21, AMD, "tbm"), N(0x80000001, 0, ECX, 22, AMD, "topoext"),
     P(0x80000001, 0, EDX, 11, "syscall"), P(0x80000001, 0, EDX, 20, "nx"), N(0x80000001, 0, EDX, 22, AMD, "mmxext"),
     N(0x80000001, 0, EDX, 25, AMD, "fxsr-opt"), B(0x80000001, 0, EDX, 26, "pdpe1gb"),
@@ -81,7 +85,8 @@ const struct cpuid_feature cpuid_features[] = {
 
     N(0x80000007, 0, EDX, 8, INVARIANT, "invariant-tsc"),
 
-    N(0x80000008, 0, EBX, 0, AMD, "clzero"), N(0x80000008, 0, EBX, 2, AMD, "xsaveerptr"), B(0x80000008, 0, EBX, 9, "wbnoinvd"),
+    N(0x80000008, 0, EBX, 0, AMD, "clzero"), N(0x80000008, 0, EBX, 2, AMD, "xsaveerptr"),
+    B(0x80000008, 0, EBX, 9, "wbnoinvd"),
     N(0x80000008, 0, EBX, 12, SPEC_CTRL, "ibpb"), N(0x80000008, 0, EBX, 14, SPEC_CTRL, "ibrs"),
     N(0x80000008, 0, EBX, 15, SPEC_CTRL, "amd-stibp"), N(0x80000008, 0, EBX, 16, SPEC_CTRL, "ibrs-always-on"),
     N(0x80000008, 0, EBX, 17, SPEC_CTRL, "stibp-always-on"), N(0x80000008, 0, EBX, 18, SPEC_CTRL, "ibrs-preferred"),

@@ -48,7 +48,8 @@ static inline uint32_t cpuid_entry_register(const struct cpuid_entry *entry, uns
 }
 
 /* True if the ability or the XCR0 components that a row asks for are there (the host's bit is another matter). */
-bool cpuid_need_met(const struct cpuid_feature *feature, const struct cpuid_abilities *abilities, enum cpu_vendor vendor);
+bool cpuid_need_met(const struct cpuid_feature *feature, const struct cpuid_abilities *abilities,
+                    enum cpu_vendor vendor);
 /* True if the row does not depend on the host's CPUID. */
 bool cpuid_need_emulated(const struct cpuid_feature *feature);
 /* All bits of a register that have a row, 0 if none: such a register is no feature register. */

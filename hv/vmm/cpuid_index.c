@@ -68,7 +68,8 @@ static void derive_limits(struct cpuid_model *m)
                     (extended->edx & BIT(29) ? EFER_LME | EFER_LMA : 0) | (extended->edx & BIT(25) ? EFER_FFXSR : 0);
     l->spec_ctrl_valid = (seven->edx & BIT(26) || sizes->ebx & BIT(14) ? BIT(0) : 0) |
                          (seven->edx & BIT(27) || sizes->ebx & BIT(15) ? BIT(1) : 0) |
-                         (seven->edx & BIT(31) || sizes->ebx & BIT(24) ? BIT(2) : 0) | (sizes->ebx & BIT(28) ? BIT(7) : 0);
+                         (seven->edx & BIT(31) || sizes->ebx & BIT(24) ? BIT(2) : 0) |
+                         (sizes->ebx & BIT(28) ? BIT(7) : 0);
     l->linear_bits = seven->ecx & BIT(16) ? 57 : 48;
     l->physical_bits = sizes->eax & 0xff;
 }
@@ -101,7 +102,8 @@ void cpuid_model_index(struct cpuid_model *m)
     memset(&m->entry[0], 0, sizeof(m->entry[0]));
     for (unsigned i = m->count; i-- > 1;) { /* backwards: the first subleaf of a leaf is what stays */
         struct cpuid_entry *e = &m->entry[i];
-        e->flags = (leaf_indexed(e->leaf) ? CPUID_INDEXED : 0) | (leaf_dynamic(e->leaf, e->subleaf) ? CPUID_DYNAMIC : 0);
+        e->flags =
+            (leaf_indexed(e->leaf) ? CPUID_INDEXED : 0) | (leaf_dynamic(e->leaf, e->subleaf) ? CPUID_DYNAMIC : 0);
         int slot = slot_of(e->leaf);
         if (slot >= 0)
             m->slot[slot] = (uint8_t)i;
@@ -126,7 +128,8 @@ static uint32_t xsave_bytes(const struct cpuid_model *m, uint64_t components, bo
     return bytes;
 }
 
-void cpuid_adjust(const struct cpuid_model *m, const struct cpuid_entry *e, const struct cpuid_dynamic *d, uint32_t out[4])
+void cpuid_adjust(const struct cpuid_model *m, const struct cpuid_entry *e, const struct cpuid_dynamic *d,
+                  uint32_t out[4])
 {
     out[REG_EAX] = e->eax, out[REG_EBX] = e->ebx, out[REG_ECX] = e->ecx, out[REG_EDX] = e->edx;
     switch (e->leaf) {

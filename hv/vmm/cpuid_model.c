@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Builds a CPU model. Leaves are made one after another in ascending order: feature registers from the allow-list
- * (cpuid_features.c), the rest by a function for each kind of leaf. What follows from the leaves alone (the index, the limits
- * on CR4, EFER and XCR0, the XSAVE layout) is derived by cpuid_model_index, which a restored model goes through too.
+ * (cpuid_features.c), the rest by a function for each kind of leaf. What follows from the leaves alone (the index, the
+ * limits on CR4, EFER and XCR0, the XSAVE layout) is derived by cpuid_model_index, which a restored model goes through
+ * too.
  *
- * The topology of every model is one package with one core for each vCPU and one thread for each core. The caches' sizes
- * are the host's in "host", and made up in portable models.
+ * The topology of every model is one package with one core for each vCPU and one thread for each core. The caches'
+ * sizes are the host's in "host", and made up in portable models.
  */
 #include "vmm/cpuid_model.h"
 
@@ -49,7 +50,8 @@ static void host_leaf(const struct build *b, uint32_t leaf, uint32_t subleaf, ui
         b->host->cpuid(b->host->context, leaf, subleaf, out);
 }
 
-static void add(struct build *b, uint32_t leaf, uint32_t subleaf, uint32_t eax, uint32_t ebx, uint32_t ecx, uint32_t edx)
+static void add(struct build *b, uint32_t leaf, uint32_t subleaf, uint32_t eax, uint32_t ebx, uint32_t ecx,
+                uint32_t edx)
 {
     struct cpuid_model *m = b->model;
     if (m->count < CPUID_ENTRIES)
@@ -84,10 +86,15 @@ static void add_features(struct build *b, uint32_t leaf, uint32_t subleaf)
 static bool intel(const struct build *b) { return b->model->vendor != CPU_VENDOR_AMD; }
 static bool amd(const struct build *b) { return b->model->vendor == CPU_VENDOR_AMD; }
 
-/* ---- Caches: level, type and geometry as leaf 4 and leaf 0x8000001d encode them alike (SDM vol. 2A; APM vol. 3, E.4.15) ---- */
+/* ---- Caches ---- */
 
-struct cache { uint32_t eax, ebx, ecx, edx; };
-#define CACHE(type, level, line, ways, sets) { (type) | (level) << 5 | 1 << 8, ((line) - 1) | ((ways) - 1) << 22, (sets) - 1, 0 }
+/* Level, type and geometry, which leaf 4 and leaf 0x8000001d encode alike (SDM vol. 2A; APM vol. 3, E.4.15). */
+
+struct cache {
+    uint32_t eax, ebx, ecx, edx;
+};
+#define CACHE(type, level, line, ways, sets) \
+    { (type) | (level) << 5 | 1 << 8, ((line) - 1) | ((ways) - 1) << 22, (sets) - 1, 0 }
 static const struct cache portable_caches[] = {
     CACHE(1, 1, 64, 8, 64), CACHE(2, 1, 64, 8, 64), CACHE(3, 2, 64, 8, 1024), CACHE(3, 3, 64, 16, 8192),
 };
@@ -108,8 +115,8 @@ static void add_caches(struct build *b, uint32_t leaf)
         if (!type)
             break;
         uint32_t sharing = level >= 3 ? cores : 0;
-        add(b, leaf, count, (c[REG_EAX] & 0x3ff) | sharing << 14 | (leaf == 4 ? cores << 26 : 0), c[REG_EBX], c[REG_ECX],
-            c[REG_EDX] & 7);
+        add(b, leaf, count, (c[REG_EAX] & 0x3ff) | sharing << 14 | (leaf == 4 ? cores << 26 : 0), c[REG_EBX],
+            c[REG_ECX], c[REG_EDX] & 7);
     }
     add(b, leaf, count, 0, 0, 0, 0);
 }
@@ -168,7 +175,8 @@ static void add_basic(struct build *b)
     struct cpuid_model *m = b->model;
     uint32_t max = b->portable ? 0x16 : intel(b) ? 0x1f : 0xd;
     add(b, 0, 0, max, b->vendor_words[0], b->vendor_words[2], b->vendor_words[1]);
-    add(b, 1, 0, b->signature, 8u << 8 | (1u << b->core_bits) << 16, features(b, 1, 0, REG_ECX), features(b, 1, 0, REG_EDX));
+    add(b, 1, 0, b->signature, 8u << 8 | (1u << b->core_bits) << 16, features(b, 1, 0, REG_ECX),
+        features(b, 1, 0, REG_EDX));
     if (intel(b)) {
         add(b, 2, 0, 0x0000ff01, 0, 0, 0); /* "ask leaf 4" (SDM vol. 2A, table 3-12, descriptor 0xff) */
         add_caches(b, 4);
@@ -365,7 +373,7 @@ enum status cpuid_model_build(struct cpuid_model *model, const char *name, const
     add_hypervisor(&b);
     add_extended(&b);
     cpuid_model_index(model);
-    model->xsave.mxcsr_mask = abilities->mxcsr_mask ? abilities->mxcsr_mask : 0xffbf;
+    model->xsave.mxcsr_mask = abilities->mxcsr_mask ? abilities->mxcsr_mask : 0xffff;
     if (cpuid_find(model, 7, 0)->edx & BIT(29))
         model->arch_capabilities = abilities->arch_capabilities & ARCH_CAPABILITIES_SHOWN;
     if (b.lacking)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The CPU that a guest sees: a named, versioned model, built once when the VM is created, carried by its stream, and the
- * same on all its vCPUs. Pure core: the host's leaves come through a callback.
+ * The CPU that a guest sees: a named, versioned model, built once when the VM is created, carried by its stream, and
+ * the same on all its vCPUs. Pure core: the host's leaves come through a callback.
  *
  *   "host"        what this host has and the hypervisor honours
  *   "portable-1"  the same on every AMD and Intel host that has x86-64-v2; "portable" means the newest of these
@@ -10,8 +10,8 @@
  * registers that CPUID governs (CR4, EFER, XCR0) are limited by the same model (cpu_limits). docs/guest-interface.md
  * lists the leaves, docs/decisions/0002-portable-cpu-model.md says what the portable model is and why.
  *
- * Callers: vm/ builds and saves; the exit path reads with cpuid_find (inline, about a dozen instructions) and, for the few
- * leaves that depend on the vCPU, cpuid_adjust.
+ * Callers: vm/ builds and saves; the exit path reads with cpuid_find (inline, about a dozen instructions) and, for the
+ * few leaves that depend on the vCPU, cpuid_adjust.
  */
 #ifndef VMM_CPUID_MODEL_H
 #define VMM_CPUID_MODEL_H
@@ -35,7 +35,7 @@ struct cpuid_abilities {
     uint32_t vcpu_count;    /* 1..32 */
     uint32_t tsc_khz;       /* of the guest's TSC; not 0 */
     uint32_t apic_khz;      /* of the virtual APIC timer before its divider; not 0. APIC_TIMER_KHZ */
-    uint32_t mxcsr_mask;    /* of the host's FXSAVE image; 0 = 0xffbf */
+    uint32_t mxcsr_mask;    /* of the host's FXSAVE image; 0 = 0xffff, which every x86-64 CPU has */
     uint64_t xcr0;          /* components that are switched; 0 = no XSAVE for guests. Of these, x87, SSE, AVX, AVX-512
                              * and PKRU are offered. XSS is always 0: no supervisor component is offered */
     uint64_t arch_capabilities; /* the host's IA32_ARCH_CAPABILITIES (Intel), 0 = it has none */
@@ -85,8 +85,8 @@ struct cpuid_model {
 };
 
 /*
- * Builds a model. ERR_NOT_FOUND: no model of that name (NULL or "" = "host"); ERR_UNSUPPORTED: this host lacks a feature
- * of it; ERR_INVALID: nonsense in `abilities`. `text` (may be NULL with 0) then has the words for the admin.
+ * Builds a model. ERR_NOT_FOUND: no model of that name (NULL or "" = "host"); ERR_UNSUPPORTED: this host lacks a
+ * feature of it; ERR_INVALID: nonsense in `abilities`. `text` (may be NULL with 0) then has the words for the admin.
  */
 enum status cpuid_model_build(struct cpuid_model *model, const char *name, const struct cpuid_host *host,
                               const struct cpuid_abilities *abilities, char *text, size_t text_bytes) MUST_CHECK;
@@ -137,8 +137,9 @@ bool cpuid_xcr0_ok(const struct cpuid_model *model, uint64_t xcr0);
 #define CPUID_SECTION_VERSION 1
 void cpuid_model_save(const struct cpuid_model *model, struct stream_writer *w);
 /*
- * Reads one back. `ceiling` is the "host" model of this node, built with its abilities: a saved model with a feature that the
- * ceiling lacks is refused with ERR_UNSUPPORTED and the feature's name in the reader's error text. vcpu_count comes from the stream.
+ * Reads one back. `ceiling` is the "host" model of this node, built with its abilities: a saved model with a feature
+ * that the ceiling lacks is refused with ERR_UNSUPPORTED and the feature's name in the reader's error text. vcpu_count
+ * comes from the stream.
  */
 void cpuid_model_restore(struct cpuid_model *model, struct stream_reader *r, const struct cpuid_model *ceiling);
 

@@ -2,9 +2,9 @@
 /*
  * The CPU model in the state stream. The entries travel as they are; all that follows from them is derived again.
  *
- * What a stream may bring is bounded by this host's own "host" model, the ceiling: each feature bit must be known, must be
- * allowed and must be there, addresses no wider, XSAVE components of the same place and size. Words that only inform a guest
- * (cache sizes, brand) are taken as they come.
+ * What a stream may bring is bounded by this host's own "host" model, the ceiling: each feature bit must be known, must
+ * be allowed and must be there, addresses no wider, XSAVE components of the same place and size. Words that only inform
+ * a guest (cache sizes, brand) are taken as they come.
  */
 #include <string.h>
 
@@ -59,16 +59,17 @@ static void check_register(struct stream_reader *r, const struct cpuid_model *m,
                         e->subleaf, reg, bit);
         const char *name = feature_name(e->leaf, e->subleaf, reg, bit);
         if ((lacking >> bit & 1) && name)
-            stream_fail(r, ERR_UNSUPPORTED, "this node's CPU lacks %s, which the VM was given; use cpu = portable", name);
+            stream_fail(r, ERR_UNSUPPORTED, "this node's CPU lacks %s, which the VM was given; use cpu = portable",
+                        name);
     }
 }
 
 static bool leaf_known(uint32_t leaf)
 {
-    return leaf <= 2 || leaf == 4 || leaf == 6 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x15 || leaf == 0x16 ||
-           leaf == 0x1f || (leaf >= CPUID_HYPERVISOR && leaf <= CPUID_HYPERVISOR + 6) || leaf == CPUID_TASUKI ||
-           leaf == CPUID_TASUKI + 1 || (leaf >= CPUID_EXTENDED && leaf <= CPUID_EXTENDED + 8) || leaf == 0x80000019 ||
-           leaf == 0x8000001a || leaf == 0x8000001d || leaf == 0x8000001e || leaf == 0x80000021;
+    return leaf <= 2 || leaf == 4 || leaf == 6 || leaf == 7 || leaf == 0xb || leaf == 0xd || leaf == 0x15 ||
+           leaf == 0x16 || leaf == 0x1f || (leaf >= CPUID_HYPERVISOR && leaf <= CPUID_HYPERVISOR + 6) ||
+           leaf == CPUID_TASUKI || leaf == CPUID_TASUKI + 1 || (leaf >= CPUID_EXTENDED && leaf <= CPUID_EXTENDED + 8) ||
+           leaf == 0x80000019 || leaf == 0x8000001a || leaf == 0x8000001d || leaf == 0x8000001e || leaf == 0x80000021;
 }
 
 static void read_entries(struct cpuid_model *m, struct stream_reader *r)
@@ -101,13 +102,15 @@ static void check_xsave(struct stream_reader *r, const struct cpuid_model *m, co
         stream_fail(r, ERR_UNSUPPORTED, "this node's CPU lacks XSAVE components of 0x%llx; use cpu = portable",
                     (unsigned long long)m->limits.xcr0_valid);
     if (m->limits.xcr0_valid && !cpuid_xcr0_ok(m, m->limits.xcr0_valid))
-        stream_fail(r, ERR_CORRUPT, "XSAVE components 0x%llx do not go together", (unsigned long long)m->limits.xcr0_valid);
+        stream_fail(r, ERR_CORRUPT, "XSAVE components 0x%llx do not go together",
+                    (unsigned long long)m->limits.xcr0_valid);
     if (!(cpuid_find(m, 1, 0)->ecx & BIT(26)) != !m->limits.xcr0_valid)
         stream_fail(r, ERR_CORRUPT, "CPUID 0xd does not go with the XSAVE bit");
     for (unsigned i = 2; i < XSAVE_COMPONENTS; i++)
         if ((m->limits.xcr0_valid & BIT(i)) && (m->xsave.component[i].offset != ceiling->xsave.component[i].offset ||
                                                 m->xsave.component[i].bytes != ceiling->xsave.component[i].bytes))
-            stream_fail(r, ERR_UNSUPPORTED, "this node's CPU keeps XSAVE component %u elsewhere; use cpu = portable", i);
+            stream_fail(r, ERR_UNSUPPORTED, "this node's CPU keeps XSAVE component %u elsewhere; use cpu = portable",
+                        i);
 }
 
 static bool printable(const char name[CPUID_NAME_BYTES])
@@ -145,12 +148,14 @@ void cpuid_model_restore(struct cpuid_model *m, struct stream_reader *r, const s
     m->xsave.mxcsr_mask = ceiling->xsave.mxcsr_mask;
     cpuid_model_index(m);
     if (m->cross_vendor && strncmp(m->name, "portable-", 9))
-        stream_fail(r, ERR_UNSUPPORTED, "CPU model %s is of another vendor than this node's CPU; use cpu = portable", m->name);
+        stream_fail(r, ERR_UNSUPPORTED, "CPU model %s is of another vendor than this node's CPU; use cpu = portable",
+                    m->name);
     if (m->limits.physical_bits < 32 || m->limits.physical_bits > ceiling->limits.physical_bits)
         stream_fail(r, ERR_UNSUPPORTED, "%u bits of physical address, this node has %u", m->limits.physical_bits,
                     ceiling->limits.physical_bits);
     if (m->arch_capabilities & ~ceiling->arch_capabilities)
-        stream_fail(r, ERR_UNSUPPORTED, "ARCH_CAPABILITIES 0x%llx promise what this node's CPU does not; use cpu = portable",
+        stream_fail(r, ERR_UNSUPPORTED,
+                    "ARCH_CAPABILITIES 0x%llx promise what this node's CPU does not; use cpu = portable",
                     (unsigned long long)m->arch_capabilities);
     for (unsigned i = 1; i < m->count && !r->error; i++)
         for (unsigned reg = REG_EAX; reg <= REG_EDX; reg++)

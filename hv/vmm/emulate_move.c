@@ -259,6 +259,9 @@ bool emu_do_move(struct step *s)
     case ZYDIS_MNEMONIC_CALL: branch(s, true); return true;
     case ZYDIS_MNEMONIC_JMP: branch(s, false); return true;
     case ZYDIS_MNEMONIC_RET: return_near(s); return true;
+    case ZYDIS_MNEMONIC_UD0:
+    case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_UD2: emu_raise(s, EXC_UD); return true;
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB: touch(s); return true;

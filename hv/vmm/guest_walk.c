@@ -217,34 +217,99 @@ static bool walk_pae(struct walk *w, unsigned physical_bits, gpa_t *gpa, struct 
     return walk_long(w, physical_bits, entry & PTE_ADDRESS, 2, gpa, fault);
 }
 
-bool guest_translate(const struct cpu_state *state, const struct emu_ops *ops, unsigned physical_bits, gva_t gva,
-                     unsigned access, bool stack, gpa_t *gpa, struct event *fault)
+static unsigned cpu_levels(const struct cpu_state *state) { return state->cr4 & CR4_LA57 ? 5 : 4; }
+
+/* An entry of the quick walk, or 0, which sends it to the thorough one. */
+static inline uint64_t peek_entry(const struct emu_ops *ops, uint64_t table, uint64_t gva, unsigned shift)
 {
-    bool long_mode = cpu_long_mode(state);
-    if (!(state->cr0 & CR0_PG)) {
-        *gpa = GPA(gva.v);
-        return true;
-    }
-    unsigned levels = (state->cr4 & CR4_LA57) ? 5 : 4;
-    if (long_mode && unlikely(!emu_canonical(gva.v, levels))) {
-        *fault = (struct event){ .type = EVENT_EXCEPTION, .vector = stack ? EXC_SS : EXC_GP, .has_error = true };
+    const volatile uint64_t *host = ops->peek(ops->context, GPA((table & PTE_ADDRESS) + ((gva >> shift) & 511) * 8), 8);
+    return likely(host != NULL) ? *host : 0;
+}
+
+/*
+ * The common case of four levels in few instructions: tables in plain RAM, all bits set that the access would set, a
+ * page of 4 KiB or 2 MiB, nothing that forbids the access. False means only that the thorough walk must decide.
+ */
+static bool walk_quickly(const struct cpu_state *state, const struct emu_ops *ops, unsigned physical_bits, uint64_t gva,
+                         unsigned access, gpa_t *gpa)
+{
+    uint64_t e4 = peek_entry(ops, state->cr3, gva, 39);
+    if (unlikely(!(e4 & PTE_P)))
         return false;
+    uint64_t e3 = peek_entry(ops, e4, gva, 30);
+    if (unlikely((e3 & (PTE_P | PTE_PS)) != PTE_P))
+        return false;
+    uint64_t leaf = peek_entry(ops, e3, gva, 21), all = e4 & e3, any = e4 | e3, offset_mask = LARGE_PAGE_BYTES - 1;
+    if (!(leaf & PTE_PS)) {
+        if (unlikely(!(leaf & PTE_P)))
+            return false;
+        all &= leaf;
+        any |= leaf;
+        leaf = peek_entry(ops, leaf, gva, 12);
+        offset_mask = PAGE_BYTES - 1;
+    } else if (unlikely(leaf & 0x1fe000)) {
+        return false; /* reserved */
     }
+    all &= leaf;
+    any |= leaf;
+    uint64_t needed = PTE_P | PTE_A;
+    if (access & ACCESS_WRITE) {
+        needed |= PTE_W;
+        if (unlikely(!(leaf & PTE_D)))
+            return false;
+    }
+    if (cpu_cpl(state) == 3 && !(access & ACCESS_IMPLICIT))
+        needed |= PTE_U;
+    else if (unlikely((all & PTE_U) && (state->cr4 & (CR4_SMEP | CR4_SMAP))))
+        return false;
+    if (unlikely((all & needed) != needed || ((any & PTE_ADDRESS) >> physical_bits) || (e4 & PTE_PS)))
+        return false;
+    if (unlikely((any & PTE_NX) && ((access & ACCESS_FETCH) || !(state->efer & EFER_NXE))))
+        return false;
+    if (unlikely((state->cr4 & CR4_PKE) && (all & PTE_U)))
+        return false;
+    *gpa = GPA((leaf & PTE_ADDRESS & ~offset_mask) | (gva & offset_mask));
+    return true;
+}
+
+/* Every mode and every case, restarts included. */
+static __attribute__((noinline)) bool walk_thoroughly(const struct cpu_state *state, const struct emu_ops *ops, unsigned physical_bits,
+                                                      uint64_t gva, unsigned access, gpa_t *gpa, struct event *fault)
+{
     struct walk w;
     w.state = state;
     w.ops = ops;
-    w.gva = gva.v;
+    w.gva = gva;
     w.access = access;
     w.user = !(access & ACCESS_IMPLICIT) && cpu_cpl(state) == 3;
     for (unsigned i = 0; i < MAX_RESTARTS; i++) {
         fault->type = EVENT_NONE;
-        bool ok = long_mode                  ? walk_long(&w, physical_bits, state->cr3 & PTE_ADDRESS, levels, gpa, fault)
+        bool ok = cpu_long_mode(state)     ? walk_long(&w, physical_bits, state->cr3 & PTE_ADDRESS, cpu_levels(state), gpa, fault)
                   : (state->cr4 & CR4_PAE) ? walk_pae(&w, physical_bits, gpa, fault)
                                            : walk_32bit(&w, physical_bits, gpa, fault);
-        if (likely(ok))
+        if (ok)
             return true;
         if (fault->type != EVENT_NONE)
             return false;
     }
     return page_fault(&w, PF_P, fault);
+}
+
+bool guest_translate(const struct cpu_state *state, const struct emu_ops *ops, unsigned physical_bits, gva_t gva,
+                     unsigned access, bool stack, gpa_t *gpa, struct event *fault)
+{
+    if (unlikely(!(state->cr0 & CR0_PG))) {
+        *gpa = GPA(gva.v);
+        return true;
+    }
+    if (likely(cpu_long_mode(state))) {
+        unsigned levels = cpu_levels(state);
+        if (unlikely(!emu_canonical(gva.v, levels))) {
+            *fault = (struct event){ .type = EVENT_EXCEPTION, .vector = stack ? EXC_SS : EXC_GP, .has_error = true };
+            return false;
+        }
+        if (likely(levels == 4 && ops->peek && walk_quickly(state, ops, physical_bits, gva.v, access, gpa)))
+            return true;
+    }
+    return walk_thoroughly(state, ops, physical_bits, gva.v, access, gpa, fault);
 }

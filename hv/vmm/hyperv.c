@@ -73,8 +73,8 @@ static bool write_hypercall_page(const struct hyperv *hv)
 }
 
 /*
- * The guest reads sequence, scale and offset and the sequence again. A page that is rewritten while it may be read goes through
- * sequence 0 ("use the MSR instead") first.
+ * The guest reads sequence, scale and offset and the sequence again. A page that is rewritten while it may be read goes
+ * through sequence 0 ("use the MSR instead") first.
  */
 static bool write_tsc_page(const struct hyperv *hv)
 {
@@ -172,7 +172,8 @@ static void report_crash(const struct hyperv *hv, uint64_t control)
 {
     char text[HV_CRASH_MESSAGE_BYTES + 1] = "";
     uint64_t bytes = MIN(hv->crash[4], (uint64_t)HV_CRASH_MESSAGE_BYTES);
-    if ((control & HV_CRASH_MESSAGE) && bytes && hv->memory->read(hv->memory->context, GPA(hv->crash[3]), text, bytes)) {
+    if ((control & HV_CRASH_MESSAGE) && bytes &&
+        hv->memory->read(hv->memory->context, GPA(hv->crash[3]), text, bytes)) {
         text[bytes] = 0;
         for (char *c = text; *c; c++)
             if ((*c < 0x20 && *c != '\n') || *c == 0x7f || (uint8_t)*c >= 0x80)
@@ -223,7 +224,8 @@ bool hyperv_hypercall(const struct hyperv *hv, uint64_t input, uint64_t *result)
 void hyperv_retime(struct hyperv *hv, uint32_t tsc_khz, uint64_t tsc, uint64_t now_ns, uint64_t least)
 {
     set_clock(hv, tsc_khz, tsc, MAX(now_ns / 100, least));
-    hv->sequence = hv->sequence >= UINT32_MAX - 1 ? 1 : hv->sequence + 1; /* all ones is not a sequence either (12.8.3) */
+    /* Neither 0 nor all ones is a sequence (12.8.3). */
+    hv->sequence = hv->sequence >= UINT32_MAX - 1 ? 1 : hv->sequence + 1;
     /* A page that has become unwritable stays as it was: the guest gave it away. */
     if ((hv->reference_tsc & ENABLE) && !write_tsc_page(hv))
         hv->reference_tsc &= ~ENABLE;
@@ -259,7 +261,8 @@ void hyperv_restore(struct hyperv *hv, struct stream_reader *r)
     if (r->error)
         return;
     if (!tsc_khz || !hv->sequence || apic_khz != hv->apic_khz)
-        stream_fail(r, ERR_CORRUPT, "TSC of %u kHz, APIC timer of %u kHz, sequence %u", tsc_khz, apic_khz, hv->sequence);
+        stream_fail(r, ERR_CORRUPT, "TSC of %u kHz, APIC timer of %u kHz, sequence %u", tsc_khz, apic_khz,
+                    hv->sequence);
     hv->tsc_khz = tsc_khz;
     hv->scale = scale_of(tsc_khz);
 }

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The part of Microsoft's hypervisor interface that guests get (Hypervisor Top-Level Functional Specification, "TLFS",
- * 6.0b): the hypercall page, VP index, reference time and its TSC page, frequencies, crash report. No SynIC, no synthetic
- * timers, no VMBus, no hypercalls that do anything: CPUID does not offer them. docs/guest-interface.md is the reference.
+ * 6.0b): the hypercall page, VP index, reference time and its TSC page, frequencies, crash report. No SynIC, no
+ * synthetic timers, no VMBus, no hypercalls that do anything: CPUID does not offer them. docs/guest-interface.md is the
+ * reference.
  *
  * Pure: time comes as arguments. Reference time (100 ns units) is one function of the guest's TSC,
  *     ref = ((tsc * scale) >> 64) + offset
- * which is what the guest computes from the page, so the MSR and the page agree to the last unit on every vCPU. scale and
- * offset change only in hyperv_retime, when the guest's TSC frequency does or its TSC is set anew, with the page's sequence going up.
+ * which is what the guest computes from the page, so the MSR and the page agree to the last unit on every vCPU. scale
+ * and offset change only in hyperv_retime, when the guest's TSC frequency does or its TSC is set anew, with the page's
+ * sequence going up.
  *
  * Locking: the caller holds the machine's device lock, except around hyperv_time and hyperv_hypercall, which only read
  * words that do not change while vCPUs run.
@@ -93,15 +95,16 @@ bool hyperv_msr_write(struct hyperv *hv, struct hyperv_vcpu *vcpu, uint32_t msr,
 bool hyperv_hypercall(const struct hyperv *hv, uint64_t input, uint64_t *result);
 
 /*
- * The guest's TSC has been set anew or has another frequency: from now on reference time at `tsc` is now_ns / 100, but never
- * less than `least` (what the guest may have seen: 0 if nothing). Rewrites the page with a new sequence. vCPUs are stopped.
+ * The guest's TSC has been set anew or has another frequency: from now on reference time at `tsc` is now_ns / 100, but
+ * never less than `least` (what the guest may have seen: 0 if nothing). Rewrites the page with a new sequence. vCPUs
+ * are stopped.
  */
 void hyperv_retime(struct hyperv *hv, uint32_t tsc_khz, uint64_t tsc, uint64_t now_ns, uint64_t least);
 
 /*
- * Payload of the sections "HYPERV" (one for a VM) and "HVVCPU" (instance = vCPU). After hyperv_restore, *hv has the saved
- * state with this host's instruction in mind; the caller then calls hyperv_retime (with least = reference time of the
- * saved clock: hyperv_time before it), once guest memory is restored. The hypercall page is written anew too.
+ * Payload of the sections "HYPERV" (one for a VM) and "HVVCPU" (instance = vCPU). After hyperv_restore, *hv has the
+ * saved state with this host's instruction in mind; the caller then calls hyperv_retime (with least = reference time of
+ * the saved clock: hyperv_time before it), once guest memory is restored. The hypercall page is written anew too.
  */
 #define HYPERV_SECTION_TAG "HYPERV"
 #define HYPERV_VCPU_SECTION_TAG "HVVCPU"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which MSRs a guest has (msr_policy.h). Numbers and names are those of the SDM (vol. 4) and the APM (vol. 2, appendix
- * A). The list is what unmodified systems touch without asking CPUID first, plus what CPUID promises; a register that an
- * operating system probes with a handler for #GP is better left out than half there.
+ * A). The list is what unmodified systems touch without asking CPUID first, plus what CPUID promises; a register that
+ * an operating system probes with a handler for #GP is better left out than half there.
  */
 #include "vmm/msr_policy.h"
 

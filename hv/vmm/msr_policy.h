@@ -35,23 +35,23 @@ struct msr_rule {
 struct msr_rule msr_policy(const struct cpuid_model *model, uint32_t msr);
 
 /*
- * Those of MSR_SWITCHED that a backend may open in its bitmap for reads and writes, since the CPU itself makes every check;
- * ends with 0. Only those that are MSR_SWITCHED in the VM's model may be opened: ask msr_policy. (XSS and DEBUGCTL are not
- * among them: the CPU would take bits that the model lacks.)
+ * Those of MSR_SWITCHED that a backend may open in its bitmap for reads and writes, since the CPU itself makes every
+ * check; ends with 0. Only those that are MSR_SWITCHED in the VM's model may be opened: ask msr_policy. (XSS and
+ * DEBUGCTL are not among them: the CPU would take bits that the model lacks.)
  */
 extern const uint32_t msr_open[];
 
 /*
- * Reads and writes an MSR_SWITCHED register in a cpu_state, for a backend that does not open it (or a test). A write checks what
- * the CPU checks (canonical addresses, PAT types, reserved bits); false means #GP and nothing has changed.
+ * Reads and writes an MSR_SWITCHED register in a cpu_state, for a backend that does not open it (or a test). A write
+ * checks what the CPU checks (canonical addresses, PAT types, reserved bits); false means #GP and nothing has changed.
  */
 bool msr_switched_read(const struct cpu_state *state, uint32_t msr, uint64_t *value);
 bool msr_switched_write(struct cpu_state *state, const struct cpu_limits *limits, uint32_t msr, uint64_t value);
 
-/* True if EFER may become `value` now (SDM vol. 3A, 2.2.1; APM vol. 2, 3.1.7): LME not while paging, no reserved bits. */
+/* True if EFER may become `value` now (SDM vol. 3A, 2.2.1; APM vol. 2, 3.1.7): LME not while paging, no other bits. */
 bool msr_efer_ok(const struct cpu_state *state, const struct cpu_limits *limits, uint64_t value);
 
-/* The MSRs of one vCPU that are only memory. MTRRs do not change what the guest's memory is: the second stage decides. */
+/* The MSRs of one vCPU that are only memory. MTRRs change nothing: the second stage decides what memory is. */
 #define MTRR_VARIABLE 8u
 #define MTRR_FIXED 11u
 struct msr_state {

@@ -42,8 +42,8 @@ void xsave_reset(void *area, const struct xsave_layout *layout)
 }
 
 /*
- * The legacy region. MXCSR belongs to SSE and AVX alike, and XRSTOR checks it even where SSE is in its initial state, so it
- * always travels; the rest of an initial component does not.
+ * The legacy region. MXCSR belongs to SSE and AVX alike, and XRSTOR checks it even where SSE is in its initial state,
+ * so it always travels; the rest of an initial component does not.
  */
 static void save_legacy(const uint8_t *area, uint64_t in_use, struct stream_writer *w)
 {
@@ -125,7 +125,8 @@ void xsave_restore(void *area, const struct xsave_layout *layout, struct stream_
         if ((in_use >> number & 1) && !(here >> number & 1))
             stream_fail(r, ERR_UNSUPPORTED, "component %u is in use and this VM's CPU has none", number);
         else if ((in_use >> number & 1) && bytes != layout->component[number].bytes)
-            stream_fail(r, ERR_CORRUPT, "component %u has %u bytes, not %u", number, bytes, layout->component[number].bytes);
+            stream_fail(r, ERR_CORRUPT, "component %u has %u bytes, not %u", number, bytes,
+                        layout->component[number].bytes);
     }
     if (!r->error && (components != listed || (in_use & ~components)))
         stream_fail(r, ERR_CORRUPT, "XSTATE_BV is 0x%llx of components 0x%llx", (unsigned long long)in_use,

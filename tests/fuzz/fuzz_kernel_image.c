@@ -2,8 +2,8 @@
 /*
  * Fuzzes both kernel loaders.
  *
- * Input: a byte that chooses the guest's memory (bits 0-2) and the modules (bits 3-4: none, an empty one, one of a page, one of 20
- * MiB), then the kernel's file.
+ * Input: a byte that chooses the guest's memory (bits 0-2) and the modules (bits 3-4: none, an empty one, one of a
+ * page, one of 20 MiB), then the kernel's file.
  *
  * What must hold: no access outside of the file or the guest's memory, words for every refusal, and after a success an
  * entry state that can enter and an entry point in RAM.
@@ -19,7 +19,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct memory_range map[MEMORY_MAP_RANGES];
 static struct memory_slot slot[MEMORY_MAP_SLOTS];
 static unsigned map_count, slot_count;
-static const struct cpu_limits limits = { .cr4_valid = CR4_PAE, .efer_valid = EFER_LME | EFER_LMA, .physical_bits = 39, .linear_bits = 48 };
+static const struct cpu_limits limits = {
+    .cr4_valid = CR4_PAE, .efer_valid = EFER_LME | EFER_LMA, .physical_bits = 39, .linear_bits = 48
+};
 
 static void require(bool condition)
 {

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzzes the state stream and the sections of a vCPU: the CPU model, registers, vector state, MSRs, the Hyper-V interface.
+ * Fuzzes the state stream and the sections of a vCPU: the CPU model, registers, vector state, MSRs, the Hyper-V
+ * interface.
  *
  * Input: a stream. It is first taken as it is; then with all checksums put right, since no fuzzer finds those, and each
  * section goes to the part that it belongs to.
  *
- * What must hold: no access outside of the stream (the sanitizer watches), every refusal has words, and what was taken is
- * good: registers pass the check again, an XSAVE area has a header that XRSTOR takes, a model's limits are within its ceiling's,
- * and what is saved anew is restored to the same.
+ * What must hold: no access outside of the stream (the sanitizer watches), every refusal has words, and what was taken
+ * is good: registers pass the check again, an XSAVE area has a header that XRSTOR takes, a model's limits are within
+ * its ceiling's, and what is saved anew is restored to the same.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -126,9 +127,13 @@ static void take_hyperv_vcpu(struct stream_reader *r)
 
 static void read_all(const uint8_t *bytes, size_t size)
 {
-    static const struct { const char *tag; void (*take)(struct stream_reader *r); } known[] = {
-        { CPU_SECTION_TAG, take_registers },   { XSAVE_SECTION_TAG, take_vectors },  { CPUID_SECTION_TAG, take_model },
-        { MSR_SECTION_TAG, take_msrs },        { HYPERV_SECTION_TAG, take_hyperv }, { HYPERV_VCPU_SECTION_TAG, take_hyperv_vcpu },
+    static const struct {
+        const char *tag;
+        void (*take)(struct stream_reader *r);
+    } known[] = {
+        { CPU_SECTION_TAG, take_registers }, { XSAVE_SECTION_TAG, take_vectors },
+        { CPUID_SECTION_TAG, take_model },   { MSR_SECTION_TAG, take_msrs },
+        { HYPERV_SECTION_TAG, take_hyperv }, { HYPERV_VCPU_SECTION_TAG, take_hyperv_vcpu },
     };
     struct stream_reader r;
     char text[160];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Hosts for the tests of the CPU model: an Intel and an AMD server of 2019 as their CPUID would describe them, and one that
- * claims everything. Only the leaves that the model reads are there.
+ * Hosts for the tests of the CPU model: an Intel and an AMD server of 2019 as their CPUID would describe them, and one
+ * that claims everything. Only the leaves that the model reads are there.
  */
 #ifndef TESTS_FAKE_CPUID_H
 #define TESTS_FAKE_CPUID_H
@@ -15,16 +15,28 @@ struct fake_leaf { uint32_t leaf, subleaf, eax, ebx, ecx, edx; };
 static const struct fake_leaf fake_intel_leaves[] = {
     { 0, 0, 0x16, 0x756e6547, 0x6c65746e, 0x49656e69 },
     { 1, 0, 0x00050657, 0x00400800, 0x7ffefbff, 0xbfebfbff },
-    { 4, 0, 0x7c004121, 0x01c0003f, 0x3f, 0 }, { 4, 1, 0x7c004122, 0x01c0003f, 0x3f, 0 },
-    { 4, 2, 0x7c004143, 0x03c0003f, 0x3ff, 0 }, { 4, 3, 0x7c07c163, 0x0280003f, 0x9fff, 4 },
+    { 4, 0, 0x7c004121, 0x01c0003f, 0x3f, 0 },
+    { 4, 1, 0x7c004122, 0x01c0003f, 0x3f, 0 },
+    { 4, 2, 0x7c004143, 0x03c0003f, 0x3ff, 0 },
+    { 4, 3, 0x7c07c163, 0x0280003f, 0x9fff, 4 },
     { 6, 0, 0xef7, 2, 9, 0 },
     { 7, 0, 0, 0xd39ffffb, 0x00000818, 0xbc000400 },
-    { 0xd, 0, 0x2ff, 2696, 2696, 0 }, { 0xd, 1, 0xf, 2568, 0x100, 0 }, { 0xd, 2, 256, 576, 0, 0 }, { 0xd, 3, 64, 960, 0, 0 },
-    { 0xd, 4, 64, 1024, 0, 0 }, { 0xd, 5, 64, 1088, 0, 0 }, { 0xd, 6, 512, 1152, 0, 0 }, { 0xd, 7, 1024, 1664, 0, 0 },
-    { 0xd, 8, 128, 0, 1, 0 }, { 0xd, 9, 8, 2688, 0, 0 },
-    { 0x80000000, 0, 0x80000008, 0, 0, 0 }, { 0x80000001, 0, 0, 0, 0x121, 0x2c100800 },
-    { 0x80000002, 0, 0x65746e49, 0, 0, 0 }, { 0x80000006, 0, 0, 0, 0x01006040, 0 },
-    { 0x80000007, 0, 0, 0, 0, 0x100 }, { 0x80000008, 0, 0x302e, 0, 0, 0 },
+    { 0xd, 0, 0x2ff, 2696, 2696, 0 },
+    { 0xd, 1, 0xf, 2568, 0x100, 0 },
+    { 0xd, 2, 256, 576, 0, 0 },
+    { 0xd, 3, 64, 960, 0, 0 },
+    { 0xd, 4, 64, 1024, 0, 0 },
+    { 0xd, 5, 64, 1088, 0, 0 },
+    { 0xd, 6, 512, 1152, 0, 0 },
+    { 0xd, 7, 1024, 1664, 0, 0 },
+    { 0xd, 8, 128, 0, 1, 0 },
+    { 0xd, 9, 8, 2688, 0, 0 },
+    { 0x80000000, 0, 0x80000008, 0, 0, 0 },
+    { 0x80000001, 0, 0, 0, 0x121, 0x2c100800 },
+    { 0x80000002, 0, 0x65746e49, 0, 0, 0 },
+    { 0x80000006, 0, 0, 0, 0x01006040, 0 },
+    { 0x80000007, 0, 0, 0, 0, 0x100 },
+    { 0x80000008, 0, 0x302e, 0, 0, 0 },
 };
 
 static const struct fake_leaf fake_amd_leaves[] = {
@@ -43,7 +55,8 @@ static const struct fake_leaf fake_amd_leaves[] = {
     { 0x8000001e, 0, 5, 0x102, 0x301, 0 }, { 0x8000001f, 0, 0x1000f, 0x16f, 509, 1 }, { 0x80000021, 0, 0x45, 0, 0, 0 },
 };
 
-static void fake_leaves(const struct fake_leaf *leaves, unsigned count, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
+static void fake_leaves(const struct fake_leaf *leaves, unsigned count, uint32_t leaf, uint32_t subleaf,
+                        uint32_t out[4])
 {
     memset(out, 0, 16);
     for (unsigned i = 0; i < count; i++)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One section into a buffer and back, for the tests of everything that saves itself. Sections are written with a version of
- * 1 and the tag "TEST"; a test may change payload bytes with fake_stream_patch, which puts the checksums right.
+ * One section into a buffer and back, for the tests of everything that saves itself. Sections are written with a
+ * version of 1 and the tag "TEST"; a test may change payload bytes with fake_stream_patch, which puts the checksums
+ * right.
  */
 #ifndef TESTS_FAKE_STREAM_H
 #define TESTS_FAKE_STREAM_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The bzImage loader: where everything lands, what the boot parameters say, that the entry state can enter, and that
- * damaged, cut, old and oversized inputs are refused with words. BZIMAGE in the environment names a real kernel to try too.
+ * damaged, cut, old and oversized inputs are refused with words. BZIMAGE in the environment names a real kernel to try
+ * too.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The Multiboot loader: ELF32, ELF64 and flat kernels land where they say, the information structure tells the truth, and
- * headers that are damaged, overlap nothing they should, or ask for what is not there are refused.
+ * The Multiboot loader: ELF32, ELF64 and flat kernels land where they say, the information structure tells the truth,
+ * and headers that are damaged, overlap nothing they should, or ask for what is not there are refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -102,7 +102,8 @@ static void elf32_boots_with_modules(void **state)
     struct fake_boot f;
     struct cpu_state s;
     static const uint8_t one[] = "module one", two[5000] = { 1, 2, 3 };
-    struct boot_file modules[] = { { one, sizeof(one), "one.img", NULL }, { two, sizeof(two), "two.img", "two with args" } };
+    struct boot_file modules[] = { { one, sizeof(one), "one.img", NULL },
+                                   { two, sizeof(two), "two.img", "two with args" } };
     fake_boot_start(&f, 64 * MIB);
     struct boot_request r = fake_boot_request(&f, image, IMAGE_BYTES);
     r.modules = modules, r.module_count = 2, r.cmdline = "verbose";
@@ -275,7 +276,8 @@ static void the_header_is_found_where_it_may_be(void **state)
     for (unsigned at = 0; at < sizeof(file) - 12; at++) {
         memset(file, 0, sizeof(file));
         memcpy(file + at, image, 12);
-        assert_int_equal(multiboot_find_header(&h, file, sizeof(file)), at % 4 == 0 && at + 12 <= MULTIBOOT_SEARCH_BYTES);
+        assert_int_equal(multiboot_find_header(&h, file, sizeof(file)),
+                         at % 4 == 0 && at + 12 <= MULTIBOOT_SEARCH_BYTES);
     }
     assert_false(multiboot_find_header(&h, file, 0));
 }

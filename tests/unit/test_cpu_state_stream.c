@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Registers and vector state in the stream: every mode a guest can be in comes back as it was, every state that could not
- * enter is refused with the register's name, and a component that was in its initial state carries no old bytes.
+ * Registers and vector state in the stream: every mode a guest can be in comes back as it was, every state that could
+ * not enter is refused with the register's name, and a component that was in its initial state carries no old bytes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -107,7 +107,8 @@ static void halted(struct cpu_state *s)
 static void faulting(struct cpu_state *s)
 {
     long_user(s);
-    s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_PF, .has_error = true, .error = 6, .cr2 = 0xdead000 };
+    s->pending =
+        (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_PF, .has_error = true, .error = 6, .cr2 = 0xdead000 };
 }
 
 static void breakpoint(struct cpu_state *s)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The CPU model: nothing that is not on the allow-list is shown on any host, a feature's registers may be used exactly when
- * it is shown, the portable model is the same on both vendors, the fast look-up agrees with a plain search, and a stream
- * cannot bring a model that this host or this program does not support.
+ * The CPU model: nothing that is not on the allow-list is shown on any host, a feature's registers may be used exactly
+ * when it is shown, the portable model is the same on both vendors, the fast look-up agrees with a plain search, and a
+ * stream cannot bring a model that this host or this program does not support.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,19 +36,25 @@ static void nothing_forbidden_is_ever_shown(void **state)
 {
     (void)state;
     static const struct bit forbidden[] = {
-        { 1, 0, REG_ECX, 2 }, { 1, 0, REG_ECX, 3 }, { 1, 0, REG_ECX, 5 }, { 1, 0, REG_ECX, 6 }, { 1, 0, REG_ECX, 7 },
-        { 1, 0, REG_ECX, 8 }, { 1, 0, REG_ECX, 11 }, { 1, 0, REG_ECX, 15 }, { 1, 0, REG_ECX, 18 }, { 1, 0, REG_ECX, 27 },
-        { 1, 0, REG_EDX, 21 }, { 1, 0, REG_EDX, 22 }, { 1, 0, REG_EDX, 29 }, { 1, 0, REG_EDX, 31 },
-        { 7, 0, REG_EBX, 2 }, { 7, 0, REG_EBX, 4 }, { 7, 0, REG_EBX, 11 }, { 7, 0, REG_EBX, 12 }, { 7, 0, REG_EBX, 14 },
-        { 7, 0, REG_EBX, 15 }, { 7, 0, REG_EBX, 25 }, { 7, 0, REG_ECX, 4 }, { 7, 0, REG_ECX, 5 }, { 7, 0, REG_ECX, 7 },
-        { 7, 0, REG_ECX, 13 }, { 7, 0, REG_ECX, 23 }, { 7, 0, REG_ECX, 24 }, { 7, 0, REG_ECX, 29 }, { 7, 0, REG_ECX, 30 },
-        { 7, 0, REG_ECX, 31 }, { 7, 0, REG_EDX, 5 }, { 7, 0, REG_EDX, 11 }, { 7, 0, REG_EDX, 15 }, { 7, 0, REG_EDX, 18 },
-        { 7, 0, REG_EDX, 19 }, { 7, 0, REG_EDX, 20 }, { 7, 0, REG_EDX, 22 }, { 7, 0, REG_EDX, 24 }, { 7, 0, REG_EDX, 25 },
-        { 7, 0, REG_EDX, 28 }, { 7, 0, REG_EDX, 30 }, { 7, 1, REG_EAX, 17 }, { 7, 1, REG_EAX, 26 }, { 0xd, 1, REG_EAX, 4 },
-        { 0x80000001, 0, REG_ECX, 2 }, { 0x80000001, 0, REG_ECX, 3 }, { 0x80000001, 0, REG_ECX, 10 },
-        { 0x80000001, 0, REG_ECX, 12 }, { 0x80000001, 0, REG_ECX, 15 }, { 0x80000001, 0, REG_ECX, 19 },
-        { 0x80000001, 0, REG_ECX, 23 }, { 0x80000001, 0, REG_ECX, 29 }, { 0x80000001, 0, REG_EDX, 31 },
-        { 0x80000008, 0, REG_EBX, 3 }, { 0x80000008, 0, REG_EBX, 25 }, { 0x80000021, 0, REG_EAX, 8 },
+        { 1, 0, REG_ECX, 2 },           { 1, 0, REG_ECX, 3 },           { 1, 0, REG_ECX, 5 },
+        { 1, 0, REG_ECX, 6 },           { 1, 0, REG_ECX, 7 },           { 1, 0, REG_ECX, 8 },
+        { 1, 0, REG_ECX, 11 },          { 1, 0, REG_ECX, 15 },          { 1, 0, REG_ECX, 18 },
+        { 1, 0, REG_ECX, 27 },          { 1, 0, REG_EDX, 21 },          { 1, 0, REG_EDX, 22 },
+        { 1, 0, REG_EDX, 29 },          { 1, 0, REG_EDX, 31 },          { 7, 0, REG_EBX, 2 },
+        { 7, 0, REG_EBX, 4 },           { 7, 0, REG_EBX, 11 },          { 7, 0, REG_EBX, 12 },
+        { 7, 0, REG_EBX, 14 },          { 7, 0, REG_EBX, 15 },          { 7, 0, REG_EBX, 25 },
+        { 7, 0, REG_ECX, 4 },           { 7, 0, REG_ECX, 5 },           { 7, 0, REG_ECX, 7 },
+        { 7, 0, REG_ECX, 13 },          { 7, 0, REG_ECX, 23 },          { 7, 0, REG_ECX, 24 },
+        { 7, 0, REG_ECX, 29 },          { 7, 0, REG_ECX, 30 },          { 7, 0, REG_ECX, 31 },
+        { 7, 0, REG_EDX, 5 },           { 7, 0, REG_EDX, 11 },          { 7, 0, REG_EDX, 15 },
+        { 7, 0, REG_EDX, 18 },          { 7, 0, REG_EDX, 19 },          { 7, 0, REG_EDX, 20 },
+        { 7, 0, REG_EDX, 22 },          { 7, 0, REG_EDX, 24 },          { 7, 0, REG_EDX, 25 },
+        { 7, 0, REG_EDX, 28 },          { 7, 0, REG_EDX, 30 },          { 7, 1, REG_EAX, 17 },
+        { 7, 1, REG_EAX, 26 },          { 0xd, 1, REG_EAX, 4 },         { 0x80000001, 0, REG_ECX, 2 },
+        { 0x80000001, 0, REG_ECX, 3 },  { 0x80000001, 0, REG_ECX, 10 }, { 0x80000001, 0, REG_ECX, 12 },
+        { 0x80000001, 0, REG_ECX, 15 }, { 0x80000001, 0, REG_ECX, 19 }, { 0x80000001, 0, REG_ECX, 23 },
+        { 0x80000001, 0, REG_ECX, 29 }, { 0x80000001, 0, REG_EDX, 31 }, { 0x80000008, 0, REG_EBX, 3 },
+        { 0x80000008, 0, REG_EBX, 25 }, { 0x80000021, 0, REG_EAX, 8 },
     };
     static void (*vendors[])(void *, uint32_t, uint32_t, uint32_t[4]) = { fake_intel, fake_amd };
     struct cpuid_abilities all = fake_abilities;
@@ -60,8 +66,9 @@ static void nothing_forbidden_is_ever_shown(void **state)
             const struct bit *b = &forbidden[i];
             assert_int_equal(reg(&model, b->leaf, b->subleaf, b->reg) >> b->bit & 1, 0);
         }
-        static const uint32_t absent[] = { 3, 5, 8, 9, 0xa, 0xc, 0xf, 0x10, 0x12, 0x14, 0x17, 0x18, 0x19, 0x1a, 0x1d, 0x8000000a,
-                                           0x8000001b, 0x8000001c, 0x8000001f, 0x80000020 };
+        static const uint32_t absent[] = { 3,    5,          8,          9,          0xa,        0xc,       0xf,
+                                           0x10, 0x12,       0x14,       0x17,       0x18,       0x19,      0x1a,
+                                           0x1d, 0x8000000a, 0x8000001b, 0x8000001c, 0x8000001f, 0x80000020 };
         for (unsigned i = 0; i < ARRAY_COUNT(absent); i++)
             for (unsigned r = 0; r < 4; r++)
                 assert_int_equal(reg(&model, absent[i], 0, r), 0);
@@ -168,7 +175,8 @@ static void models_that_cannot_be_had_are_refused_by_name(void **state)
     (void)state;
     struct cpuid_host host = { fake_lacking, NULL };
     taken_bit = 25;
-    assert_int_equal(cpuid_model_build(&model, "portable", &host, &fake_abilities, text, sizeof(text)), ERR_UNSUPPORTED);
+    assert_int_equal(cpuid_model_build(&model, "portable", &host, &fake_abilities, text, sizeof(text)),
+                     ERR_UNSUPPORTED);
     assert_non_null(strstr(text, "aes"));
     assert_int_equal(cpuid_model_build(&model, "host", &host, &fake_abilities, text, sizeof(text)), OK);
     assert_int_equal(cpuid_model_build(&model, "pentium", &host, &fake_abilities, text, sizeof(text)), ERR_NOT_FOUND);
@@ -179,10 +187,12 @@ static void models_that_cannot_be_had_are_refused_by_name(void **state)
     bad = fake_abilities, bad.tsc_khz = 0;
     assert_int_equal(cpuid_model_build(&model, "host", &host, &bad, NULL, 0), ERR_INVALID);
     bad = fake_abilities, bad.rdtscp = false;
-    assert_int_equal(cpuid_model_build(&model, "portable", &fake_intel_host, &bad, text, sizeof(text)), ERR_UNSUPPORTED);
+    assert_int_equal(cpuid_model_build(&model, "portable", &fake_intel_host, &bad, text, sizeof(text)),
+                     ERR_UNSUPPORTED);
     assert_non_null(strstr(text, "rdtscp"));
     for (unsigned i = 0; cpuid_model_name(i); i++)
-        assert_int_equal(cpuid_model_build(&model, cpuid_model_name(i), &fake_intel_host, &fake_abilities, NULL, 0), OK);
+        assert_int_equal(cpuid_model_build(&model, cpuid_model_name(i), &fake_intel_host, &fake_abilities, NULL, 0),
+                         OK);
 }
 
 static void look_up_agrees_with_a_plain_search(void **state)
@@ -191,7 +201,8 @@ static void look_up_agrees_with_a_plain_search(void **state)
     const struct cpuid_host *hosts[] = { &fake_intel_host, &fake_amd_host };
     for (unsigned h = 0; h < 2; h++) {
         build(&model, "host", hosts[h]);
-        static const uint32_t bases[] = { 0, 0x3fffff00, 0x40000000, 0x40000100, 0x7fffff00, 0x80000000, 0xc0000000, 0xffffff00 };
+        static const uint32_t bases[] = { 0,          0x3fffff00, 0x40000000, 0x40000100,
+                                          0x7fffff00, 0x80000000, 0xc0000000, 0xffffff00 };
         for (unsigned b = 0; b < ARRAY_COUNT(bases); b++)
             for (uint32_t i = 0; i < 0x200; i++)
                 for (uint32_t sub = 0; sub < 24; sub++) {
@@ -300,10 +311,11 @@ static void xcr0_follows_the_rules(void **state)
 {
     (void)state;
     build(&model, "host", &fake_intel_host);
-    static const struct { uint64_t value; bool ok; } cases[] = {
-        { 1, true }, { 3, true }, { 7, true }, { 0x203, true }, { 0xe7, true }, { 0x2e7, true }, { 0, false }, { 2, false },
-        { 5, false }, { 0x27, false }, { 0xe3, false }, { 0x67, false }, { 0x1f, false }, { 0x107, false }, { 0x407, false },
-        { BIT(63) | 7, false },
+    static const struct { uint64_t value; bool ok;
+    } cases[] = {
+        { 1, true },     { 3, true },      { 7, true },      { 0x203, true },        { 0xe7, true },  { 0x2e7, true },
+        { 0, false },    { 2, false },     { 5, false },     { 0x27, false },        { 0xe3, false }, { 0x67, false },
+        { 0x1f, false }, { 0x107, false }, { 0x407, false }, { BIT(63) | 7, false },
     };
     for (unsigned i = 0; i < ARRAY_COUNT(cases); i++)
         assert_int_equal(cpuid_xcr0_ok(&model, cases[i].value), cases[i].ok);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The Hyper-V interface: the clock that a guest computes from the page is the MSR's, to the last unit, at every frequency;
- * it never goes back over save, restore and a change of the TSC; pages are written where the guest says, and nowhere else.
+ * The Hyper-V interface: the clock that a guest computes from the page is the MSR's, to the last unit, at every
+ * frequency; it never goes back over save, restore and a change of the TSC; pages are written where the guest says, and
+ * nowhere else.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -72,7 +73,8 @@ static uint64_t guest_clock(uint64_t tsc)
 static void page_and_msr_agree_at_every_frequency(void **state)
 {
     (void)state;
-    static const uint32_t khz[] = { 10001, 999999, 1000000, 1000001, 1896000, 2000000, 2399998, 3700000, 5800000, UINT32_MAX };
+    static const uint32_t khz[] = { 10001,   999999,  1000000, 1000001, 1896000,
+                                    2000000, 2399998, 3700000, 5800000, UINT32_MAX };
     static const uint64_t tsc[] = { 0, 1, 999, 1ull << 32, 123456789012345, 1ull << 62, UINT64_MAX };
     for (unsigned i = 0; i < ARRAY_COUNT(khz); i++) {
         hyperv_init(&hv, &guest.ops, 2, khz[i], 1000000, false, 0, 0);

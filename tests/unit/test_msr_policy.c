@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The MSR policy: what exists follows from the model and nothing else does; what a backend may open is harmless; every write
- * that is accepted reads back, every one that a CPU refuses is refused; and the state survives the stream.
+ * The MSR policy: what exists follows from the model and nothing else does; what a backend may open is harmless; every
+ * write that is accepted reads back, every one that a CPU refuses is refused; and the state survives the stream.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,7 +57,9 @@ static void what_exists_follows_from_the_model(void **state)
     struct cpuid_abilities none = { .vcpu_count = 1, .tsc_khz = 1000000, .apic_khz = APIC_TIMER_KHZ };
     static struct cpuid_model bare;
     assert_int_equal(cpuid_model_build(&bare, "host", &fake_intel_host, &none, NULL, 0), OK);
-    static const uint32_t gone[] = { MSR_TSC_ADJUST, MSR_TSC_DEADLINE, 0x800, 0x8ff, MSR_TSC_AUX, MSR_SPEC_CTRL, MSR_XSS };
+    static const uint32_t gone[] = {
+        MSR_TSC_ADJUST, MSR_TSC_DEADLINE, 0x800, 0x8ff, MSR_TSC_AUX, MSR_SPEC_CTRL, MSR_XSS
+    };
     for (unsigned i = 0; i < ARRAY_COUNT(gone); i++)
         assert_int_equal(kind(&bare, gone[i]), MSR_DENY);
 }
@@ -66,10 +68,14 @@ static void what_exists_follows_from_the_model(void **state)
 static void what_is_not_listed_does_not_exist(void **state)
 {
     (void)state;
-    static const uint32_t absent[] = { 0x0, 0x11, 0x33, 0x34, 0xc1, 0xe7, 0x10b, 0x122, 0x186, 0x199, 0x1a4, 0x1b0, 0x1c9, 0x210, 0x2a0,
-                                       0x309, 0x345, 0x38d, 0x38f, 0x3f1, 0x400, 0x480, 0x491, 0x4c1, 0x560, 0x570, 0x600, 0x606,
-                                       0x6a0, 0x7ff, 0x900, 0xc80, 0xd90, 0x3fffffff, 0x40000200, 0xc0000000, 0xc0000084 + 1,
-                                       0xc0000104, 0xc0010000, 0xc0010114, 0xc0010117, 0xc0010131, 0xc0011020, UINT32_MAX };
+    static const uint32_t absent[] = {
+        0x0,        0x11,       0x33,       0x34,       0xc1,           0xe7,       0x10b,      0x122,
+        0x186,      0x199,      0x1a4,      0x1b0,      0x1c9,          0x210,      0x2a0,      0x309,
+        0x345,      0x38d,      0x38f,      0x3f1,      0x400,          0x480,      0x491,      0x4c1,
+        0x560,      0x570,      0x600,      0x606,      0x6a0,          0x7ff,      0x900,      0xc80,
+        0xd90,      0x3fffffff, 0x40000200, 0xc0000000, 0xc0000084 + 1, 0xc0000104, 0xc0010000, 0xc0010114,
+        0xc0010117, 0xc0010131, 0xc0011020, UINT32_MAX
+    };
     const struct cpuid_model *models[] = { &intel, &amd, &portable };
     for (unsigned m = 0; m < 3; m++) {
         for (unsigned i = 0; i < ARRAY_COUNT(absent); i++) {
@@ -94,7 +100,8 @@ static void what_a_backend_may_open_is_checked_by_the_cpu(void **state)
         unsigned k = kind(&intel, *msr);
         assert_int_equal(k, MSR_SWITCHED);
         assert_true(msr_switched_read(&s, *msr, &value));
-        assert_true(*msr != MSR_XSS && *msr != MSR_DEBUGCTL && *msr != MSR_EFER && *msr != MSR_TSC && *msr != MSR_APIC_BASE);
+        assert_true(*msr != MSR_XSS && *msr != MSR_DEBUGCTL && *msr != MSR_EFER && *msr != MSR_TSC &&
+                    *msr != MSR_APIC_BASE);
     }
 }
 
@@ -144,12 +151,24 @@ static void efer_follows_the_rules(void **state)
 static void stored_registers_read_back_and_refuse_nonsense(void **state)
 {
     (void)state;
-    static const struct { uint32_t msr; uint64_t value; bool ok; } cases[] = {
-        { 0x200, 0xc0000000, true }, { 0x200, 0xc0000006, true }, { 0x200, 0xc0000002, false }, { 0x200, 0xc0000106, false },
-        { 0x20e, BIT(46) | 6, false }, { 0x201, 0x3fffc0000800, true }, { 0x201, 0x400000000800, false },
-        { 0x20f, 0x400, false }, { 0x250, 0x0606060606060606, true }, { 0x26f, 0x0606060606060602, false },
-        { 0x258, 0x0700000000000000, false }, { 0x2ff, 0xc06, true }, { 0x2ff, 0x1c06, false }, { 0x2ff, 0xc07, false },
-        { 0x17a, 7, true }, { 0x17a, 8, false },
+    static const struct { uint32_t msr; uint64_t value; bool ok;
+    } cases[] = {
+        { 0x200, 0xc0000000, true },
+        { 0x200, 0xc0000006, true },
+        { 0x200, 0xc0000002, false },
+        { 0x200, 0xc0000106, false },
+        { 0x20e, BIT(46) | 6, false },
+        { 0x201, 0x3fffc0000800, true },
+        { 0x201, 0x400000000800, false },
+        { 0x20f, 0x400, false },
+        { 0x250, 0x0606060606060606, true },
+        { 0x26f, 0x0606060606060602, false },
+        { 0x258, 0x0700000000000000, false },
+        { 0x2ff, 0xc06, true },
+        { 0x2ff, 0x1c06, false },
+        { 0x2ff, 0xc07, false },
+        { 0x17a, 7, true },
+        { 0x17a, 8, false },
     };
     for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
         uint64_t value = 99;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The state stream: what is written is read back; whatever is cut, flipped, newer or unknown is refused, by name. The last
- * test pins the bytes, so that a change of the format cannot happen unseen.
+ * The state stream: what is written is read back; whatever is cut, flipped, newer or unknown is refused, by name. The
+ * last test pins the bytes, so that a change of the format cannot happen unseen.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -5,6 +5,7 @@
 #include "vdev/vlapic.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #define CPUS 4
 #define LEVEL 0x8000u
@@ -197,6 +198,16 @@ static void priorities(void **state)
     assert_int_equal(get(0, 0x80), 0x30);
     assert_int_equal(vlapic_tpr_threshold(&apic[0]), 16);
     assert_int_equal(take(0), 0x45);
+    vlapic_set_cr8(&apic[0], 10);
+    vlapic_post(&apic[0], 0x4f, false); /* what is in service would hold it back anyway */
+    assert_int_equal(vlapic_tpr_threshold(&apic[0]), 16);
+    vlapic_post(&apic[0], 0x52, false);
+    assert_int_equal(vlapic_tpr_threshold(&apic[0]), 5);
+    vlapic_set_cr8(&apic[0], 3);
+    assert_int_equal(take(0), 0x52);
+    set(0, 0xb0, 0);
+    set(0, 0xb0, 0);
+    assert_int_equal(take(0), 0x4f);
     set(0, 0xb0, 0);
     assert_int_equal(vlapic_pending(&apic[0]), -1);
     assert_int_equal(get(0, 0xa0), 0x30);
@@ -439,6 +450,9 @@ static void mode_changes(void **state)
     vlapic_reset(&apic[1]); /* INIT keeps the mode */
     assert_int_equal(rd(1, 0x1b), x2);
     assert_int_equal(rd(1, 0x80f), 0xff);
+    vlapic_power_on(&apic[1]); /* a reset of the machine does not */
+    assert_int_equal(rd(1, 0x1b), ENABLED);
+    assert_int_equal(get(1, 0x20), 1u << 24);
 }
 
 static void x2apic_registers(void **state)
@@ -744,6 +758,46 @@ static void nothing_posted_is_lost(void **state)
         assert_true(seen[v] > 0);
 }
 
+static unsigned handed_out[2];
+
+/* Two vectors of one word close together, then waits until both have been taken. */
+static void *pair_poster(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 1; i <= 50000; i++) {
+        vlapic_post(&apic[0], 0x41, false);
+        for (unsigned gap = 0; gap < i % 128; gap++)
+            __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        vlapic_post(&apic[0], 0x40, false);
+        for (unsigned v = 0; v < 2; v++)
+            while (__atomic_load_n(&handed_out[v], __ATOMIC_SEQ_CST) < i)
+                sched_yield();
+    }
+    return NULL;
+}
+
+static void last_request_stays_visible(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    unsigned idle = 0;
+    handed_out[0] = handed_out[1] = 0;
+    assert_int_equal(pthread_create(&thread, NULL, pair_poster, NULL), 0);
+    while (handed_out[0] < 50000 || handed_out[1] < 50000) {
+        int vector = take(0);
+        if (vector < 0) {
+            if (++idle % 4096 == 0)
+                sched_yield();
+            assert_true(idle < 1000000000); /* a request that nobody sees ends here */
+            continue;
+        }
+        idle = 0;
+        vlapic_eoi(&apic[0]);
+        __atomic_fetch_add(&handed_out[0x41 - vector], 1, __ATOMIC_SEQ_CST);
+    }
+    pthread_join(thread, NULL);
+}
+
 /* ---- State ---- */
 
 FAKE_ADAPT(vlapic)
@@ -842,7 +896,8 @@ int main(void)
         TEST(messages_find_their_apic), TEST(disabled_apics), TEST(lowest_priority), TEST(ipis), TEST(errors),
         TEST(page_accesses), TEST(mode_changes), TEST(x2apic_registers), TEST(x2apic_clusters), TEST(lint_pins),
         TEST(timer_one_shot), TEST(timer_periodic), TEST(timer_does_not_flood), TEST(timer_changes_while_armed),
-        TEST(timer_tsc_deadline), TEST(nothing_posted_is_lost), TEST(state_goes_on), TEST(late_timer_is_not_lost),
+        TEST(timer_tsc_deadline), TEST(nothing_posted_is_lost),
+        TEST(last_request_stays_visible), TEST(state_goes_on), TEST(late_timer_is_not_lost),
         TEST(hostile_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -162,6 +162,15 @@ static void square_wave(void **state)
     assert_false(out2());
     at_tick(start + 1100);
     assert_true(out2());
+    at_tick(start + 1000 + 5 * 100 + 20); /* periods later, unobserved: still from the next one on */
+    out(0x42, 200);
+    out(0x42, 0);
+    at_tick(start + 1599);
+    assert_false(out2());
+    at_tick(start + 1699);
+    assert_true(out2());
+    at_tick(start + 1700);
+    assert_false(out2());
 }
 
 static void strobe(void **state)
