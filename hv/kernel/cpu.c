@@ -119,3 +119,14 @@ void cpu_setup_control(void)
     if (f->xsave)
         xsetbv(0, f->xcr0_mask);
 }
+
+uint32_t cpu_mxcsr_mask(void)
+{
+    struct { uint8_t bytes[512]; } image ALIGNED(16);
+    uint32_t mask;
+
+    memset(&image, 0, sizeof image);
+    __asm__ volatile("fxsave64 %0" : "=m"(image));
+    memcpy(&mask, image.bytes + 28, sizeof mask);
+    return mask ? mask : 0xffbf;
+}

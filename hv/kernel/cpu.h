@@ -67,6 +67,9 @@ extern unsigned cpu_count; /* CPUs that came up; set once all are */
 /* Fills cpu_features from CPUID. Boot CPU, first thing. */
 void cpu_detect(void);
 
+/* MXCSR_MASK of this CPU (SDM vol. 1, 11.6.6). Clobbers nothing: reads an FXSAVE image. */
+uint32_t cpu_mxcsr_mask(void);
+
 /* Runs fn(arg) on every online CPU, interrupts off there, and waits. Thread context, interrupts on. */
 void cpu_call_all(void (*fn)(void *arg), void *arg);
 

@@ -12,6 +12,7 @@
 #include "kernel/apic.h"
 #include "kernel/cpu.h"
 #include "kernel/cpu_setup.h"
+#include "kernel/crc32c.h"
 #include "kernel/heap.h"
 #include "kernel/layout.h"
 #include "kernel/log.h"
@@ -109,6 +110,8 @@ static void hv_main(void)
     apic_timer_calibrate();
     power_init(&boot);
     random_seed(boot.random_seed, sizeof boot.random_seed);
+    memset(boot.random_seed, 0, sizeof boot.random_seed);
+    crc32c_use_hardware(cpu_features.sse42);
     irq_enable();
     smp_start(&boot);
 

@@ -324,7 +324,7 @@ static bool msr_read(struct machine_cpu *cpu, uint32_t msr, uint64_t *value)
         *value = vcpu->state.efer;
         return true;
     case MSR_IS_HYPERV: {
-        uint64_t tsc = rdtsc() + vcpu->tsc_offset;
+        uint64_t tsc = rdtsc() + vcpu->tsc_offset - cpu->tsc_adjust; /* the machine's, whatever this guest wrote to its own */
         spin_lock(&vm->lock);
         bool ok = hyperv_msr_read(&vm->hyperv, &cpu->hyperv, msr, value, tsc, machine_now(vm));
         spin_unlock(&vm->lock);

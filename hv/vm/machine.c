@@ -280,6 +280,7 @@ static enum status build_model(struct vm *vm, char *text, size_t text_bytes)
     struct cpuid_abilities abilities = {
         .vcpu_count = vm->cpu_count,
         .tsc_khz = (uint32_t)time_tsc_khz(),
+        .mxcsr_mask = cpu_mxcsr_mask(),
         .apic_khz = APIC_TIMER_KHZ_HERE,
         .xcr0 = cpu_features.xsave ? cpu_features.xcr0_mask : 0,
         .x2apic = true,
@@ -512,8 +513,7 @@ void machine_reset(struct vm *vm)
     vpm_reset(&vm->pm, now);
     spin_unlock(&vm->lock);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
-        vlapic_reset(&vm->cpu[i]->apic);
-        vm->cpu[i]->apic.base_msr = APIC_BASE_DEFAULT | APIC_BASE_ENABLE | (i == 0 ? APIC_BASE_BSP : 0);
+        vlapic_power_on(&vm->cpu[i]->apic);
         machine_cpu_reset(vm->cpu[i], false);
     }
     for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES)
