@@ -7,7 +7,7 @@
 
 #define VECTOR_PING 0x50
 #define VECTOR_ALL 0x51
-#define ROUNDS 2000
+#define ROUNDS 300
 
 static volatile uint64_t arrived, stop, counters[GUEST_CPUS][8], shared_counter, pings[GUEST_CPUS], broadcasts[GUEST_CPUS];
 static volatile uint64_t seen_id[GUEST_CPUS], seen_count[GUEST_CPUS], seen_msr_id[GUEST_CPUS], turn, nmis[GUEST_CPUS];
