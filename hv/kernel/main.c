@@ -13,6 +13,7 @@
 #include "kernel/cpu.h"
 #include "kernel/cpu_setup.h"
 #include "kernel/crc32c.h"
+#include "kernel/framebuffer.h"
 #include "kernel/heap.h"
 #include "kernel/layout.h"
 #include "kernel/log.h"
@@ -101,6 +102,7 @@ static void hv_main(void)
         panic("boot: no memory for descriptor tables");
     acpi_init(boot.rsdp);
     time_init(acpi_info.pm_timer_port, boot.unix_time_s, boot.tsc_at_exit);
+    framebuffer_init(&boot.framebuffer);
     log_info("Tasuki on %s, %s", cpu_features.brand[0] ? cpu_features.brand : "an unnamed CPU", cpu_features.vendor_name);
     apic_init(acpi_info.apic_page ? acpi_info.apic_page : 0xfee00000);
     apic_cpu_init();

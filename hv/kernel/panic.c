@@ -13,6 +13,7 @@
 #include "drivers/uart.h"
 #include "kernel/apic.h"
 #include "kernel/cpu.h"
+#include "kernel/framebuffer.h"
 #include "kernel/ksyms.h"
 #include "kernel/layout.h"
 #include "kernel/log.h"
@@ -52,6 +53,7 @@ static void say(const char *format, ...)
     size_t bytes = MIN((size_t)count, sizeof line - 3);
     memcpy(line + bytes, "\r\n", 2);
     uart_write_unlocked(line, bytes + 2);
+    framebuffer_panic_write(line, bytes + 2);
 }
 
 static void say_address(unsigned depth, uint64_t address)
