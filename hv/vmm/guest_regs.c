@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest registers that the hardware does not switch; see guest_regs.h. The host's XSS is the same on every CPU and constant
- * once the CPUs are up, so it is kept in a variable. The host runs with SPEC_CTRL zero.
+ * Guest registers that the hardware does not switch; see guest_regs.h. The host's XSS is the same on every CPU and
+ * constant once the CPUs are up, so it is kept in a variable. The host runs with SPEC_CTRL zero.
  */
 #include "vmm/guest_regs.h"
 
@@ -68,5 +68,6 @@ void guest_regs_leave(const struct guest_regs *regs, struct cpu_state *state)
 void guest_wrmsr(const struct vcpu *vcpu, const char *what, uint32_t msr, uint64_t value)
 {
     if (!wrmsr_safe(msr, value))
-        log_warning("vcpu %u: the CPU refuses %s = 0x%llx; the old value stays", vcpu->id, what, (unsigned long long)value);
+        log_warning("vcpu %u: the CPU refuses %s = 0x%llx; the old value stays", vcpu->id, what,
+                    (unsigned long long)value);
 }

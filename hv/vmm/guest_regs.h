@@ -4,9 +4,9 @@
  *
  * Two kinds. DR0-3 and TSC_AUX mean nothing to the hypervisor (an exit leaves DR7 with no breakpoint on: SDM vol. 3C,
  * 28.5.1; APM vol. 2, 15.6), so they stay in the CPU after an exit and are saved only when another vCPU needs the CPU:
- * struct guest_regs holds them meanwhile. XSS and SPEC_CTRL mean something, so they are switched around each entry, but only
- * where the guest's value differs from the host's; `swap` says so. For these vcpu->state is the home. (XCR0 goes with the
- * vector state, in run.c.)
+ * struct guest_regs holds them meanwhile. XSS and SPEC_CTRL mean something, so they are switched around each entry, but
+ * only where the guest's value differs from the host's; `swap` says so. For these vcpu->state is the home. (XCR0 goes
+ * with the vector state, in run.c.)
  *
  * Interrupts off in all of these.
  */

@@ -15,7 +15,8 @@
  *
  * Context. run() is called by the vCPU's thread with host interrupts off and returns with them off; a host interrupt that
  * ended the run is still pending then and is taken when the caller turns interrupts on. A vCPU may change its CPU
- * between two runs; the backend notices (vcpu->last_cpu) and does what that takes.
+ * between two runs, after park() on the old one (nobody else can reach a VMCS that is loaded there); the backend notices
+ * (vcpu->last_cpu) and does the rest.
  */
 #ifndef VMM_VMM_H
 #define VMM_VMM_H

@@ -4,8 +4,8 @@
  * The manual is AMD APM vol. 2, chapter 15.
  *
  * One I/O permission map of ones serves all VMs: every port access exits. The MSR permission map is the VM's: all ones
- * (every access exits) but for the MSRs that the VMCB switches and those that msr_passthrough() opened. A guest's physical
- * addresses go through nested paging always.
+ * (every access exits) but for the MSRs that the VMCB switches and those that msr_passthrough() opened. A guest's
+ * physical addresses go through nested paging always.
  */
 #include <stdio.h>
 #include <string.h>
@@ -98,7 +98,7 @@ static enum status cpu_enable(void)
     s->asid_generation = 1;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, s->save_area.v);
-    /* The host's FS, GS, TR, LDTR and system call MSRs do not change any more: kept once, brought back at every exit. */
+    /* The host's FS, GS, TR, LDTR and system call MSRs do not change any more: kept once, loaded at each exit. */
     __asm__ volatile("vmsave %0" : : "a"(s->host_vmcb) : "memory");
     guest_regs_host_init();
     cpu->vmm = s;
@@ -199,7 +199,7 @@ static void controls_init(const struct vm_core *core, struct vmcb *vmcb)
                         SVM_I2_SKINIT | SVM_I2_WBINVD | SVM_I2_MONITOR | SVM_I2_MWAIT | SVM_I2_XSETBV | SVM_I2_RDPRU;
     vmcb->intercepts3 = SVM_I3_INVLPGB | SVM_I3_INVLPGB_ILLEGAL | SVM_I3_MCOMMIT | SVM_I3_TLBSYNC;
     vmcb->cr_writes = BIT(4);
-    if (svm_feature_bits & SVM_FEATURE_PAUSE_FILTER) { /* without the filter every PAUSE would exit: worse than to spin */
+    if (svm_feature_bits & SVM_FEATURE_PAUSE_FILTER) { /* without it every PAUSE would exit: worse than to spin */
         vmcb->intercepts1 |= SVM_I1_PAUSE;
         vmcb->pause_count = PAUSE_COUNT;
         vmcb->pause_threshold = svm_feature_bits & SVM_FEATURE_PAUSE_THRESHOLD ? PAUSE_THRESHOLD : 0;
@@ -282,8 +282,8 @@ static void pml_drain(struct vcpu *vcpu)
 
 static void dump_segment(const char *name, const struct vmcb_segment *s)
 {
-    log_error("  %-5s selector %04x attributes %03x limit %08x base %016llx", name, s->selector, s->attributes, s->limit,
-              (unsigned long long)s->base);
+    log_error("  %-5s selector %04x attributes %03x limit %08x base %016llx", name, s->selector, s->attributes,
+              s->limit, (unsigned long long)s->base);
 }
 
 #define FIELD(member) { #member, offsetof(struct vmcb, member), sizeof(((struct vmcb *)0)->member) }

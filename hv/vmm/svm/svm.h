@@ -57,8 +57,8 @@ void svm_load(struct vcpu *vcpu, unsigned groups);
 void svm_store(struct vcpu *vcpu, unsigned groups);
 
 /*
- * The VMCB has one shadow bit for STI and MOV SS. It is told as MOV SS, which blocks all that STI does and more, and which
- * an Intel CPU takes with any RFLAGS.IF.
+ * The VMCB has one shadow bit for STI and MOV SS. It is told as MOV SS, which blocks all that STI does and more, and
+ * which an Intel CPU takes with any RFLAGS.IF.
  */
 static inline uint32_t svm_interruptibility(const struct svm_vcpu *v)
 {
@@ -70,8 +70,8 @@ static inline uint32_t svm_interruptibility(const struct svm_vcpu *v)
 void svm_intercepts_update(struct svm_vcpu *v);
 
 /*
- * An instruction that met an intercept of CR0 or CR4, from its bytes. OTHER: it needs more than its bytes (LMSW and SMSW
- * with an operand in memory, SMSW at all), or it has been changed meanwhile. Pure.
+ * An instruction that met an intercept of CR0 or CR4, from its bytes. OTHER: it needs more than its bytes (LMSW and
+ * SMSW with an operand in memory, SMSW at all), or it has been changed meanwhile. Pure.
  */
 enum cr_operation { CR_OTHER, CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
 struct cr_instruction {

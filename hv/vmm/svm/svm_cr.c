@@ -3,15 +3,17 @@
  * Recognises instructions that read or write a control register in raw bytes, for CPUs whose CR intercepts do not name
  * the operand (no decode assists), and for CLTS and LMSW, whose intercepts never do. Pure.
  *
- * AMD APM vol. 3: MOV CRn is 0F 22 /r (to) and 0F 20 /r (from), ModRM.mod is ignored; REX.R and, as the older way to reach
- * CR8, a LOCK prefix extend the register number; REX.B extends the general register. CLTS is 0F 06, LMSW is 0F 01 /6.
+ * AMD APM vol. 3: MOV CRn is 0F 22 /r (to) and 0F 20 /r (from), ModRM.mod is ignored; REX.R and, as the older way to
+ * reach CR8, a LOCK prefix extend the register number; REX.B extends the general register. CLTS is 0F 06, LMSW is 0F 01
+ * /6.
  */
 #include "vmm/svm/svm.h"
 
 static bool legacy_prefix(uint8_t byte)
 {
     switch (byte) {
-    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
+    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: /* segments */
+    case 0x66: case 0x67: case 0xf0: case 0xf2: case 0xf3:
         return true;
     default:
         return false;

@@ -2,11 +2,11 @@
 /*
  * The world switch of SVM: void svm_run(struct vcpu *vcpu, struct vm_exit *exit), called with interrupts off.
  *
- * C prepares the VMCB (svm_prepare), C decodes the exit (svm_after_exit, by a tail call). In between the CPU runs with GIF
- * clear, so neither an NMI nor an interrupt sees the guest's FS, GS, TR and LDTR, which VMRUN does not switch: VMLOAD and
- * VMSAVE do (AMD APM vol. 2, 15.5.2). With V_INTR_MASKING the host's IF at VMRUN decides whether a host interrupt ends
- * the guest's run (15.21.1), hence STI before it; the interrupt stays pending until the caller turns interrupts on. A
- * pending NMI is delivered at STGI, with the host's GS and TR already back.
+ * C prepares the VMCB (svm_prepare), C decodes the exit (svm_after_exit, by a tail call). In between the CPU runs with
+ * GIF clear, so neither an NMI nor an interrupt sees the guest's FS, GS, TR and LDTR, which VMRUN does not switch:
+ * VMLOAD and VMSAVE do (AMD APM vol. 2, 15.5.2). With V_INTR_MASKING the host's IF at VMRUN decides whether a host
+ * interrupt ends the guest's run (15.21.1), hence STI before it; the interrupt stays pending until the caller turns
+ * interrupts on. A pending NMI is delivered at STGI, with the host's GS and TR already back.
  *
  * Stack while the guest runs: host VMCB, vcpu, six callee-saved registers.
  */

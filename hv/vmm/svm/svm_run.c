@@ -4,23 +4,22 @@
  * (nothing dirty, nothing to inject, no new wish) goes through a few dozen instructions here: all the rare things are
  * found by one test on each side and handled out of line.
  *
- * NMIs. The CPU has no NMI mask of its own for a guest, so blocking is kept here: an injected NMI blocks, an intercepted
- * IRET announces the end, and the instruction after it ends it. Where shared code waits for that moment (or for the end of
- * an interrupt shadow), the guest runs one instruction with TF set, and the #DB that follows is kept from it.
+ * NMIs. The CPU has no NMI mask of its own for a guest, so blocking is kept here: an injected NMI blocks, an
+ * intercepted IRET announces the end, and the instruction after it ends it. Where shared code waits for that moment (or
+ * for the end of an interrupt shadow), the guest runs one instruction with TF set, and the #DB that follows is kept
+ * from it.
  *
  * Windows. An interrupt window is a virtual interrupt that is never taken, because its intercept comes first: with TPR
- * ignored it fires as soon as RFLAGS.IF and the shadow allow, with a priority it waits for CR8 to fall as well.
+ * ignored it fires as soon as RFLAGS.IF and the shadow allow. For CR8 to fall, its writes are intercepted: CPUs disagree
+ * whether a virtual interrupt whose priority equals V_TPR may come, and QEMU 7.2 ends with a failed assertion when a guest
+ * writes CR8 itself while a virtual interrupt is pending.
  */
 #include "kernel/cpu.h"
-#include "kernel/log.h"
 #include "vmm/emulate.h"
 #include "vmm/svm/svm.h"
 
 /* Out of line, so that what is left of its caller needs neither stack nor saved registers. */
 #define COLD __attribute__((noinline))
-
-/* CPUs disagree whether a priority that equals V_TPR is enough; set once one is seen that says yes. */
-static bool tpr_inclusive;
 
 void svm_evict(struct svm_cpu *cpu)
 {
@@ -31,7 +30,7 @@ void svm_evict(struct svm_cpu *cpu)
     cpu->current = NULL;
 }
 
-/* A fresh ASID has no translations anywhere. When the CPU has used all, it drops everything and starts again (15.16). */
+/* A fresh ASID has no translations anywhere. When all are used, the CPU drops everything and we start again (15.16). */
 static void asid_new(struct svm_cpu *cpu, struct svm_vcpu *v)
 {
     if (cpu->next_asid >= svm_features.asid_count) {
@@ -87,21 +86,21 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
     struct vmcb *vmcb = v->vmcb;
     uint32_t int_ctl = vmcb->int_ctl & ~(uint32_t)(SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT);
     uint32_t intercepts = vmcb->intercepts1 & ~(uint32_t)SVM_I1_VINTR;
+    uint16_t cr_writes = vmcb->cr_writes & (uint16_t)~BIT(8);
 
     if (vcpu->want_irq_window) {
         int_ctl |= SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT;
         intercepts |= SVM_I1_VINTR;
-    } else if (vcpu->tpr_threshold) {
-        uint32_t priority = MIN((uint32_t)vcpu->tpr_threshold, 15u);
-        int_ctl |= (uint32_t)SVM_V_IRQ | (priority - (tpr_inclusive ? 1 : 0)) << SVM_V_INTR_PRIO_SHIFT;
-        intercepts |= SVM_I1_VINTR;
     }
+    if (vcpu->want_irq_window || vcpu->tpr_threshold)
+        cr_writes |= (uint16_t)BIT(8);
     if (int_ctl != vmcb->int_ctl) {
         vmcb->int_ctl = int_ctl;
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_TPR;
     }
-    if (intercepts != vmcb->intercepts1) {
+    if (intercepts != vmcb->intercepts1 || cr_writes != vmcb->cr_writes) {
         vmcb->intercepts1 = intercepts;
+        vmcb->cr_writes = cr_writes;
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_INTERCEPTS;
     }
     v->wants = vcpu_wants(vcpu) & ~0xffu;
@@ -113,8 +112,8 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
 }
 
 /*
- * Software interrupts and exceptions are not injected: RIP still points at the instruction that raised them (APM vol. 2,
- * 15.7.2), so the guest raises them again itself, with the right return address on every CPU.
+ * Software interrupts and exceptions are not injected: RIP still points at the instruction that raised them (APM vol.
+ * 2, 15.7.2), so the guest raises them again itself, with the right return address on every CPU.
  */
 static void inject(struct svm_vcpu *v, struct event *event)
 {
@@ -313,7 +312,7 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
     mask = cpu_mode64(s) ? UINT64_MAX : UINT32_MAX;
     if (svm_features.decode_assists && (vmcb->exit_info1 & SVM_CR_IS_MOV)) {
         in.operation = vmcb->exit_code == SVM_EXIT_CR0_READ ? CR_MOV_FROM : CR_MOV_TO;
-        in.number = vmcb->exit_code == SVM_EXIT_CR4_WRITE ? 4 : 0;
+        in.number = vmcb->exit_code & 0xf;
         in.gpr = vmcb->exit_info1 & 0xf;
         in.length = instruction_length(vmcb);
     } else {
@@ -371,14 +370,7 @@ static COLD void exit_exception(struct vm_exit *exit, const struct vmcb *vmcb)
 static COLD void exit_virtual_interrupt(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
     v->wants = VCPU_WANTS_UNKNOWN;
-    if (vcpu->want_irq_window) {
-        exit->kind = EXIT_IRQ_WINDOW;
-    } else if (vcpu->state.cr8 < vcpu->tpr_threshold) {
-        exit->kind = EXIT_TPR;
-    } else {
-        tpr_inclusive = true;
-        exit->kind = EXIT_HOST;
-    }
+    exit->kind = vcpu->want_irq_window ? EXIT_IRQ_WINDOW : EXIT_HOST;
 }
 
 static COLD void exit_iret(struct svm_vcpu *v, struct vm_exit *exit)
@@ -411,6 +403,7 @@ static inline void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, st
     case SVM_EXIT_CR0_READ:
     case SVM_EXIT_CR0_WRITE:
     case SVM_EXIT_CR4_WRITE:
+    case SVM_EXIT_CR8_WRITE:
     case SVM_EXIT_CR0_SELECTIVE: exit_control(vcpu, v, exit); return;
     case SVM_EXIT_XSETBV: exit_instruction(exit, EXIT_XSETBV, vmcb); return;
     case SVM_EXIT_INVD:

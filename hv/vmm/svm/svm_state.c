@@ -2,9 +2,9 @@
 /*
  * vcpu->state <-> VMCB, group by group. STATE_BASE is not here: svm_run.c moves it at every entry and exit.
  *
- * What is stored is what the guest sees, but for EFER.SVME, which VMRUN demands (AMD APM vol. 2, 15.5.1), and CR0.CD and
- * CR0.NW, which would make the guest's accesses uncached; while the guest has one of them set, its reads and writes of
- * CR0 are intercepted, so it never notices.
+ * What is stored is what the guest sees, but for EFER.SVME, which VMRUN demands (AMD APM vol. 2, 15.5.1), and CR0.CD
+ * and CR0.NW, which would make the guest's accesses uncached; while the guest has one of them set, its reads and writes
+ * of CR0 are intercepted, so it never notices.
  */
 #include "kernel/cpu.h"
 #include "vmm/svm/svm.h"
@@ -31,7 +31,7 @@ static inline void segment_load(struct segment *to, const struct vmcb_segment *f
     to->attributes = a & SEG_P ? a : a | SEG_UNUSABLE;
 }
 
-/* CPUs do not keep G of every segment as it was loaded; other CPUs check it against the limit (SDM vol. 3C, 27.3.1.2). */
+/* CPUs do not keep G of every segment as it was loaded; Intel's check it against the limit (SDM vol. 3C, 27.3.1.2). */
 static inline void granularity_fix(struct segment *segment)
 {
     if (segment->limit > 0xfffff)
@@ -93,7 +93,7 @@ void svm_intercepts_update(struct svm_vcpu *v)
     bool cr0 = v->cr0_hidden && !v->native_once;
 
     vmcb->cr_reads = cr0 ? BIT(0) : 0;
-    vmcb->cr_writes = (uint16_t)(BIT(4) | (cr0 ? BIT(0) : 0));
+    vmcb->cr_writes = (uint16_t)((vmcb->cr_writes & BIT(8)) | BIT(4) | (cr0 ? BIT(0) : 0)); /* 8: windows_set */
     vmcb->intercepts1 &= ~(uint32_t)(SVM_I1_CR0_SELECTIVE | SVM_I1_IRET);
     if (!v->native_once)
         vmcb->intercepts1 |= SVM_I1_CR0_SELECTIVE;

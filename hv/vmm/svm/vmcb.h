@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The virtual machine control block as the manual lays it out (AMD APM vol. 2, appendix B), its bits, and the exit codes
- * (appendix C). Names are the manual's. Every offset that is used is checked below.
+ * The virtual machine control block as the manual lays it out (AMD APM vol. 2, appendix B), its bits, and the exit
+ * codes (appendix C). Names are the manual's. Every offset that is used is checked below.
  */
 #ifndef VMM_SVM_VMCB_H
 #define VMM_SVM_VMCB_H
@@ -233,6 +233,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 #define SVM_EXIT_CR0_READ 0x00
 #define SVM_EXIT_CR0_WRITE 0x10
 #define SVM_EXIT_CR4_WRITE 0x14
+#define SVM_EXIT_CR8_WRITE 0x18
 #define SVM_EXIT_EXCEPTION 0x40
 #define SVM_EXIT_INTR 0x60
 #define SVM_EXIT_NMI 0x61

@@ -62,8 +62,10 @@ enum vmcs_field { VMCS_FIELDS(VMCS_FIELD) };
 #undef VMCS_FIELD
 
 /* The same thing of segment n (enum seg) is two encodings after that of n - 1. */
-_Static_assert(VMCS_GUEST_TR_SELECTOR == VMCS_GUEST_ES_SELECTOR + 14 && VMCS_GUEST_TR_LIMIT == VMCS_GUEST_ES_LIMIT + 14 &&
-               VMCS_GUEST_TR_RIGHTS == VMCS_GUEST_ES_RIGHTS + 14 && VMCS_GUEST_TR_BASE == VMCS_GUEST_ES_BASE + 14, "order");
+_Static_assert(VMCS_GUEST_TR_SELECTOR == VMCS_GUEST_ES_SELECTOR + 14 &&
+               VMCS_GUEST_TR_LIMIT == VMCS_GUEST_ES_LIMIT + 14 &&
+               VMCS_GUEST_TR_RIGHTS == VMCS_GUEST_ES_RIGHTS + 14 &&
+               VMCS_GUEST_TR_BASE == VMCS_GUEST_ES_BASE + 14, "encodings of segments");
 
 /* Pin-based controls, 25.6.1. */
 #define PIN_EXTERNAL_INTERRUPT BIT(0)

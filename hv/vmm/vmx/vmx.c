@@ -3,8 +3,8 @@
  * The VMX backend: what the machine has, switching it on, and the objects behind VMs and vCPUs. See vmx.h for the rest.
  * The manual is Intel SDM vol. 3C, chapters 24 to 32.
  *
- * Every port access exits. The MSR bitmap is the VM's: all ones (every access exits) but for the MSRs that a transition or
- * the change of vCPU switches, and those that msr_passthrough() opened.
+ * Every port access exits. The MSR bitmap is the VM's: all ones (every access exits) but for the MSRs that a transition
+ * or the change of vCPU switches, and those that msr_passthrough() opened.
  */
 #include <stdio.h>
 #include <string.h>
@@ -162,7 +162,8 @@ static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool wr
 
     if (msr - base >= 0x2000)
         return; /* always exits */
-    uint8_t bit = (uint8_t)(1 << msr % 8), *reads = map + (base ? 0x400 : 0) + (msr - base) / 8, *writes = reads + 0x800;
+    uint8_t bit = (uint8_t)(1 << msr % 8);
+    uint8_t *reads = map + (base ? 0x400 : 0) + (msr - base) / 8, *writes = reads + 0x800;
     *reads = (uint8_t)(read ? *reads & ~bit : *reads | bit);
     *writes = (uint8_t)(write ? *writes & ~bit : *writes | bit);
     if (msr == MSR_SPEC_CTRL)
@@ -201,7 +202,7 @@ static void vm_destroy(struct vm_core *vm)
     vm->backend = NULL;
 }
 
-/* A VPID that no other vCPU has, or 0 where all are taken. What an earlier owner left in TLBs goes at the first entry. */
+/* A VPID that no other vCPU has, or 0 where all are taken. What an earlier owner left goes at the first entry. */
 static uint16_t vpid_take(void)
 {
     for (unsigned i = 0; i < ARRAY_COUNT(vpids); i++) {

@@ -9,9 +9,10 @@
  *   vmx_state.c  vcpu->state <-> VMCS
  *   vmx_entry.S  the world switch
  *
- * A VMCS belongs to a CPU from its first VMPTRLD there until VMCLEAR there (SDM vol. 3C, 25.1), and nobody can reach its
- * contents from elsewhere. So: a vCPU that is to run on another CPU must be parked on the old one first, on its own thread;
- * load() works on the CPU that ran the vCPU last; after park() all groups are in vcpu->state and there is nothing to load.
+ * A VMCS belongs to a CPU from its first VMPTRLD there until VMCLEAR there (SDM vol. 3C, 25.1), and nobody can reach
+ * its contents from elsewhere. So: a vCPU that is to run on another CPU must be parked on the old one first, on its own
+ * thread; load() works on the CPU that ran the vCPU last; after park() all groups are in vcpu->state and there is
+ * nothing to load.
  *
  * Beside the VMCS a vCPU has registers that no VMX transition touches: CR2, DR0-3, DR6, STAR, LSTAR, CSTAR, FMASK,
  * KERNEL_GS_BASE, TSC_AUX. The hypervisor uses none of them, so they stay in the CPU until another vCPU runs there;
@@ -45,7 +46,7 @@ struct vmx_caps {
     bool invept_single, invvpid_single, vpid;
 };
 
-/* Which controls a CPU with these MSRs gets. False: something that we cannot do without is missing, `why` says what. Pure. */
+/* Which controls a CPU with these MSRs gets. False: something that we need is missing, `why` says what. Pure. */
 bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct vmm_features *features, char *why,
                       size_t why_bytes) MUST_CHECK;
 
@@ -92,9 +93,9 @@ struct vmx_vcpu { /* vcpu.backend */
 #define VTPR 0x80
 
 /*
- * Bits of CR0 and CR4 that a guest changes without an exit. PG and PAE are not among them: shared code keeps EFER.LMA and
- * the PDPTEs in step; nor CD and NW, which the guest sees but the CPU does not, nor what a host has to have (NE, MCE,
- * VMXE) and what depends on the CPU model (UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE ...).
+ * Bits of CR0 and CR4 that a guest changes without an exit. PG and PAE are not among them: shared code keeps EFER.LMA
+ * and the PDPTEs in step; nor CD and NW, which the guest sees but the CPU does not, nor what a host has to have (NE,
+ * MCE, VMXE) and what depends on the CPU model (UMIP, FSGSBASE, PCIDE, OSXSAVE, SMEP, SMAP, PKE ...).
  */
 #define CR0_GUEST (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_WP | CR0_AM)
 #define CR4_GUEST (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT)
@@ -113,7 +114,7 @@ void vmx_store(struct vcpu *vcpu, unsigned groups);
 void vmx_registers_save(struct vmx_vcpu *v);
 void vmx_registers_restore(const struct vmx_vcpu *v);
 
-/* The table's `run`: vmx_entry.S. It calls vmx_prepare, enters, and leaves through vmx_after_exit or vmx_entry_failed. */
+/* The table's `run`: vmx_entry.S. Calls vmx_prepare, enters, leaves through vmx_after_exit or vmx_entry_failed. */
 void vmx_run(struct vcpu *vcpu, struct vm_exit *exit);
 void vmx_exit_entry(void); /* HOST_RIP */
 int vmx_prepare(struct vcpu *vcpu, struct vm_exit *exit, uint64_t host_rsp); /* 1 VMRESUME, 0 VMLAUNCH, -1 refused */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which VMX controls a CPU gets. Each capability MSR says in its low half which control bits must be 1 and in its high
- * half which may be 1 (SDM vol. 3D, A.3 to A.5). We name what we need and what we like to have; needing what is not there is
- * an error with the control's name, liking it is not. Pure: the MSR values are an argument.
+ * half which may be 1 (SDM vol. 3D, A.3 to A.5). We name what we need and what we like to have; needing what is not
+ * there is an error with the control's name, liking it is not. Pure: the MSR values are an argument.
  */
 #include <stdio.h>
 

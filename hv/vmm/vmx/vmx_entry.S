@@ -2,10 +2,10 @@
 /*
  * The world switch of VMX: void vmx_run(struct vcpu *vcpu, struct vm_exit *exit), called with interrupts off.
  *
- * C makes the VMCS ready (vmx_prepare), C decodes the exit (vmx_after_exit, by a tail call). HOST_RSP is the stack pointer
- * as it is while vmx_prepare is being called, which gets it as an argument and writes it only where it has changed.
- * General registers but RSP are not switched by the CPU (SDM vol. 3C, 28.5); they are moved here. Flags set before the
- * guest's registers are loaded still hold at the branch, since MOV changes none.
+ * C makes the VMCS ready (vmx_prepare), C decodes the exit (vmx_after_exit, by a tail call). HOST_RSP is the stack
+ * pointer as it is while vmx_prepare is being called, which gets it as an argument and writes it only where it has
+ * changed. General registers but RSP are not switched by the CPU (SDM vol. 3C, 28.5); they are moved here. Flags set
+ * before the guest's registers are loaded still hold at the branch, since MOV changes none.
  *
  * Stack while the guest runs: vcpu, six callee-saved registers.
  */

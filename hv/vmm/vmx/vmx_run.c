@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Between two entries. vmx_prepare makes the VMCS ready; vmx_after_exit takes an exit apart. The usual exit (nothing dirty,
- * nothing to inject, no new wish) costs a few dozen instructions here: v-> holds what the VMCS holds, so that one
- * expression finds out whether there is anything but RIP to write, and only the fields that a kind of exit needs are read.
+ * Between two entries. vmx_prepare makes the VMCS ready; vmx_after_exit takes an exit apart. The usual exit (nothing
+ * dirty, nothing to inject, no new wish) costs a few dozen instructions here: v-> holds what the VMCS holds, so that
+ * one expression finds out whether there is anything but RIP to write, and only the fields that a kind of exit needs
+ * are read.
  *
- * GDTR and IDTR limits are 0xffff after an exit (SDM vol. 3C, 28.5.2). They stay so: only the hypervisor loads selectors
- * here, from a fixed set, and no vector lies beyond the IDT's 256 entries. cpu_disable() puts the right ones back.
+ * GDTR and IDTR limits are 0xffff after an exit (SDM vol. 3C, 28.5.2). They stay so: only the hypervisor loads
+ * selectors here, from a fixed set, and no vector lies beyond the IDT's 256 entries. cpu_disable() puts the right ones
+ * back.
  */
 #include "kernel/cpu.h"
 #include "vmm/emulate.h"
@@ -53,7 +55,7 @@ static void wishes(struct vcpu *vcpu, struct vmx_vcpu *v)
         pml_switch(v);
 }
 
-/* 25.8.3. A software event without an instruction length is not injected: RIP is at its instruction, which runs again. */
+/* 25.8.3. A software event without a length is not injected: RIP is at its instruction, which runs again. */
 static void inject(struct vcpu *vcpu)
 {
     static const uint8_t types[] = {
@@ -182,8 +184,8 @@ static void interruptibility_change(struct vcpu *vcpu, uint32_t clear, uint32_t 
 
 /*
  * The exits that can come while an event is being delivered (28.2.4): it goes back to the slot. Software events do not:
- * RIP is at the instruction that raises them, and it runs again. An IRET that had ended NMI blocking before it faulted has
- * not ended it (28.2.3): `unblocked` says that the exit's information has bit 12 set.
+ * RIP is at the instruction that raises them, and it runs again. An IRET that had ended NMI blocking before it faulted
+ * has not ended it (28.2.3): `unblocked` says that the exit's information has bit 12 set.
  */
 static void vectoring(struct vcpu *vcpu, bool unblocked)
 {
@@ -427,7 +429,8 @@ void vmx_after_exit(struct vcpu *vcpu)
     vcpu->state.rflags = v->rflags = vmread(VMCS_GUEST_RFLAGS);
     vcpu->state.gpr[GPR_RSP] = v->rsp = vmread(VMCS_GUEST_RSP);
     vcpu->state.cr8 = v->cr8 = v->virtual_apic[VTPR] >> 4;
-    vcpu->state.interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY); /* whoever skips an instruction needs it */
+    /* Whoever skips an instruction needs it: cheaper here than by load(). */
+    vcpu->state.interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY);
     vcpu->valid = STATE_BASE | STATE_INTR;
     if (unlikely(v->cr8 < v->tpr_threshold))
         v->wants = VCPU_WANTS_UNKNOWN;

@@ -219,7 +219,8 @@ void vmx_load(struct vcpu *vcpu, unsigned groups)
     struct vmx_cpu *cpu = vmm_this_cpu();
 
     if (!cpu || !vmx_reach(cpu, vcpu)) {
-        log_error("vcpu %u: its state is on CPU %d and cannot be read from CPU %u", vcpu->id, vcpu->last_cpu, this_cpu()->id);
+        log_error("vcpu %u: its state is on CPU %d and cannot be read from CPU %u", vcpu->id, vcpu->last_cpu,
+                  this_cpu()->id);
         irq_restore(flags);
         return;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which VMCS is current on this CPU and whose registers it holds; what every VMCS holds from its first day; letting go of
- * one; printing one. Interrupts are off in all of it.
+ * Which VMCS is current on this CPU and whose registers it holds; what every VMCS holds from its first day; letting go
+ * of one; printing one. Interrupts are off in all of it.
  */
 #include <string.h>
 
@@ -148,7 +148,8 @@ bool vmx_attach(struct vmx_cpu *cpu, struct vcpu *vcpu)
     struct vmx_vcpu *v = vcpu->backend;
 
     if (vcpu->last_cpu == -1 ? !adopt(cpu, vcpu, v) : !vmx_reach(cpu, vcpu)) {
-        log_error("vcpu %u: cannot enter on CPU %u, it was not parked on CPU %d", vcpu->id, this_cpu()->id, vcpu->last_cpu);
+        log_error("vcpu %u: cannot enter on CPU %u, it was not parked on CPU %d", vcpu->id, this_cpu()->id,
+                  vcpu->last_cpu);
         return false;
     }
     if (cpu->owner != vcpu) {
@@ -220,7 +221,8 @@ void vmx_dump(struct vcpu *vcpu)
     struct vmx_vcpu *v = vcpu->backend;
     bool parked = vcpu->last_cpu == -1;
 
-    log_error("vcpu %u: VMCS at %llx, last CPU %d, VPID %u", vcpu->id, (unsigned long long)v->vmcs.v, vcpu->last_cpu, v->vpid);
+    log_error("vcpu %u: VMCS at %llx, last CPU %d, VPID %u", vcpu->id, (unsigned long long)v->vmcs.v, vcpu->last_cpu,
+              v->vpid);
     if (!cpu || !v->initialized || (parked ? !vmptrld(v->vmcs.v) : !vmx_reach(cpu, vcpu))) {
         log_error("vcpu %u: its VMCS cannot be read here", vcpu->id);
         return;
