@@ -86,6 +86,11 @@ void framebuffer_init(const struct boot_framebuffer *info)
              screen.rows);
 }
 
+bool framebuffer_in_use(void)
+{
+    return usable;
+}
+
 void framebuffer_panic_write(const char *text, size_t count)
 {
     static bool cleared, busy;

@@ -19,4 +19,7 @@ void framebuffer_init(const struct boot_framebuffer *info);
  */
 void framebuffer_panic_write(const char *text, size_t count);
 
+/* True if a panic report is seen by whoever looks at the screen. */
+bool framebuffer_in_use(void);
+
 #endif

@@ -24,6 +24,7 @@
 
 #define BACKTRACE_FRAMES 24
 #define LAST_LINES 10
+#define SCREEN_READ_S 5 /* what is on a screen must be there long enough to be read, or filmed */
 
 const struct log_entry *log_peek(uint64_t back);
 
@@ -136,9 +137,15 @@ static NORETURN void report(const struct trap_frame *frame, uint64_t rbp, const 
         if (entry)
             say("  [%5lu.%06lu] %s", entry->time_ns / NS_PER_S, entry->time_ns % NS_PER_S / 1000, entry->text);
     }
-    say("%s", reset_after ? "the node resets now ([node] panic = reset)" : "the node waits ([node] panic = wait)");
+    uint64_t read_s = framebuffer_in_use() ? SCREEN_READ_S : 0;
     if (reset_after)
+        say("the node resets in %lu s ([node] panic = reset)", read_s);
+    else
+        say("the node waits ([node] panic = wait)");
+    if (reset_after) {
+        time_spin_ns(read_s * NS_PER_S);
         power_reset_now();
+    }
     stop_cpu();
 }
 
