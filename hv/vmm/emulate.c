@@ -13,8 +13,8 @@
 /* How far a fetch got, and what stopped it. */
 struct fetch {
     struct emu *emu;
-    uint64_t limit_bytes;    /* from RIP to the end of the code segment, at most 15 */
-    unsigned have;           /* bytes in emu->bytes */
+    uint64_t limit_bytes; /* from RIP to the end of the code segment, at most 15 */
+    unsigned have;        /* bytes in emu->bytes */
     enum emu_result result;
 };
 
@@ -35,8 +35,8 @@ static uint64_t fetch_linear(const struct cpu_state *state, unsigned index)
 
 /*
  * Makes at least one more byte available: up to the end of the page on which the next one lies. False: nothing more can
- * be had, and f->result says why. A page after the first is touched only when the decoder asks for it, so an instruction
- * that ends at a page's end does not fault on the next one.
+ * be had, and f->result says why. A page after the first is touched only when the decoder asks for it, so an
+ * instruction that ends at a page's end does not fault on the next one.
  */
 static bool fetch_more(struct fetch *f)
 {
@@ -47,7 +47,8 @@ static bool fetch_more(struct fetch *f)
         return false;
     }
     uint64_t linear = fetch_linear(emu->state, f->have);
-    if (!guest_translate(emu->state, emu->ops, emu->physical_bits, GVA(linear), ACCESS_FETCH, false, &gpa, &emu->fault)) {
+    if (!guest_translate(emu->state, emu->ops, emu->physical_bits, GVA(linear), ACCESS_FETCH, false, &gpa,
+                         &emu->fault)) {
         f->result = EMU_FAULT;
         return false;
     }
@@ -141,7 +142,7 @@ static void commit(struct step *s)
     bool trap = (state->rflags & RFLAGS_TF) && !s->loaded_ss && (s->branched || !(state->debugctl & DEBUGCTL_BTF));
     memcpy(state->gpr, s->gpr, sizeof(state->gpr));
     state->rflags = s->flags;
-    state->interruptibility &= (uint32_t)~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+    state->interruptibility &= (uint32_t) ~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
     if (s->load_segment < SEG_COUNT)
         state->seg[s->load_segment] = s->segment;
     if (s->loaded_ss)

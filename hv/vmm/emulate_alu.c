@@ -31,8 +31,9 @@ uint64_t alu_add(uint64_t a, uint64_t b, unsigned carry, unsigned bytes, uint64_
     b &= mask;
     uint64_t r = (a + b + carry) & mask;
     uint64_t carries = (a & b) | ((a | b) & ~r); /* the carry out of each bit */
-    replace(flags, FLAGS_ALL, result_flags(r, bytes) | flag_if(carries & top, RFLAGS_CF) | flag_if(carries & 8, RFLAGS_AF) |
-                                  flag_if((a ^ r) & (b ^ r) & top, RFLAGS_OF));
+    replace(flags, FLAGS_ALL,
+            result_flags(r, bytes) | flag_if(carries & top, RFLAGS_CF) | flag_if(carries & 8, RFLAGS_AF) |
+                flag_if((a ^ r) & (b ^ r) & top, RFLAGS_OF));
     return r;
 }
 
@@ -43,8 +44,9 @@ uint64_t alu_sub(uint64_t a, uint64_t b, unsigned borrow, unsigned bytes, uint64
     b &= mask;
     uint64_t r = (a - b - borrow) & mask;
     uint64_t borrows = (~a & b) | ((~a | b) & r); /* the borrow into each bit's next */
-    replace(flags, FLAGS_ALL, result_flags(r, bytes) | flag_if(borrows & top, RFLAGS_CF) | flag_if(borrows & 8, RFLAGS_AF) |
-                                  flag_if((a ^ b) & (a ^ r) & top, RFLAGS_OF));
+    replace(flags, FLAGS_ALL,
+            result_flags(r, bytes) | flag_if(borrows & top, RFLAGS_CF) | flag_if(borrows & 8, RFLAGS_AF) |
+                flag_if((a ^ b) & (a ^ r) & top, RFLAGS_OF));
     return r;
 }
 
@@ -117,11 +119,9 @@ uint64_t alu_shift(enum alu_shift op, uint64_t a, unsigned count, unsigned bytes
     bool carry;
     switch (op) {
     case ALU_ROL:
-    case ALU_ROR:
-        return rotate(op == ALU_ROL, a, count, bytes, flags);
+    case ALU_ROR: return rotate(op == ALU_ROL, a, count, bytes, flags);
     case ALU_RCL:
-    case ALU_RCR:
-        return rotate_carry(op == ALU_RCL, a, count, bytes, flags);
+    case ALU_RCR: return rotate_carry(op == ALU_RCL, a, count, bytes, flags);
     case ALU_SHR:
         before = a >> (count - 1);
         r = before >> 1;
@@ -152,7 +152,8 @@ uint64_t alu_shift_double(bool left, uint64_t a, uint64_t b, unsigned count, uns
     count &= bytes == 8 ? 63 : 31;
     if (count == 0)
         return a;
-    /* The string that is shifted, wide enough for a 16-bit operand with a count up to 31: a:b:a, or a:b where that fits. */
+    /* The string that is shifted, wide enough for a 16-bit operand with a count up to 31: a:b:a, or a:b where that
+     * fits. */
     unsigned __int128 string;
     uint64_t before, r;
     if (left) {

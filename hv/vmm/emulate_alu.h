@@ -23,14 +23,14 @@ uint64_t alu_dec(uint64_t a, unsigned bytes, uint64_t *flags);
 /* The order is that of ModRM.reg in opcodes C0, C1 and D0 to D3; 6 is an alias of SHL. */
 enum alu_shift { ALU_ROL, ALU_ROR, ALU_RCL, ALU_RCR, ALU_SHL, ALU_SHR, ALU_SAL, ALU_SAR };
 /*
- * Shifts and rotates; `count` is masked here. A masked count of 0 changes no flag. Undefined: OF for counts above 1 (the
- * formula of count 1 is used), AF of shifts (clear), CF of SHL and SHR when the count exceeds the size (clear).
+ * Shifts and rotates; `count` is masked here. A masked count of 0 changes no flag. Undefined: OF for counts above 1
+ * (the formula of count 1 is used), AF of shifts (clear), CF of SHL and SHR when the count exceeds the size (clear).
  */
 uint64_t alu_shift(enum alu_shift op, uint64_t a, unsigned count, unsigned bytes, uint64_t *flags);
 /* SHLD and SHRD; a 16-bit one with a count above 16 is undefined and behaves as on a 48-bit a:b:a string. */
 uint64_t alu_shift_double(bool left, uint64_t a, uint64_t b, unsigned count, unsigned bytes, uint64_t *flags);
 
-/* The double-width product; *high gets its upper half. CF and OF; SF, ZF, PF (undefined) follow the low half, AF clear. */
+/* The double-width product; *high gets its upper half. CF, OF; SF, ZF, PF (undefined) follow the low half, AF clear. */
 uint64_t alu_mul(uint64_t a, uint64_t b, unsigned bytes, bool is_signed, uint64_t *high, uint64_t *flags);
 /* high:low divided by divisor. False: #DE (divisor 0, or the quotient does not fit). Flags (undefined) are kept. */
 bool alu_div(uint64_t high, uint64_t low, uint64_t divisor, unsigned bytes, bool is_signed, uint64_t *quotient,

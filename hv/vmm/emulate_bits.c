@@ -14,7 +14,8 @@ static uint64_t flag_if(bool condition, uint64_t flag) { return condition ? flag
 static void set_bmi_flags(struct step *s, uint64_t result, unsigned bytes, bool carry)
 {
     set_flags(s, FLAGS_STATUS,
-              flag_if(carry, RFLAGS_CF) | flag_if(result == 0, RFLAGS_ZF) | flag_if(alu_signed(result, bytes) < 0, RFLAGS_SF));
+              flag_if(carry, RFLAGS_CF) | flag_if(result == 0, RFLAGS_ZF) |
+                  flag_if(alu_signed(result, bytes) < 0, RFLAGS_SF));
 }
 
 static unsigned count_ones(uint64_t a)
@@ -69,14 +70,17 @@ static void scan(struct step *s, ZydisMnemonic mnemonic)
         /* Of nothing: the target stays (APM vol. 3, BSF), the other flags (undefined) too. */
         set_flags(s, RFLAGS_ZF, flag_if(a == 0, RFLAGS_ZF));
         if (a)
-            emu_set(s, &target, mnemonic == ZYDIS_MNEMONIC_BSF ? (unsigned)__builtin_ctzll(a) : 63 - (unsigned)__builtin_clzll(a));
+            emu_set(s, &target,
+                    mnemonic == ZYDIS_MNEMONIC_BSF ? (unsigned)__builtin_ctzll(a) : 63 - (unsigned)__builtin_clzll(a));
         return;
     case ZYDIS_MNEMONIC_POPCNT:
         r = count_ones(a);
         set_flags(s, FLAGS_STATUS, flag_if(a == 0, RFLAGS_ZF));
         break;
     default:
-        r = !a ? bits : mnemonic == ZYDIS_MNEMONIC_TZCNT ? (unsigned)__builtin_ctzll(a) : bits - 64 + (unsigned)__builtin_clzll(a);
+        r = !a                                 ? bits
+            : mnemonic == ZYDIS_MNEMONIC_TZCNT ? (unsigned)__builtin_ctzll(a)
+                                               : bits - 64 + (unsigned)__builtin_clzll(a);
         set_flags(s, RFLAGS_CF | RFLAGS_ZF, flag_if(a == 0, RFLAGS_CF) | flag_if(r == 0, RFLAGS_ZF));
         break;
     }

@@ -188,7 +188,8 @@ static void compare_exchange_wide(struct step *s, unsigned half)
             memcpy(desired, &s->gpr[GPR_RBX], half);
             memcpy(desired + half, &s->gpr[GPR_RCX], half);
         }
-    } while (!emu_exchange(s, &range, old, desired)); /* the exchange also proves that the two halves were read at once */
+    } while (
+        !emu_exchange(s, &range, old, desired)); /* the exchange also proves that the two halves were read at once */
     if (!(s->flags & RFLAGS_ZF)) {
         emu_set_gpr(s, GPR_RAX, half, low);
         emu_set_gpr(s, GPR_RDX, half, high);

@@ -52,10 +52,10 @@ enum operand_kind { OPERAND_REGISTER, OPERAND_MEMORY, OPERAND_IMMEDIATE };
 /* An integer operand that is ready for use. */
 struct emu_operand {
     uint8_t kind;
-    uint8_t bytes;    /* 1, 2, 4 or 8 */
-    uint8_t index;    /* register */
-    uint8_t shift;    /* 8 for AH, CH, DH and BH, otherwise 0 */
-    uint64_t value;   /* immediate, sign-extended by the decoder where the instruction does so */
+    uint8_t bytes;  /* 1, 2, 4 or 8 */
+    uint8_t index;  /* register */
+    uint8_t shift;  /* 8 for AH, CH, DH and BH, otherwise 0 */
+    uint64_t value; /* immediate, sign-extended by the decoder where the instruction does so */
     struct emu_range range;
 };
 
@@ -69,7 +69,7 @@ struct step {
     bool unfinished; /* RIP stays: a repeated string instruction has iterations left */
     bool branched;
     bool loaded_ss;
-    uint8_t attempts; /* of a locked operation */
+    uint8_t attempts;     /* of a locked operation */
     uint8_t load_segment; /* enum seg that `segment` goes to, or SEG_COUNT */
     struct segment segment;
     uint64_t gpr[GPR_COUNT];
@@ -92,7 +92,8 @@ void emu_unsupported(struct step *s);
  */
 uint64_t emu_linear(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, unsigned access);
 /* Checks and translates seg:offset, #AC for operands of up to 8 bytes and for far pointers included. */
-void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, unsigned access, struct emu_range *range);
+void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, unsigned access,
+                 struct emu_range *range);
 /* The same from a linear address, as the CPU accesses its own tables: always with supervisor rights. */
 void emu_resolve_system(struct step *s, uint64_t linear, unsigned bytes, unsigned access, struct emu_range *range);
 
@@ -125,7 +126,7 @@ bool emu_update(struct step *s, const struct emu_operand *operand, uint64_t old,
 /* Prepare and read in one. */
 uint64_t emu_source(struct step *s, unsigned i);
 
-unsigned emu_stack_bytes(const struct step *s);  /* 2, 4 or 8: how much of RSP counts */
+unsigned emu_stack_bytes(const struct step *s);   /* 2, 4 or 8: how much of RSP counts */
 unsigned emu_operand_bytes(const struct step *s); /* 2, 4 or 8: the effective operand size */
 
 /* The length of the instruction at CS:RIP by the decoder, or 0 as emu_instruction_length says (emulate.c). */

@@ -32,7 +32,10 @@ static bool is_segment_register(const ZydisDecodedOperand *operand)
            operand->reg.value <= ZYDIS_REGISTER_GS;
 }
 
-static enum seg segment_of(const ZydisDecodedOperand *operand) { return (enum seg)(operand->reg.value - ZYDIS_REGISTER_ES); }
+static enum seg segment_of(const ZydisDecodedOperand *operand)
+{
+    return (enum seg)(operand->reg.value - ZYDIS_REGISTER_ES);
+}
 
 static void move(struct step *s)
 {

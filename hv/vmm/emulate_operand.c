@@ -95,8 +95,8 @@ uint64_t emu_effective(const struct step *s, const ZydisDecodedOperand *operand)
 {
     uint64_t address = address_register(s, operand->mem.index) * operand->mem.scale;
     /*
-     * SIB with base 101b and mod 00b is [index + disp32] whatever REX.B says (SDM vol. 2A, table 2-5); Zydis 4.0.0 reports
-     * R13 and no displacement where REX.B is set.
+     * SIB with base 101b and mod 00b is [index + disp32] whatever REX.B says (SDM vol. 2A, table 2-5); Zydis 4.0.0
+     * reports R13 and no displacement where REX.B is set.
      */
     if ((s->insn.attributes & ZYDIS_ATTRIB_HAS_SIB) && s->insn.raw.modrm.mod == 0 && s->insn.raw.sib.base == 5)
         address += (uint64_t)s->insn.raw.disp.value;
@@ -108,7 +108,7 @@ uint64_t emu_effective(const struct step *s, const ZydisDecodedOperand *operand)
 enum seg emu_segment(const struct step *s, const ZydisDecodedOperand *operand)
 {
     ZydisRegister reg = operand->mem.segment;
-    /* Before an indirect branch 3E is the NOTRACK prefix, and Zydis no longer sees that it overrides the segment too. */
+    /* Before an indirect branch 3E is NOTRACK to Zydis, which then does not see that it overrides the segment too. */
     if ((s->insn.attributes & ZYDIS_ATTRIB_HAS_NOTRACK) && !s->mode64)
         return SEG_DS;
     return reg >= ZYDIS_REGISTER_ES && reg <= ZYDIS_REGISTER_GS ? (enum seg)(reg - ZYDIS_REGISTER_ES) : SEG_DS;
@@ -161,13 +161,15 @@ uint64_t emu_linear(struct step *s, enum seg seg, uint64_t offset, unsigned byte
         return linear;
     }
     bool typed = !cpu_real_mode(s->state) && !cpu_v86(s->state);
-    if (typed ? !type_allows(segment, access) || !limit_allows(segment, offset, bytes) : offset + bytes - 1 > segment->limit)
+    if (typed ? !type_allows(segment, access) || !limit_allows(segment, offset, bytes)
+              : offset + bytes - 1 > segment->limit)
         emu_raise(s, vector);
     return (uint32_t)(segment->base + offset);
 }
 
 /* Translates a linear range that passed its segment's checks. */
-static void translate(struct step *s, uint64_t linear, unsigned bytes, unsigned access, bool stack, struct emu_range *range)
+static void translate(struct step *s, uint64_t linear, unsigned bytes, unsigned access, bool stack,
+                      struct emu_range *range)
 {
     unsigned on_page = (unsigned)(PAGE_BYTES - (linear & (PAGE_BYTES - 1)));
     bool crosses = bytes > on_page;
@@ -177,7 +179,8 @@ static void translate(struct step *s, uint64_t linear, unsigned bytes, unsigned 
     range->first_bytes = (uint8_t)(crosses ? on_page : bytes);
     struct event *fault = &s->emu->fault;
     /* Both pages are judged before the first one gets its accessed and dirty bits. */
-    bool ok = guest_translate(s->state, s->ops, width, first, crosses ? access | ACCESS_PROBE : access, stack, &range->gpa[0], fault);
+    bool ok = guest_translate(s->state, s->ops, width, first, crosses ? access | ACCESS_PROBE : access, stack,
+                              &range->gpa[0], fault);
     if (ok && crosses) {
         gva_t second = GVA(s->mode64 ? linear + on_page : (uint32_t)(linear + on_page));
         ok = guest_translate(s->state, s->ops, width, second, access, stack, &range->gpa[1], fault) &&
@@ -187,7 +190,8 @@ static void translate(struct step *s, uint64_t linear, unsigned bytes, unsigned 
         s->result = EMU_FAULT;
 }
 
-void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, unsigned access, struct emu_range *range)
+void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, unsigned access,
+                 struct emu_range *range)
 {
     uint64_t linear = emu_linear(s, seg, offset, bytes, access);
     if (s->result != EMU_DONE)
@@ -195,7 +199,7 @@ void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, 
     translate(s, linear, bytes, access, seg == SEG_SS, range);
     if (!(s->state->rflags & RFLAGS_AC) || !(s->state->cr0 & CR0_AM) || cpu_cpl(s->state) != 3)
         return;
-    /* Far pointers align as their offset does; other operands above 8 bytes have rules of their own, in their handlers. */
+    /* Far pointers align as their offset does; other operands above 8 bytes have rules in their handlers. */
     unsigned alignment = bytes == 10 ? 8 : bytes == 6 ? 4 : bytes <= 8 ? bytes : 1;
     if (linear & (alignment - 1))
         emu_raise(s, EXC_AC);
@@ -285,8 +289,7 @@ void emu_prepare(struct step *s, unsigned i, unsigned access, struct emu_operand
             return;
         }
         break;
-    default:
-        break;
+    default: break;
     }
     operand->bytes = 8; /* harmless, should the handler go on */
     emu_unsupported(s);
@@ -295,12 +298,9 @@ void emu_prepare(struct step *s, unsigned i, unsigned access, struct emu_operand
 uint64_t emu_get(struct step *s, const struct emu_operand *operand)
 {
     switch (operand->kind) {
-    case OPERAND_MEMORY:
-        return emu_read_value(s, &operand->range);
-    case OPERAND_REGISTER:
-        return (s->gpr[operand->index] >> operand->shift) & emu_mask(operand->bytes);
-    default:
-        return operand->value;
+    case OPERAND_MEMORY: return emu_read_value(s, &operand->range);
+    case OPERAND_REGISTER: return (s->gpr[operand->index] >> operand->shift) & emu_mask(operand->bytes);
+    default: return operand->value;
     }
 }
 

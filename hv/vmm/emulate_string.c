@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * String instructions and port access. A repeated instruction does a bounded batch per step; registers move on with each
- * iteration that is complete, so it can stop anywhere and be started again: at a fault, at the batch's end (an interrupt
- * may be waiting), after one iteration when the guest single-steps.
+ * String instructions and port access. A repeated instruction does a bounded batch per step; registers move on with
+ * each iteration that is complete, so it can stop anywhere and be started again: at a fault, at the batch's end (an
+ * interrupt may be waiting), after one iteration when the guest single-steps.
  *
  * Neighbouring iterations mostly stay on a page. The translation of each side is kept for the batch, and used again as
  * long as the element lies on the same page; the checks of segment and limit are made each time.
@@ -28,7 +28,8 @@ struct string {
     struct side source, target;
 };
 
-static void resolve_element(struct step *s, struct string *str, struct side *side, enum seg seg, enum gpr index, unsigned access)
+static void resolve_element(struct step *s, struct string *str, struct side *side, enum seg seg, enum gpr index,
+                            unsigned access)
 {
     uint64_t offset = emu_get_gpr(s, index, str->address_bytes);
     if (side->valid) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * SSE and AVX moves between memory and a vector register, by way of the two vector callbacks: what compilers and copy
- * loops use on device memory. A VEX-encoded load clears the register above what it loads, a legacy one leaves everything
- * above 128 bits alone. Arithmetic on vectors, MMX, masked moves and EVEX are not emulated.
+ * loops use on device memory. A VEX-encoded load clears the register above what it loads, a legacy one leaves
+ * everything above 128 bits alone. Arithmetic on vectors, MMX, masked moves and EVEX are not emulated.
  */
 #include "vmm/emulate_internal.h"
 #include <string.h>
@@ -12,9 +12,9 @@
 #define NO_VECTOR 0xffu
 
 enum kind {
-    WHOLE,   /* all of the operand, any address */
-    ALIGNED, /* all of it, at an address that is a multiple of its size */
-    LOW,     /* a part at the bottom; a load clears the rest of the 128 bits */
+    WHOLE,    /* all of the operand, any address */
+    ALIGNED,  /* all of it, at an address that is a multiple of its size */
+    LOW,      /* a part at the bottom; a load clears the rest of the 128 bits */
     LOW_HALF, /* 8 bytes at the bottom; a load keeps the rest */
     HIGH_HALF,
 };
@@ -23,28 +23,45 @@ enum kind {
 static bool classify(ZydisMnemonic mnemonic, enum kind *kind)
 {
     switch (mnemonic) {
-    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_VMOVUPS: case ZYDIS_MNEMONIC_VMOVUPD: case ZYDIS_MNEMONIC_VMOVDQU: case ZYDIS_MNEMONIC_VLDDQU:
-        *kind = WHOLE;
-        return true;
-    case ZYDIS_MNEMONIC_MOVAPS: case ZYDIS_MNEMONIC_MOVAPD: case ZYDIS_MNEMONIC_MOVDQA: case ZYDIS_MNEMONIC_MOVNTPS:
-    case ZYDIS_MNEMONIC_MOVNTPD: case ZYDIS_MNEMONIC_MOVNTDQ: case ZYDIS_MNEMONIC_MOVNTDQA:
-    case ZYDIS_MNEMONIC_VMOVAPS: case ZYDIS_MNEMONIC_VMOVAPD: case ZYDIS_MNEMONIC_VMOVDQA: case ZYDIS_MNEMONIC_VMOVNTPS:
-    case ZYDIS_MNEMONIC_VMOVNTPD: case ZYDIS_MNEMONIC_VMOVNTDQ: case ZYDIS_MNEMONIC_VMOVNTDQA:
-        *kind = ALIGNED;
-        return true;
-    case ZYDIS_MNEMONIC_MOVSS: case ZYDIS_MNEMONIC_MOVSD: case ZYDIS_MNEMONIC_MOVD: case ZYDIS_MNEMONIC_MOVQ:
-    case ZYDIS_MNEMONIC_VMOVSS: case ZYDIS_MNEMONIC_VMOVSD: case ZYDIS_MNEMONIC_VMOVD: case ZYDIS_MNEMONIC_VMOVQ:
-        *kind = LOW;
-        return true;
-    case ZYDIS_MNEMONIC_MOVLPS: case ZYDIS_MNEMONIC_MOVLPD: case ZYDIS_MNEMONIC_VMOVLPS: case ZYDIS_MNEMONIC_VMOVLPD:
-        *kind = LOW_HALF;
-        return true;
-    case ZYDIS_MNEMONIC_MOVHPS: case ZYDIS_MNEMONIC_MOVHPD: case ZYDIS_MNEMONIC_VMOVHPS: case ZYDIS_MNEMONIC_VMOVHPD:
-        *kind = HIGH_HALF;
-        return true;
-    default:
-        return false;
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_VMOVUPS:
+    case ZYDIS_MNEMONIC_VMOVUPD:
+    case ZYDIS_MNEMONIC_VMOVDQU:
+    case ZYDIS_MNEMONIC_VLDDQU: *kind = WHOLE; return true;
+    case ZYDIS_MNEMONIC_MOVAPS:
+    case ZYDIS_MNEMONIC_MOVAPD:
+    case ZYDIS_MNEMONIC_MOVDQA:
+    case ZYDIS_MNEMONIC_MOVNTPS:
+    case ZYDIS_MNEMONIC_MOVNTPD:
+    case ZYDIS_MNEMONIC_MOVNTDQ:
+    case ZYDIS_MNEMONIC_MOVNTDQA:
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA: *kind = ALIGNED; return true;
+    case ZYDIS_MNEMONIC_MOVSS:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVD:
+    case ZYDIS_MNEMONIC_MOVQ:
+    case ZYDIS_MNEMONIC_VMOVSS:
+    case ZYDIS_MNEMONIC_VMOVSD:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VMOVQ: *kind = LOW; return true;
+    case ZYDIS_MNEMONIC_MOVLPS:
+    case ZYDIS_MNEMONIC_MOVLPD:
+    case ZYDIS_MNEMONIC_VMOVLPS:
+    case ZYDIS_MNEMONIC_VMOVLPD: *kind = LOW_HALF; return true;
+    case ZYDIS_MNEMONIC_MOVHPS:
+    case ZYDIS_MNEMONIC_MOVHPD:
+    case ZYDIS_MNEMONIC_VMOVHPS:
+    case ZYDIS_MNEMONIC_VMOVHPD: *kind = HIGH_HALF; return true;
+    default: return false;
     }
 }
 
@@ -142,8 +159,9 @@ bool emu_do_vector(struct step *s)
 {
     enum kind kind;
     bool vex = s->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
-    if (!s->ops->vector_read || !s->ops->vector_write || (!vex && s->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) ||
-        s->insn.operand_count_visible != 2 || !classify(s->insn.mnemonic, &kind))
+    if (!s->ops->vector_read || !s->ops->vector_write ||
+        (!vex && s->insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) || s->insn.operand_count_visible != 2 ||
+        !classify(s->insn.mnemonic, &kind))
         return false;
     unsigned to = vector_index(&s->operand[0]), from = vector_index(&s->operand[1]);
     bool loads = to != NO_VECTOR && from == NO_VECTOR, stores = from != NO_VECTOR && to == NO_VECTOR;

@@ -31,7 +31,7 @@
 #define PF_PK 32u
 
 #define MAX_LEVELS 5
-/* Tables that change under every one of so many walks are answered with a page fault, which a guest must expect anyway. */
+/* Tables that change under each of so many walks are answered with a page fault, which a guest expects anyway. */
 #define MAX_RESTARTS 64
 
 struct walk {
@@ -65,10 +65,11 @@ static bool page_fault(const struct walk *w, unsigned bits, struct event *fault)
     if (w->user)
         error |= PF_U;
     /* The fetch bit exists only where fetches can be told apart (SDM vol. 3A, 4.7). */
-    if ((w->access & ACCESS_FETCH) && ((w->state->cr4 & CR4_SMEP) ||
-                                       ((w->state->cr4 & CR4_PAE) && (w->state->efer & EFER_NXE))))
+    if ((w->access & ACCESS_FETCH) &&
+        ((w->state->cr4 & CR4_SMEP) || ((w->state->cr4 & CR4_PAE) && (w->state->efer & EFER_NXE))))
         error |= PF_FETCH;
-    *fault = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_PF, .has_error = true, .error = error, .cr2 = w->gva };
+    *fault =
+        (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_PF, .has_error = true, .error = error, .cr2 = w->gva };
     return false;
 }
 
@@ -116,14 +117,16 @@ static bool mark_used(const struct walk *w, unsigned bytes)
             continue;
         bool equal = true;
         /* Tables in read-only or missing memory keep their bits; that is no reason to fault. */
-        if (w->ops->compare_exchange(w->ops->context, GPA(w->entry_gpa[i]), &w->entry[i], &wanted, bytes, &equal) && !equal)
+        if (w->ops->compare_exchange(w->ops->context, GPA(w->entry_gpa[i]), &w->entry[i], &wanted, bytes, &equal) &&
+            !equal)
             return false;
     }
     return true;
 }
 
 /* Four- and five-level paging, and the two lower levels of PAE. */
-static bool walk_long(struct walk *w, unsigned physical_bits, uint64_t table, unsigned level, gpa_t *gpa, struct event *fault)
+static bool walk_long(struct walk *w, unsigned physical_bits, uint64_t table, unsigned level, gpa_t *gpa,
+                      struct event *fault)
 {
     const uint64_t missing = (w->access & ACCESS_WRITE) ? PTE_A | PTE_D : PTE_A;
     /* Reserved in every entry: what lies above the guest's physical width, NX without NXE, and 62:52 in PAE. */
@@ -273,8 +276,9 @@ static bool walk_quickly(const struct cpu_state *state, const struct emu_ops *op
 }
 
 /* Every mode and every case, restarts included. */
-static __attribute__((noinline)) bool walk_thoroughly(const struct cpu_state *state, const struct emu_ops *ops, unsigned physical_bits,
-                                                      uint64_t gva, unsigned access, gpa_t *gpa, struct event *fault)
+static __attribute__((noinline)) bool walk_thoroughly(const struct cpu_state *state, const struct emu_ops *ops,
+                                                      unsigned physical_bits, uint64_t gva, unsigned access, gpa_t *gpa,
+                                                      struct event *fault)
 {
     struct walk w;
     w.state = state;
@@ -284,7 +288,8 @@ static __attribute__((noinline)) bool walk_thoroughly(const struct cpu_state *st
     w.user = !(access & ACCESS_IMPLICIT) && cpu_cpl(state) == 3;
     for (unsigned i = 0; i < MAX_RESTARTS; i++) {
         fault->type = EVENT_NONE;
-        bool ok = cpu_long_mode(state)     ? walk_long(&w, physical_bits, state->cr3 & PTE_ADDRESS, cpu_levels(state), gpa, fault)
+        bool ok = cpu_long_mode(state)
+                      ? walk_long(&w, physical_bits, state->cr3 & PTE_ADDRESS, cpu_levels(state), gpa, fault)
                   : (state->cr4 & CR4_PAE) ? walk_pae(&w, physical_bits, gpa, fault)
                                            : walk_32bit(&w, physical_bits, gpa, fault);
         if (ok)

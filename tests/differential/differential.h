@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the parts of the differential test share: the layout of memory, one test case, and who makes and judges it.
- * emu_vs_unicorn.c runs cases, differential_tables.c makes them, differential_masks.c says what is not compared and why.
+ * emu_vs_unicorn.c runs cases, differential_tables.c makes them, differential_masks.c says what is not compared and
+ * why.
  */
 #ifndef DIFFERENTIAL_H
 #define DIFFERENTIAL_H

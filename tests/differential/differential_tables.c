@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The instructions of the differential test, and how a random case is made of one: prefixes, ModRM and the bytes after it
- * are diced, the decoder says what came out, and then registers (or the displacement) are bent so that the memory operand
- * lies in the data area. Everything else in the registers stays noise.
+ * The instructions of the differential test, and how a random case is made of one: prefixes, ModRM and the bytes after
+ * it are diced, the decoder says what came out, and then registers (or the displacement) are bent so that the memory
+ * operand lies in the data area. Everything else in the registers stays noise.
  */
 #include "differential.h"
 #include <string.h>
@@ -14,87 +14,93 @@
 #define BRANCH 16u
 #define NOT64 32u
 #define ONLY64 64u
-#define MEMORY 128u /* memory form only */
+#define MEMORY 128u       /* memory form only */
 #define WIDE_TARGETS 256u /* reads a branch target from memory */
 #define NO_66 512u
-#define VEX 1024u   /* map and mandatory prefix are in `map` and `prefix` */
-#define NO_W 2048u  /* VEX.W and REX.W stay 0 */
+#define VEX 1024u  /* map and mandatory prefix are in `map` and `prefix` */
+#define NO_W 2048u /* VEX.W and REX.W stay 0 */
 
 #define ANY 8 /* any ModRM.reg */
 
 struct entry {
-    uint8_t map;    /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
+    uint8_t map; /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
     uint8_t opcode;
     uint8_t reg;    /* ModRM.reg, or ANY */
     uint8_t prefix; /* mandatory prefix, or 0 */
     uint16_t flags;
 };
 
-#define ROW(op, l)                                                                                                        \
-    { 0, op, ANY, 0, l }, { 0, op + 1, ANY, 0, l }, { 0, op + 2, ANY, 0, 0 }, { 0, op + 3, ANY, 0, 0 },                   \
-    { 0, op + 4, ANY, 0, NO_MODRM }, { 0, op + 5, ANY, 0, NO_MODRM }
-#define GROUP8(op, l)                                                                                                     \
-    { 0, op, 0, 0, l }, { 0, op, 1, 0, l }, { 0, op, 2, 0, l }, { 0, op, 3, 0, l }, { 0, op, 4, 0, l }, { 0, op, 5, 0, l }, \
-    { 0, op, 6, 0, l }, { 0, op, 7, 0, l & ~LOCKABLE }
-#define SHIFTS(op) { 0, op, 0, 0, 0 }, { 0, op, 1, 0, 0 }, { 0, op, 2, 0, 0 }, { 0, op, 3, 0, 0 }, { 0, op, 4, 0, 0 }, \
+#define ONE(map, op) { map, op, ANY, 0, 0 }
+#define ROW(op, l)                                                                                                    \
+    { 0, op, ANY, 0, l }, { 0, op + 1, ANY, 0, l }, ONE(0, op + 2), ONE(0, op + 3), { 0, op + 4, ANY, 0, NO_MODRM },  \
+    { 0, op + 5, ANY, 0, NO_MODRM }
+#define GROUP8(op, l)                                                                                                 \
+    { 0, op, 0, 0, l }, { 0, op, 1, 0, l }, { 0, op, 2, 0, l }, { 0, op, 3, 0, l }, { 0, op, 4, 0, l },               \
+    { 0, op, 5, 0, l }, { 0, op, 6, 0, l }, { 0, op, 7, 0, 0 }
+#define SHIFTS(op)                                                                                                    \
+    { 0, op, 0, 0, 0 }, { 0, op, 1, 0, 0 }, { 0, op, 2, 0, 0 }, { 0, op, 3, 0, 0 }, { 0, op, 4, 0, 0 },               \
     { 0, op, 5, 0, 0 }, { 0, op, 7, 0, 0 }
-#define SIXTEEN(op) { 1, op, ANY, 0, 0 }, { 1, op + 1, ANY, 0, 0 }, { 1, op + 2, ANY, 0, 0 }, { 1, op + 3, ANY, 0, 0 }, \
-    { 1, op + 4, ANY, 0, 0 }, { 1, op + 5, ANY, 0, 0 }, { 1, op + 6, ANY, 0, 0 }, { 1, op + 7, ANY, 0, 0 }, \
-    { 1, op + 8, ANY, 0, 0 }, { 1, op + 9, ANY, 0, 0 }, { 1, op + 10, ANY, 0, 0 }, { 1, op + 11, ANY, 0, 0 }, \
-    { 1, op + 12, ANY, 0, 0 }, { 1, op + 13, ANY, 0, 0 }, { 1, op + 14, ANY, 0, 0 }, { 1, op + 15, ANY, 0, 0 }
+#define FOUR(map, op) ONE(map, op), ONE(map, op + 1), ONE(map, op + 2), ONE(map, op + 3)
+#define SIXTEEN(op) FOUR(1, op), FOUR(1, op + 4), FOUR(1, op + 8), FOUR(1, op + 12)
 
 static const struct entry table[] = {
     /* moves */
-    { 0, 0x88, ANY, 0, 0 }, { 0, 0x89, ANY, 0, 0 }, { 0, 0x8a, ANY, 0, 0 }, { 0, 0x8b, ANY, 0, 0 }, { 0, 0xc6, 0, 0, 0 },
-    { 0, 0xc7, 0, 0, 0 }, { 0, 0xa0, ANY, 0, NO_MODRM }, { 0, 0xa1, ANY, 0, NO_MODRM }, { 0, 0xa2, ANY, 0, NO_MODRM },
-    { 0, 0xa3, ANY, 0, NO_MODRM }, { 0, 0x8c, ANY, 0, MEMORY }, { 0, 0x63, ANY, 0, ONLY64 }, { 1, 0xb6, ANY, 0, 0 },
-    { 1, 0xb7, ANY, 0, 0 }, { 1, 0xbe, ANY, 0, 0 }, { 1, 0xbf, ANY, 0, 0 },
-    { 1, 0xc3, ANY, 0, MEMORY | NO_66 }, { 0, 0xd7, ANY, 0, NO_MODRM }, { 0, 0x8d, ANY, 0, MEMORY },
-    { 0, 0xb0, ANY, 0, NO_MODRM }, { 0, 0xb9, ANY, 0, NO_MODRM },
-    SIXTEEN(0x40), SIXTEEN(0x90),
+    { 0, 0x88, ANY, 0, 0 }, { 0, 0x89, ANY, 0, 0 }, { 0, 0x8a, ANY, 0, 0 }, { 0, 0x8b, ANY, 0, 0 },
+    { 0, 0xc6, 0, 0, 0 }, { 0, 0xc7, 0, 0, 0 }, { 0, 0xa0, ANY, 0, NO_MODRM }, { 0, 0xa1, ANY, 0, NO_MODRM },
+    { 0, 0xa2, ANY, 0, NO_MODRM }, { 0, 0xa3, ANY, 0, NO_MODRM }, { 0, 0x8c, ANY, 0, MEMORY },
+    { 0, 0x63, ANY, 0, ONLY64 }, { 1, 0xb6, ANY, 0, 0 }, { 1, 0xb7, ANY, 0, 0 }, { 1, 0xbe, ANY, 0, 0 },
+    { 1, 0xbf, ANY, 0, 0 }, { 1, 0xc3, ANY, 0, MEMORY | NO_66 }, { 0, 0xd7, ANY, 0, NO_MODRM },
+    { 0, 0x8d, ANY, 0, MEMORY }, { 0, 0xb0, ANY, 0, NO_MODRM }, { 0, 0xb9, ANY, 0, NO_MODRM }, SIXTEEN(0x40),
+    SIXTEEN(0x90),
     /* stack and branches */
-    { 0, 0xff, 6, 0, STACK }, { 0, 0x8f, 0, 0, STACK }, { 0, 0x50, ANY, 0, NO_MODRM | STACK }, { 0, 0x5b, ANY, 0, NO_MODRM | STACK },
-    { 0, 0x54, ANY, 0, NO_MODRM | STACK }, { 0, 0x5c, ANY, 0, NO_MODRM | STACK },
-    { 0, 0x68, ANY, 0, NO_MODRM | STACK }, { 0, 0x6a, ANY, 0, NO_MODRM | STACK }, { 0, 0xc9, ANY, 0, NO_MODRM | STACK },
-    { 0, 0xff, 2, 0, STACK | BRANCH | MEMORY | WIDE_TARGETS | NO_66 }, { 0, 0xff, 4, 0, BRANCH | MEMORY | WIDE_TARGETS | NO_66 },
+    { 0, 0xff, 6, 0, STACK }, { 0, 0x8f, 0, 0, STACK }, { 0, 0x50, ANY, 0, NO_MODRM | STACK },
+    { 0, 0x5b, ANY, 0, NO_MODRM | STACK }, { 0, 0x54, ANY, 0, NO_MODRM | STACK },
+    { 0, 0x5c, ANY, 0, NO_MODRM | STACK }, { 0, 0x68, ANY, 0, NO_MODRM | STACK },
+    { 0, 0x6a, ANY, 0, NO_MODRM | STACK }, { 0, 0xc9, ANY, 0, NO_MODRM | STACK },
+    { 0, 0xff, 2, 0, STACK | BRANCH | MEMORY | WIDE_TARGETS | NO_66 },
+    { 0, 0xff, 4, 0, BRANCH | MEMORY | WIDE_TARGETS | NO_66 },
     { 0, 0xc3, ANY, 0, NO_MODRM | STACK | BRANCH | WIDE_TARGETS | NO_66 },
     { 0, 0xc2, ANY, 0, NO_MODRM | STACK | BRANCH | WIDE_TARGETS | NO_66 },
     /* strings */
-    { 0, 0xa4, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xa5, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xa6, ANY, 0, NO_MODRM | REPEATS },
-    { 0, 0xa7, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xaa, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xab, ANY, 0, NO_MODRM | REPEATS },
-    { 0, 0xac, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xad, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xae, ANY, 0, NO_MODRM | REPEATS },
-    { 0, 0xaf, ANY, 0, NO_MODRM | REPEATS },
+    { 0, 0xa4, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xa5, ANY, 0, NO_MODRM | REPEATS },
+    { 0, 0xa6, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xa7, ANY, 0, NO_MODRM | REPEATS },
+    { 0, 0xaa, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xab, ANY, 0, NO_MODRM | REPEATS },
+    { 0, 0xac, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xad, ANY, 0, NO_MODRM | REPEATS },
+    { 0, 0xae, ANY, 0, NO_MODRM | REPEATS }, { 0, 0xaf, ANY, 0, NO_MODRM | REPEATS },
     /* arithmetic and logic */
     ROW(0x00, LOCKABLE), ROW(0x08, LOCKABLE), ROW(0x10, LOCKABLE), ROW(0x18, LOCKABLE), ROW(0x20, LOCKABLE),
     ROW(0x28, LOCKABLE), ROW(0x30, LOCKABLE), ROW(0x38, 0), GROUP8(0x80, LOCKABLE), GROUP8(0x81, LOCKABLE),
     GROUP8(0x83, LOCKABLE), { 0, 0x84, ANY, 0, 0 }, { 0, 0x85, ANY, 0, 0 }, { 0, 0xa8, ANY, 0, NO_MODRM },
     { 0, 0xa9, ANY, 0, NO_MODRM }, { 0, 0xf6, 0, 0, 0 }, { 0, 0xf6, 2, 0, LOCKABLE }, { 0, 0xf6, 3, 0, LOCKABLE },
     { 0, 0xf6, 4, 0, 0 }, { 0, 0xf6, 5, 0, 0 }, { 0, 0xf6, 6, 0, 0 }, { 0, 0xf6, 7, 0, 0 }, { 0, 0xf7, 0, 0, 0 },
-    { 0, 0xf7, 2, 0, LOCKABLE }, { 0, 0xf7, 3, 0, LOCKABLE }, { 0, 0xf7, 4, 0, 0 }, { 0, 0xf7, 5, 0, 0 }, { 0, 0xf7, 6, 0, 0 },
-    { 0, 0xf7, 7, 0, 0 }, { 0, 0xfe, 0, 0, LOCKABLE }, { 0, 0xfe, 1, 0, LOCKABLE }, { 0, 0xff, 0, 0, LOCKABLE },
-    { 0, 0xff, 1, 0, LOCKABLE }, { 1, 0xaf, ANY, 0, 0 }, { 0, 0x69, ANY, 0, 0 }, { 0, 0x6b, ANY, 0, 0 },
-    SHIFTS(0xc0), SHIFTS(0xc1), SHIFTS(0xd0), SHIFTS(0xd1), SHIFTS(0xd2), SHIFTS(0xd3),
+    { 0, 0xf7, 2, 0, LOCKABLE }, { 0, 0xf7, 3, 0, LOCKABLE }, { 0, 0xf7, 4, 0, 0 }, { 0, 0xf7, 5, 0, 0 },
+    { 0, 0xf7, 6, 0, 0 }, { 0, 0xf7, 7, 0, 0 }, { 0, 0xfe, 0, 0, LOCKABLE }, { 0, 0xfe, 1, 0, LOCKABLE },
+    { 0, 0xff, 0, 0, LOCKABLE }, { 0, 0xff, 1, 0, LOCKABLE }, { 1, 0xaf, ANY, 0, 0 }, { 0, 0x69, ANY, 0, 0 },
+    { 0, 0x6b, ANY, 0, 0 }, SHIFTS(0xc0), SHIFTS(0xc1), SHIFTS(0xd0), SHIFTS(0xd1), SHIFTS(0xd2), SHIFTS(0xd3),
     { 1, 0xa4, ANY, 0, 0 }, { 1, 0xa5, ANY, 0, 0 }, { 1, 0xac, ANY, 0, 0 }, { 1, 0xad, ANY, 0, 0 },
     /* vector moves */
-    { 1, 0x10, ANY, 0, MEMORY | NO_66 }, { 1, 0x11, ANY, 0, MEMORY | NO_66 }, { 1, 0x10, ANY, 0x66, MEMORY }, { 1, 0x11, ANY, 0x66, MEMORY },
-    { 1, 0x10, ANY, 0xf3, MEMORY | NO_66 }, { 1, 0x11, ANY, 0xf3, MEMORY | NO_66 }, { 1, 0x10, ANY, 0xf2, MEMORY | NO_66 },
-    { 1, 0x11, ANY, 0xf2, MEMORY | NO_66 }, { 1, 0x12, ANY, 0, MEMORY | NO_66 }, { 1, 0x13, ANY, 0, MEMORY | NO_66 },
-    { 1, 0x16, ANY, 0x66, MEMORY }, { 1, 0x17, ANY, 0, MEMORY | NO_66 }, { 1, 0x28, ANY, 0, MEMORY | NO_66 },
-    { 1, 0x29, ANY, 0x66, MEMORY }, { 1, 0x2b, ANY, 0, MEMORY | NO_66 }, { 1, 0x6f, ANY, 0xf3, MEMORY | NO_66 },
+    { 1, 0x10, ANY, 0, MEMORY | NO_66 }, { 1, 0x11, ANY, 0, MEMORY | NO_66 }, { 1, 0x10, ANY, 0x66, MEMORY },
+    { 1, 0x11, ANY, 0x66, MEMORY }, { 1, 0x10, ANY, 0xf3, MEMORY | NO_66 }, { 1, 0x11, ANY, 0xf3, MEMORY | NO_66 },
+    { 1, 0x10, ANY, 0xf2, MEMORY | NO_66 }, { 1, 0x11, ANY, 0xf2, MEMORY | NO_66 },
+    { 1, 0x12, ANY, 0, MEMORY | NO_66 }, { 1, 0x13, ANY, 0, MEMORY | NO_66 }, { 1, 0x16, ANY, 0x66, MEMORY },
+    { 1, 0x17, ANY, 0, MEMORY | NO_66 }, { 1, 0x28, ANY, 0, MEMORY | NO_66 }, { 1, 0x29, ANY, 0x66, MEMORY },
+    { 1, 0x2b, ANY, 0, MEMORY | NO_66 }, { 1, 0x6f, ANY, 0xf3, MEMORY | NO_66 },
     { 1, 0x7f, ANY, 0xf3, MEMORY | NO_66 }, { 1, 0x6f, ANY, 0x66, MEMORY }, { 1, 0x7f, ANY, 0x66, MEMORY },
-    { 1, 0xe7, ANY, 0x66, MEMORY }, { 1, 0x6e, ANY, 0x66, 0 }, { 1, 0x7e, ANY, 0x66, 0 }, { 1, 0x7e, ANY, 0xf3, MEMORY | NO_66 },
-    { 1, 0xd6, ANY, 0x66, MEMORY }, { 1, 0xf0, ANY, 0xf2, MEMORY | NO_66 }, { 2, 0x2a, ANY, 0x66, MEMORY },
+    { 1, 0xe7, ANY, 0x66, MEMORY }, { 1, 0x6e, ANY, 0x66, 0 }, { 1, 0x7e, ANY, 0x66, 0 },
+    { 1, 0x7e, ANY, 0xf3, MEMORY | NO_66 }, { 1, 0xd6, ANY, 0x66, MEMORY }, { 1, 0xf0, ANY, 0xf2, MEMORY | NO_66 },
+    { 2, 0x2a, ANY, 0x66, MEMORY },
     /* exchanges */
-    { 0, 0x86, ANY, 0, LOCKABLE }, { 0, 0x87, ANY, 0, LOCKABLE }, { 1, 0xc0, ANY, 0, LOCKABLE }, { 1, 0xc1, ANY, 0, LOCKABLE },
-    { 1, 0xb0, ANY, 0, LOCKABLE }, { 1, 0xb1, ANY, 0, LOCKABLE }, { 1, 0xc7, 1, 0, LOCKABLE | MEMORY | NO_66 },
+    { 0, 0x86, ANY, 0, LOCKABLE }, { 0, 0x87, ANY, 0, LOCKABLE }, { 1, 0xc0, ANY, 0, LOCKABLE },
+    { 1, 0xc1, ANY, 0, LOCKABLE }, { 1, 0xb0, ANY, 0, LOCKABLE }, { 1, 0xb1, ANY, 0, LOCKABLE },
+    { 1, 0xc7, 1, 0, LOCKABLE | MEMORY | NO_66 },
     /* bits */
-    { 1, 0xa3, ANY, 0, 0 }, { 1, 0xab, ANY, 0, LOCKABLE }, { 1, 0xb3, ANY, 0, LOCKABLE }, { 1, 0xbb, ANY, 0, LOCKABLE },
-    { 1, 0xba, 4, 0, 0 }, { 1, 0xba, 5, 0, LOCKABLE }, { 1, 0xba, 6, 0, LOCKABLE }, { 1, 0xba, 7, 0, LOCKABLE },
-    { 1, 0xbc, ANY, 0, 0 }, { 1, 0xbd, ANY, 0, 0 }, { 1, 0xbc, ANY, 0xf3, 0 }, { 1, 0xbd, ANY, 0xf3, 0 },
-    { 2, 0xf0, ANY, 0xf2, NO_66 }, { 2, 0xf1, ANY, 0xf2, 0 }, { 2, 0xf6, ANY, 0x66, 0 }, { 2, 0xf6, ANY, 0xf3, NO_66 },
-    { 2, 0xf2, ANY, 0, VEX }, { 2, 0xf7, ANY, 0, VEX }, { 2, 0xf7, ANY, 0x66, VEX }, { 2, 0xf7, ANY, 0xf2, VEX },
-    { 2, 0xf7, ANY, 0xf3, VEX }, { 2, 0xf5, ANY, 0, VEX },
-    { 2, 0xf6, ANY, 0xf2, VEX }, { 3, 0xf0, ANY, 0xf2, VEX }, { 2, 0xf3, 1, 0, VEX }, { 2, 0xf3, 2, 0, VEX }, { 2, 0xf3, 3, 0, VEX },
+    { 1, 0xa3, ANY, 0, 0 }, { 1, 0xab, ANY, 0, LOCKABLE }, { 1, 0xb3, ANY, 0, LOCKABLE },
+    { 1, 0xbb, ANY, 0, LOCKABLE }, { 1, 0xba, 4, 0, 0 }, { 1, 0xba, 5, 0, LOCKABLE }, { 1, 0xba, 6, 0, LOCKABLE },
+    { 1, 0xba, 7, 0, LOCKABLE }, { 1, 0xbc, ANY, 0, 0 }, { 1, 0xbd, ANY, 0, 0 }, { 1, 0xbc, ANY, 0xf3, 0 },
+    { 1, 0xbd, ANY, 0xf3, 0 }, { 2, 0xf0, ANY, 0xf2, NO_66 }, { 2, 0xf1, ANY, 0xf2, 0 }, { 2, 0xf6, ANY, 0x66, 0 },
+    { 2, 0xf6, ANY, 0xf3, NO_66 }, { 2, 0xf2, ANY, 0, VEX }, { 2, 0xf7, ANY, 0, VEX }, { 2, 0xf7, ANY, 0x66, VEX },
+    { 2, 0xf7, ANY, 0xf2, VEX }, { 2, 0xf7, ANY, 0xf3, VEX }, { 2, 0xf5, ANY, 0, VEX }, { 2, 0xf6, ANY, 0xf2, VEX },
+    { 3, 0xf0, ANY, 0xf2, VEX }, { 2, 0xf3, 1, 0, VEX }, { 2, 0xf3, 2, 0, VEX }, { 2, 0xf3, 3, 0, VEX },
 };
 
 uint64_t random_next(struct random *r)
@@ -110,8 +116,22 @@ static unsigned dice(struct random *r, unsigned sides) { return (unsigned)(rando
 
 static uint64_t interesting(struct random *r)
 {
-    static const uint64_t borders[] = { 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-                                        0x7fffffffffffffff, 0x8000000000000000, ~0ull, 0x80808080 };
+    static const uint64_t borders[] = { 0,
+                                        1,
+                                        2,
+                                        0x7f,
+                                        0x80,
+                                        0xff,
+                                        0x7fff,
+                                        0x8000,
+                                        0xffff,
+                                        0x7fffffff,
+                                        0x80000000,
+                                        0xffffffff,
+                                        0x7fffffffffffffff,
+                                        0x8000000000000000,
+                                        ~0ull,
+                                        0x80808080 };
     uint64_t value = random_next(r);
     switch (dice(r, 4)) {
     case 0: return borders[dice(r, ARRAY_COUNT(borders))];
@@ -138,9 +158,14 @@ void fill_pristine(uint8_t *memory, struct random *r)
 bool case_identify(struct emu_case *c)
 {
     ZydisDecoder decoder;
-    static const struct { ZydisMachineMode mode; ZydisStackWidth stack; } modes[MODE_COUNT] = {
-        { ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16 }, { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
-        { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 }, { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
+    static const struct {
+        ZydisMachineMode mode;
+        ZydisStackWidth stack;
+    } modes[MODE_COUNT] = {
+        { ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16 },
+        { ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16 },
+        { ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32 },
+        { ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64 },
     };
     ZydisDecoderInit(&decoder, modes[c->mode].mode, modes[c->mode].stack);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder, c->bytes, 15, &c->insn, c->operand)))
@@ -163,13 +188,15 @@ bool case_identify(struct emu_case *c)
 static bool is_vector(const struct entry *e)
 {
     return (e->map == 2 && e->opcode == 0x2a) ||
-           (e->map == 1 && (e->opcode < 0x40 || (e->opcode >= 0x6e && e->opcode < 0x80) || e->opcode == 0xd6 || e->opcode == 0xe7 || e->opcode == 0xf0));
+           (e->map == 1 && (e->opcode < 0x40 || (e->opcode >= 0x6e && e->opcode < 0x80) || e->opcode == 0xd6 ||
+                            e->opcode == 0xe7 || e->opcode == 0xf0));
 }
 
 /*
- * Instructions that Unicorn 2.0.1 does not have, or has wrong throughout, are not in the table: POPCNT and MOVBE (its CPUID
- * denies them under every CPU model, and they raise #UD), PDEP and PEXT (source and mask are swapped: of 1000 random pairs
- * all gave what a CPU gives for the swapped pair). The unit tests compare them with the host's. Left out in some modes:
+ * Instructions that Unicorn 2.0.1 does not have, or has wrong throughout, are not in the table: POPCNT and MOVBE (its
+ * CPUID denies them under every CPU model, and they raise #UD), PDEP and PEXT (source and mask are swapped: of 1000
+ * random pairs all gave what a CPU gives for the swapped pair). The unit tests compare them with the host's. Left out
+ * in some modes:
  */
 static bool left_out(unsigned mode, const struct entry *e)
 {
@@ -314,8 +341,7 @@ static bool season(struct emu_case *c, struct random *r, const uint8_t *memory, 
         if (dice(r, 4) && gpr_index(c->operand[0].mem.base) != GPR_RDX && gpr_index(c->operand[0].mem.index) != GPR_RDX)
             c->gpr[GPR_RDX] = c->insn.mnemonic == ZYDIS_MNEMONIC_IDIV && dice(r, 2) ? ~0ull : dice(r, 3);
         return true;
-    default:
-        return true;
+    default: return true;
     }
 }
 
@@ -351,7 +377,8 @@ bool generate_case(struct emu_case *c, unsigned mode, struct random *r, const ui
     unsigned stack_bytes = long64 ? 8 : c->mode == MODE_PROT32 ? 4 : 2;
     uint64_t stack_base = segment_base(c, ZYDIS_REGISTER_SS);
     if (e->flags & STACK) {
-        uint64_t at = (e->flags & WIDE_TARGETS) && (e->flags & NO_MODRM) ? 0xc000 + 8 * dice(r, 60) : DATA_BASE + 0x40 + dice(r, 0x4000);
+        uint64_t at = (e->flags & WIDE_TARGETS) && (e->flags & NO_MODRM) ? 0xc000 + 8 * dice(r, 60)
+                                                                         : DATA_BASE + 0x40 + dice(r, 0x4000);
         bend(c, GPR_RSP, stack_bytes, at - stack_base);
         bend(c, GPR_RBP, long64 ? 8 : 4, DATA_BASE + 0x1000 + dice(r, 0x4000));
     }

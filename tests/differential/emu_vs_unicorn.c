@@ -23,24 +23,29 @@ static uint8_t pristine[MEMORY_BYTES], ours[MEMORY_BYTES];
 
 #define MAX_WRITES 4096
 #define MAX_MISMATCHES 50 /* then the run stops */
-static struct { uint32_t at, count; } writes[MAX_WRITES];
+static struct {
+    uint32_t at, count;
+} writes[MAX_WRITES];
 static unsigned write_count;
 static uint8_t vectors[32][64];
 
 static const int gpr_ids[GPR_COUNT] = {
-    UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_RDX, UC_X86_REG_RBX, UC_X86_REG_RSP, UC_X86_REG_RBP, UC_X86_REG_RSI,
-    UC_X86_REG_RDI, UC_X86_REG_R8,  UC_X86_REG_R9,  UC_X86_REG_R10, UC_X86_REG_R11, UC_X86_REG_R12, UC_X86_REG_R13,
-    UC_X86_REG_R14, UC_X86_REG_R15,
+    UC_X86_REG_RAX, UC_X86_REG_RCX, UC_X86_REG_RDX, UC_X86_REG_RBX, UC_X86_REG_RSP, UC_X86_REG_RBP,
+    UC_X86_REG_RSI, UC_X86_REG_RDI, UC_X86_REG_R8,  UC_X86_REG_R9,  UC_X86_REG_R10, UC_X86_REG_R11,
+    UC_X86_REG_R12, UC_X86_REG_R13, UC_X86_REG_R14, UC_X86_REG_R15,
 };
 static const int gpr_ids_32[8] = { UC_X86_REG_EAX, UC_X86_REG_ECX, UC_X86_REG_EDX, UC_X86_REG_EBX,
                                    UC_X86_REG_ESP, UC_X86_REG_EBP, UC_X86_REG_ESI, UC_X86_REG_EDI };
-static const int seg_ids[6] = { UC_X86_REG_ES, UC_X86_REG_CS, UC_X86_REG_SS, UC_X86_REG_DS, UC_X86_REG_FS, UC_X86_REG_GS };
+static const int seg_ids[6] = {
+    UC_X86_REG_ES, UC_X86_REG_CS, UC_X86_REG_SS, UC_X86_REG_DS, UC_X86_REG_FS, UC_X86_REG_GS
+};
 static const char *const mode_names[MODE_COUNT] = { "real16", "prot16", "prot32", "long64" };
 
-/* Unicorn fills a gigabyte when an engine first runs, so there is one engine at a time and the modes follow each other. */
+/* Unicorn fills a gigabyte when an engine first runs, so there is one engine at a time. */
 struct machine {
     uc_engine *uc;
-    uc_context *fresh; /* as it was set up: an exception leaves state behind that would turn the next into a double fault */
+    uc_context
+        *fresh; /* as it was set up: an exception leaves state behind that would turn the next into a double fault */
     uint8_t *memory;
     struct cpu_state state; /* as a case starts, but for registers, flags and RIP */
 };
@@ -89,7 +94,10 @@ static bool vector_write(void *context, unsigned index, const uint8_t bytes[64])
 }
 
 static const struct emu_ops ops = {
-    .read = mem_read, .write = mem_write, .compare_exchange = mem_exchange, .vector_read = vector_read,
+    .read = mem_read,
+    .write = mem_write,
+    .compare_exchange = mem_exchange,
+    .vector_read = vector_read,
     .vector_write = vector_write,
 };
 
@@ -283,7 +291,8 @@ static bool compare_registers(struct machine *m, const struct emu_case *c, const
         return true;
     value = 0;
     uc_reg_read(m->uc, wide ? UC_X86_REG_RIP : UC_X86_REG_EIP, &value);
-    /* After a branch Unicorn reports a linear address where the code segment has a base: count=1 stops it before EIP is. */
+    /* After a branch Unicorn reports a linear address where the code segment has a base: count=1 stops it before EIP
+     * is. */
     if (value != state->rip && !(c->branch && value == state->rip + state->seg[SEG_CS].base))
         return report(c, "rip", state->rip, value);
     value = 0;
@@ -386,7 +395,8 @@ int main(int argc, char **argv)
     memset(pristine + GDT_BASE, 0, 64);
     if (argc == 3 && !strcmp(argv[1], "--repro"))
         return reproduce(argv[2]);
-    unsigned long cases = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000, done = 0, mismatches = 0, skipped = 0, faults = 0;
+    unsigned long cases = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000, done = 0, mismatches = 0, skipped = 0,
+                  faults = 0;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
     for (unsigned mode = 0; mode < MODE_COUNT && mismatches < MAX_MISMATCHES; mode++) {
         struct machine m;
@@ -409,8 +419,8 @@ int main(int argc, char **argv)
         }
         machine_close(&m);
     }
-    printf("seed %" PRIu64 ": %lu cases with an exception, %lu more left out because they left memory on both sides\n", seed,
-           faults, skipped);
+    printf("seed %" PRIu64 ": %lu cases with an exception, %lu more left out because they left memory on both sides\n",
+           seed, faults, skipped);
     printf("emu_vs_unicorn: %lu cases, %lu mismatches\n", done, mismatches);
     return mismatches != 0;
 }

@@ -116,15 +116,18 @@ static void make_state(struct cpu_state *s, const struct state_seed *seed)
         s->seg[i].base = (uint64_t)seed->limits[i] << 4;
         s->seg[i].limit = seed->attributes[i] & 0x80 ? 0xffffffff : seed->limits[i];
         s->seg[i].attributes = (seed->attributes[i] & 0x1f) | SEG_P | (seed->cpl & 3u) << SEG_DPL_SHIFT |
-                               (seed->attributes[i] & 0x20 ? SEG_DB : 0) | (seed->attributes[i] & 0x40 ? SEG_UNUSABLE : 0);
+                               (seed->attributes[i] & 0x20 ? SEG_DB : 0) |
+                               (seed->attributes[i] & 0x40 ? SEG_UNUSABLE : 0);
     }
     s->gdtr = (struct table_register){ .base = 0x200, .limit = seed->limits[0] };
     switch (seed->mode % 5) {
-    case 0:
-        break;
+    case 0: break;
     case 1: s->cr0 = CR0_PE; break;
     case 2: s->cr0 = CR0_PE | CR0_PG; break;
-    case 3: s->cr0 = CR0_PE | CR0_PG | CR0_WP; s->efer = EFER_LMA | EFER_LME | EFER_NXE; break;
+    case 3:
+        s->cr0 = CR0_PE | CR0_PG | CR0_WP;
+        s->efer = EFER_LMA | EFER_LME | EFER_NXE;
+        break;
     default:
         s->cr0 = CR0_PE;
         s->efer = EFER_LMA | EFER_LME;

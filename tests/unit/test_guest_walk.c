@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guest paging: every mode's walk, the rights of each kind of access, reserved bits, accessed and dirty bits, and what
- * happens when another vCPU changes the tables under a walk. The guest's memory is an array; the tables are built in it.
+ * happens when another vCPU changes the tables under a walk. The guest's memory is an array; the tables are built in
+ * it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -285,9 +286,18 @@ static void protection_keys(void **unused)
 static void reserved_bits(void **unused)
 {
     (void)unused;
-    static const struct { uint64_t at, bits; } cases[] = {
-        { PML4E, 1ull << 40 }, { PDPTE, 1ull << 51 }, { PDE, 1ull << 45 }, { PTE, 1ull << 40 }, { PML4E, PS },
-        { PDE, PS | 0x2000 }, { PDE, PS | 0x100000 }, { PDPTE, PS | 0x200000 }, { PDPTE, PS | 0x20000000 },
+    static const struct {
+        uint64_t at, bits;
+    } cases[] = {
+        { PML4E, 1ull << 40 },
+        { PDPTE, 1ull << 51 },
+        { PDE, 1ull << 45 },
+        { PTE, 1ull << 40 },
+        { PML4E, PS },
+        { PDE, PS | 0x2000 },
+        { PDE, PS | 0x100000 },
+        { PDPTE, PS | 0x200000 },
+        { PDPTE, PS | 0x20000000 },
     };
     for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
         build_long(P | W);
@@ -412,14 +422,22 @@ static void two_levels(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(unpaged_is_identity, reset), cmocka_unit_test_setup(long_mode_sizes, reset),
-        cmocka_unit_test_setup(five_levels, reset),         cmocka_unit_test_setup(works_without_peek, reset),
-        cmocka_unit_test_setup(non_canonical, reset),       cmocka_unit_test_setup(not_present, reset),
-        cmocka_unit_test_setup(rights_combine, reset),      cmocka_unit_test_setup(execute_disable, reset),
-        cmocka_unit_test_setup(smep_and_smap, reset),       cmocka_unit_test_setup(protection_keys, reset),
-        cmocka_unit_test_setup(reserved_bits, reset),       cmocka_unit_test_setup(tables_outside_memory, reset),
-        cmocka_unit_test_setup(accessed_and_dirty, reset),  cmocka_unit_test_setup(tables_change_during_walk, reset),
-        cmocka_unit_test_setup(pae, reset),                 cmocka_unit_test_setup(two_levels, reset),
+        cmocka_unit_test_setup(unpaged_is_identity, reset),
+        cmocka_unit_test_setup(long_mode_sizes, reset),
+        cmocka_unit_test_setup(five_levels, reset),
+        cmocka_unit_test_setup(works_without_peek, reset),
+        cmocka_unit_test_setup(non_canonical, reset),
+        cmocka_unit_test_setup(not_present, reset),
+        cmocka_unit_test_setup(rights_combine, reset),
+        cmocka_unit_test_setup(execute_disable, reset),
+        cmocka_unit_test_setup(smep_and_smap, reset),
+        cmocka_unit_test_setup(protection_keys, reset),
+        cmocka_unit_test_setup(reserved_bits, reset),
+        cmocka_unit_test_setup(tables_outside_memory, reset),
+        cmocka_unit_test_setup(accessed_and_dirty, reset),
+        cmocka_unit_test_setup(tables_change_during_walk, reset),
+        cmocka_unit_test_setup(pae, reset),
+        cmocka_unit_test_setup(two_levels, reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
