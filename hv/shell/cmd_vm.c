@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/heap.h"
 #include "kernel/log.h"
 #include "kernel/time.h"
 #include "shell/service.h"
@@ -57,7 +58,10 @@ static enum status order(struct shell *shell, const char *name, enum vm_order wh
 
     if (status != OK)
         return fail(shell, status, text);
-    out_message(&shell->out, "vm %s: %s", name, done);
+    if (*text)
+        out_message(&shell->out, "%s", text);
+    else
+        out_message(&shell->out, "vm %s: %s", name, done);
     return OK;
 }
 
@@ -136,6 +140,108 @@ static enum status vm_resume(struct shell *shell, const struct command_call *cal
 static enum status vm_inspect(struct shell *shell, const struct command_call *call)
 {
     return order(shell, call->argument[0], VM_ORDER_INSPECT, "its registers are in the log");
+}
+
+static enum status vm_save(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_SAVE, "saved in the node's memory");
+}
+
+static enum status vm_restore(struct shell *shell, const struct command_call *call)
+{
+    return order(shell, call->argument[0], VM_ORDER_RESTORE, "restored; it runs on");
+}
+
+static void show_saved(struct out *out, const struct vm_saved *saved)
+{
+    out_bytes(out, "size", saved->bytes);
+    out_uint(out, "count", saved->section_count);
+    out_bool(out, "good", !saved->error[0]);
+    if (saved->error[0])
+        out_string(out, "reason", saved->error);
+    out_array_begin(out, "sections");
+    for (unsigned i = 0; i < saved->row_count; i++) {
+        const struct save_row *row = &saved->row[i];
+        out_object_begin(out, NULL);
+        out_string(out, "tag", row->tag);
+        out_uint(out, "first", row->first);
+        out_uint(out, "last", row->last);
+        out_uint(out, "count", row->count);
+        out_uint(out, "version", row->version);
+        out_bool(out, "mandatory", row->mandatory);
+        out_bytes(out, "size", row->bytes);
+        out_object_end(out);
+    }
+    out_array_end(out);
+}
+
+static enum status vm_state(struct shell *shell, const struct command_call *call)
+{
+    struct vm_saved *saved = kzalloc(sizeof *saved);
+    char text[VM_TEXT_BYTES] = "";
+
+    if (!saved)
+        return ERR_NO_MEMORY;
+    enum status status = vm_saved_describe(call->argument[0], saved, text, sizeof text);
+    if (status == OK)
+        show_saved(&shell->out, saved);
+    else
+        (void)fail(shell, status, text);
+    kfree(saved, sizeof *saved);
+    return status;
+}
+
+static void show_ranges(struct out *out, const struct vm_dirty *dirty)
+{
+    out_uint(out, "range_count", dirty->range_count);
+    out_array_begin(out, "ranges");
+    for (uint64_t i = 0; i < MIN(dirty->range_count, (uint64_t)VM_DIRTY_RANGES); i++) {
+        out_object_begin(out, NULL);
+        out_hex(out, "address", dirty->range[i].gfn * PAGE_BYTES);
+        out_uint(out, "pages", dirty->range[i].count);
+        out_object_end(out);
+    }
+    out_array_end(out);
+}
+
+static enum status dirty_order(struct shell *shell, const struct command_call *call, struct vm_dirty *dirty)
+{
+    const char *what = call->argument[1], *engine = command_option(call, "--engine");
+    enum vm_order given = VM_ORDER_DIRTY_COLLECT;
+    char text[VM_TEXT_BYTES] = "";
+
+    if (!strcmp(what, "start")) {
+        given = VM_ORDER_DIRTY_START;
+        for (enum dirty_engine e = DIRTY_WRITE_PROTECT; engine && e <= DIRTY_PML; e++)
+            if (!strcmp(engine, vm_dirty_engine_name(e)))
+                dirty->engine = e;
+    } else if (!strcmp(what, "stop")) {
+        given = VM_ORDER_DIRTY_STOP;
+    }
+    enum status status = vm_dirty(call->argument[0], given, dirty, text, sizeof text);
+    if (status != OK)
+        return fail(shell, status, text);
+    out_string(&shell->out, "engine", vm_dirty_engine_name(dirty->engine));
+    if (given != VM_ORDER_DIRTY_COLLECT) {
+        out_message(&shell->out, "vm %s: dirty log %s", call->argument[0],
+                    given == VM_ORDER_DIRTY_START ? "started" : "stopped");
+        return OK;
+    }
+    out_uint(&shell->out, "pages", dirty->page_count);
+    if (command_option(call, "--pages"))
+        show_ranges(&shell->out, dirty);
+    return OK;
+}
+
+static enum status vm_dirty_command(struct shell *shell, const struct command_call *call)
+{
+    struct vm_dirty *dirty = kzalloc(sizeof *dirty);
+
+    if (!dirty)
+        return ERR_NO_MEMORY;
+    enum status status = dirty_order(shell, call, dirty);
+    kfree(dirty, sizeof *dirty);
+    return status;
 }
 
 static enum status vm_create_command(struct shell *shell, const struct command_call *call)
@@ -236,6 +342,19 @@ static const struct command_option create_options[] = {
     { .name = NULL },
 };
 
+static const struct command_argument dirty_arguments[] = {
+    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = "WHAT", .help = "start it, collect what was written since, stop it", .choices = "start|collect|stop" },
+    { .name = NULL },
+};
+
+static const struct command_option dirty_options[] = {
+    { .name = "--engine", .value = "ENGINE", .help = "write protection, accessed/dirty bits, page-modification logging",
+      .choices = "wp|ad|pml" },
+    { .name = "--pages", .help = "collect: show which pages, as ranges (the first 512)" },
+    { .name = NULL },
+};
+
 static const struct command_argument deadline_arguments[] = {
     { .name = "NAME", .help = "the VM", .names = vm_names },
     { .name = "MS", .help = "milliseconds from now, or none" },
@@ -254,6 +373,18 @@ const struct command vm_commands[] = {
     { .noun = "vm", .verb = "reset", .summary = "Reset a VM", .arguments = name_argument, .run = vm_reset },
     { .noun = "vm", .verb = "pause", .summary = "Stop a VM's CPUs and clocks", .arguments = name_argument, .run = vm_pause },
     { .noun = "vm", .verb = "resume", .summary = "Let a paused VM go on", .arguments = name_argument, .run = vm_resume },
+    { .noun = "vm", .verb = "save", .summary = "Save a VM's state in the node's memory; it is then stopped",
+      .arguments = name_argument, .run = vm_save,
+      .help = "Takes up to as much memory again as the VM has, until it is saved. The guest's clocks stand until it is restored; "
+              "its real-time clock does not. The state is lost when the node restarts." },
+    { .noun = "vm", .verb = "restore", .summary = "Let a saved VM go on where it was", .arguments = name_argument,
+      .run = vm_restore },
+    { .noun = "vm", .verb = "state", .summary = "Show what the state of a saved VM holds, and check it",
+      .arguments = name_argument, .run = vm_state },
+    { .noun = "vm", .verb = "dirty", .summary = "Find out which pages a VM writes", .arguments = dirty_arguments,
+      .options = dirty_options, .run = vm_dirty_command,
+      .help = "Without --engine the best one that the CPU has is taken. Beside what was written, the guest's own page tables are "
+              "reported when a CPU walks them." },
     { .noun = "vm", .verb = "console", .summary = "Use a VM's serial console; Ctrl-] leaves", .arguments = name_argument,
       .run = vm_console, .help = "First shows the last 64 KiB of output. Keys go to the guest until Ctrl-]." },
     { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log", .arguments = name_argument,

@@ -274,11 +274,11 @@ static void host_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t 
     out[3] = r.edx;
 }
 
-static enum status build_model(struct vm *vm, char *text, size_t text_bytes)
+enum status machine_model(const struct vm *vm, const char *name, struct cpuid_model *model, char *text, size_t text_bytes)
 {
     struct cpuid_host host = { host_cpuid, NULL };
     struct cpuid_abilities abilities = {
-        .vcpu_count = vm->cpu_count,
+        .vcpu_count = vm->config.vcpus,
         .tsc_khz = (uint32_t)time_tsc_khz(),
         .mxcsr_mask = cpu_mxcsr_mask(),
         .apic_khz = APIC_TIMER_KHZ_HERE,
@@ -290,7 +290,7 @@ static enum status build_model(struct vm *vm, char *text, size_t text_bytes)
         .rdtscp = cpu_features.rdtscp,
     };
 
-    return cpuid_model_build(&vm->model, vm->config.cpu, &host, &abilities, text, text_bytes);
+    return cpuid_model_build(model, name, &host, &abilities, text, text_bytes);
 }
 
 static enum status build_cpu(struct vm *vm, unsigned id)
@@ -323,7 +323,7 @@ static enum status build_cpu(struct vm *vm, unsigned id)
     return status;
 }
 
-enum status machine_build(struct vm *vm, char *text, size_t text_bytes)
+enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *text, size_t text_bytes)
 {
     enum status status = ERR_NO_MEMORY;
 
@@ -332,6 +332,8 @@ enum status machine_build(struct vm *vm, char *text, size_t text_bytes)
         return ERR_UNSUPPORTED;
     }
     vm->cpu_count = vm->config.vcpus;
+    vm->clock_stopped = false;
+    vm->dirty_engine = DIRTY_OFF;
     vm->clock_base_ns = time_now_ns();
     vm->tsc_offset = -rdtsc();
     vm->core.run_deadline_tsc = UINT64_MAX;
@@ -353,8 +355,10 @@ enum status machine_build(struct vm *vm, char *text, size_t text_bytes)
     gmem_ops_init(&vm->memory, &vm->gmem);
     status = stage2_create(&vm->stage2, &vm->core, &vm->gmem, vmm->stage2_format,
                            vmm->features->second_stage_1g ? HUGE_PAGE_BYTES : LARGE_PAGE_BYTES);
-    if (status == OK)
-        status = build_model(vm, text, text_bytes);
+    if (status == OK && model)
+        vm->model = *model;
+    else if (status == OK)
+        status = machine_model(vm, vm->config.cpu, &vm->model, text, text_bytes);
     if (status != OK) {
         if (!*text)
             snprintf(text, text_bytes, "vm %s: no memory for its tables", vm->name);
@@ -442,6 +446,14 @@ static enum status write_acpi(struct vm *vm, char *text, size_t text_bytes)
     return status;
 }
 
+void machine_hyperv_init(struct vm *vm)
+{
+    hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, (uint32_t)time_tsc_khz(), APIC_TIMER_KHZ_HERE,
+                cpu_features.vendor == CPU_AMD, machine_tsc(vm) + vm->tsc_offset, machine_now(vm));
+    vm->hyperv.crashed = guest_crashed;
+    vm->hyperv.context = vm;
+}
+
 enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
 {
     struct memory_range map[MEMORY_MAP_RANGES];
@@ -475,10 +487,7 @@ enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: %s", vm->name, error);
         return status;
     }
-    hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, (uint32_t)time_tsc_khz(), APIC_TIMER_KHZ_HERE,
-                cpu_features.vendor == CPU_AMD, rdtsc() + vm->tsc_offset, machine_now(vm));
-    vm->hyperv.crashed = guest_crashed;
-    vm->hyperv.context = vm;
+    machine_hyperv_init(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct machine_cpu *cpu = vm->cpu[i];
         cpu->waits_for_sipi = i != 0;

@@ -96,6 +96,10 @@ struct vm {
     uint64_t since_ns;
     unsigned reset_count;
     bool built;                   /* memory, vCPUs and devices exist */
+    void *order_argument;         /* of the order under way: in and out */
+    struct saved *saved;          /* VM_SAVED: its state; else NULL */
+    page_owner_t saved_owner;     /* of *saved */
+    enum dirty_engine dirty_engine; /* DIRTY_OFF: the log is off */
 
     struct machine_cpu *cpu[VLAPIC_MAX];
     struct vcpu *vcpu[VLAPIC_MAX];
@@ -106,7 +110,8 @@ struct vm {
     struct cpuid_model model;
     struct hyperv hyperv;
     uint64_t clock_base_ns;       /* host time of guest time 0, moved on by pauses */
-    uint64_t paused_at_ns, paused_at_tsc; /* host clocks, when the guest's clocks were stopped */
+    bool clock_stopped;           /* the guest's clocks stand, at: */
+    uint64_t paused_at_ns, paused_at_tsc; /* host clocks, one moment, when the guest's were stopped last */
     uint64_t tsc_offset;          /* guest TSC = host TSC + this */
 
     struct spinlock lock;         /* the device lock */
@@ -146,14 +151,29 @@ struct vm {
 #define ORDER_FAILED BIT(19)      /* a vCPU cannot go on; reason is set */
 #define ORDER_DELETE BIT(20)
 
+/* The guest's monotonic clock, which stands while its clocks are stopped. */
 static inline uint64_t machine_now(const struct vm *vm)
 {
-    return time_now_ns() - vm->clock_base_ns;
+    return (unlikely(vm->clock_stopped) ? vm->paused_at_ns : time_now_ns()) - vm->clock_base_ns;
 }
 
-/* machine.c: builds and takes down everything below struct vm; the text says what failed. VM's thread. */
-enum status machine_build(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* The host's TSC as far as the guest is concerned: it stands likewise. */
+static inline uint64_t machine_tsc(const struct vm *vm)
+{
+    return unlikely(vm->clock_stopped) ? vm->paused_at_tsc : rdtsc();
+}
+
+/*
+ * machine.c: builds and takes down everything below struct vm; the text says what failed. `model`: the CPU model that it
+ * is to have (copied), NULL: the one that its configuration names. VM's thread.
+ */
+enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *text, size_t text_bytes) MUST_CHECK;
 void machine_destroy(struct vm *vm);
+/* A CPU model of this host with the VM's vCPUs; name as in the configuration, NULL = "host". */
+enum status machine_model(const struct vm *vm, const char *name, struct cpuid_model *model, char *text,
+                          size_t text_bytes) MUST_CHECK;
+/* The Hyper-V interface at power-up, at the guest's time. */
+void machine_hyperv_init(struct vm *vm);
 /* Loads the kernel and sets every vCPU to its start. Memory is zero. */
 enum status machine_boot(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Device work of the VM's thread; true if there is more at once. */
@@ -170,6 +190,15 @@ void machine_timers_changed(void *cpu);
 /* exits.c */
 bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit);
 void machine_emu_ops(struct machine_cpu *cpu);
+
+/* vm.c, for who carries out orders on the VM's thread. */
+void vm_park_all(struct vm *vm);
+void vm_unpark_all(struct vm *vm);
+
+/* track.c: orders about the dirty log. The argument is a struct vm_dirty. */
+enum status track_start(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+enum status track_collect(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+enum status track_stop(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 
 /* Tells the VM's thread. Any context. */
 void vm_signal(struct vm *vm, uint32_t orders);

@@ -176,6 +176,40 @@ enum status stream_finish(struct stream_writer *w)
 
 /* ---- Reader ---- */
 
+/* The byte at `offset`, and in *count how many of the `want` from there on lie in one piece: at least 1. */
+static const uint8_t *piece(const struct stream_reader *r, uint64_t offset, uint64_t want, uint64_t *count)
+{
+    uint64_t there = want;
+    const uint8_t *p = r->bytes ? r->bytes + offset : r->source.at(r->source.context, offset, &there);
+    *count = MIN(want, there);
+    return p;
+}
+
+static uint32_t crc_of(const struct stream_reader *r, uint32_t crc, uint64_t offset, uint64_t count)
+{
+    for (uint64_t step; count; offset += step, count -= step) {
+        const uint8_t *p = piece(r, offset, count, &step);
+        crc = crc32c(crc, p, step);
+    }
+    return crc;
+}
+
+static void copy(const struct stream_reader *r, uint64_t offset, void *bytes, uint64_t count)
+{
+    uint8_t *to = bytes;
+    for (uint64_t step; count; offset += step, to += step, count -= step) {
+        const uint8_t *p = piece(r, offset, count, &step);
+        memcpy(to, p, step);
+    }
+}
+
+static uint64_t integer_at(const struct stream_reader *r, uint64_t offset, unsigned width)
+{
+    uint8_t bytes[8];
+    copy(r, offset, bytes, width);
+    return le_get(bytes, width);
+}
+
 void stream_fail(struct stream_reader *r, enum status error, const char *format, ...)
 {
     if (r->error)
@@ -190,37 +224,57 @@ void stream_fail(struct stream_reader *r, enum status error, const char *format,
     va_end(args);
 }
 
+static enum status check_header(struct stream_reader *r)
+{
+    uint8_t header[HEADER_BYTES];
+    if (r->count < HEADER_BYTES) {
+        stream_fail(r, ERR_TRUNCATED, "header: the stream is cut after %llu bytes", (unsigned long long)r->count);
+        return r->error;
+    }
+    copy(r, 0, header, sizeof(header));
+    unsigned version = (unsigned)le_get(header + 8, 4), flags = (unsigned)le_get(header + 12, 4);
+    if (memcmp(header, magic, sizeof(magic)))
+        stream_fail(r, ERR_INVALID, "header: this is not a saved state (no TSKSTATE at its start)");
+    else if (crc32c(0, header, 16) != le_get(header + 16, 4))
+        stream_fail(r, ERR_CORRUPT, "header: its checksum is wrong");
+    else if (version > STREAM_FORMAT_VERSION)
+        stream_fail(r, ERR_VERSION, "header: format version %u, this node reads up to %u: update it", version,
+                    STREAM_FORMAT_VERSION);
+    else if (version == 0 || flags)
+        stream_fail(r, ERR_VERSION, "header: version %u with flags 0x%x is unknown", version, flags);
+    r->total_crc = crc32c(0, header, sizeof(header));
+    r->position = r->section_end = HEADER_BYTES;
+    return r->error;
+}
+
 enum status stream_reader_init(struct stream_reader *r, const void *bytes, uint64_t count)
 {
     memset(r, 0, sizeof(*r));
     r->bytes = bytes;
     r->count = count;
-    if (count < HEADER_BYTES)
-        stream_fail(r, ERR_TRUNCATED, "header: the stream is cut after %llu bytes", (unsigned long long)count);
-    else if (memcmp(r->bytes, magic, sizeof(magic)))
-        stream_fail(r, ERR_INVALID, "header: this is not a saved state (no TSKSTATE at its start)");
-    else if (crc32c(0, r->bytes, 16) != le_get(r->bytes + 16, 4))
-        stream_fail(r, ERR_CORRUPT, "header: its checksum is wrong");
-    else if (le_get(r->bytes + 8, 4) > STREAM_FORMAT_VERSION)
-        stream_fail(r, ERR_VERSION, "header: format version %u, this node reads up to %u: update it",
-                    (unsigned)le_get(r->bytes + 8, 4), STREAM_FORMAT_VERSION);
-    else if (le_get(r->bytes + 8, 4) == 0 || le_get(r->bytes + 12, 4))
-        stream_fail(r, ERR_VERSION, "header: version %u with flags 0x%x is unknown", (unsigned)le_get(r->bytes + 8, 4),
-                    (unsigned)le_get(r->bytes + 12, 4));
-    r->position = r->section_end = HEADER_BYTES;
-    return r->error;
+    return check_header(r);
+}
+
+enum status stream_reader_init_source(struct stream_reader *r, const struct stream_source *source, uint64_t count)
+{
+    memset(r, 0, sizeof(*r));
+    r->source = *source;
+    r->count = count;
+    return check_header(r);
 }
 
 /* The end section: the count of sections, the checksum of all before it, and nothing behind it. */
-static void check_end(struct stream_reader *r, uint64_t start)
+static void check_end(struct stream_reader *r)
 {
-    const uint8_t *payload = r->bytes + start + SECTION_HEADER_BYTES;
+    uint8_t payload[END_PAYLOAD_BYTES] = { 0 };
+    if (r->section_end - r->position == END_PAYLOAD_BYTES)
+        copy(r, r->position, payload, sizeof(payload));
     if (r->section_end - r->position != END_PAYLOAD_BYTES || r->version != 1)
         stream_fail(r, ERR_CORRUPT, "it is malformed");
     else if (le_get(payload, 8) != r->section_count)
         stream_fail(r, ERR_CORRUPT, "it counts %llu sections, there are %llu", (unsigned long long)le_get(payload, 8),
                     (unsigned long long)r->section_count);
-    else if (le_get(payload + 8, 4) != crc32c(0, r->bytes, start))
+    else if (le_get(payload + 8, 4) != r->total_crc)
         stream_fail(r, ERR_CORRUPT, "the checksum of the whole stream is wrong");
     else if (r->section_end + CRC_BYTES != r->count)
         stream_fail(r, ERR_CORRUPT, "%llu bytes follow it",
@@ -245,7 +299,8 @@ bool stream_next(struct stream_reader *r)
                     previous, left ? "the next section's header is incomplete" : "no end section");
         return false;
     }
-    const uint8_t *header = r->bytes + start;
+    uint8_t header[SECTION_HEADER_BYTES];
+    copy(r, start, header, sizeof(header));
     if (!tag_ok((const char *)header)) {
         r->tag[0] = 0;
         stream_fail(r, ERR_CORRUPT, "the tag of the section after %s%s is damaged",
@@ -265,16 +320,17 @@ bool stream_next(struct stream_reader *r)
     }
     r->position = start + SECTION_HEADER_BYTES;
     r->section_end = r->position + payload;
-    if (crc32c(0, header, SECTION_HEADER_BYTES + payload) != le_get(r->bytes + r->section_end, CRC_BYTES)) {
+    if (crc_of(r, 0, start, SECTION_HEADER_BYTES + payload) != integer_at(r, r->section_end, CRC_BYTES)) {
         stream_fail(r, ERR_CORRUPT, "its checksum is wrong");
         r->position = r->section_end;
         return false;
     }
     if (!memcmp(r->tag, end_tag, sizeof(end_tag))) {
-        check_end(r, start);
+        check_end(r);
         r->position = r->section_end;
         return false;
     }
+    r->total_crc = crc_of(r, r->total_crc, start, SECTION_HEADER_BYTES + payload + CRC_BYTES);
     r->section_count++;
     return true;
 }
@@ -309,7 +365,7 @@ void stream_get_bytes(struct stream_reader *r, void *bytes, size_t count)
         memset(bytes, 0, count);
         return;
     }
-    memcpy(bytes, r->bytes + r->position, count);
+    copy(r, r->position, bytes, count);
     r->position += count;
 }
 

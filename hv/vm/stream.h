@@ -56,9 +56,17 @@ void stream_put_bytes(struct stream_writer *w, const void *bytes, size_t count);
 /* Writes the end section; returns the sticky error. */
 enum status stream_finish(struct stream_writer *w) MUST_CHECK;
 
+/* A stream that is not in one piece: where its byte at `offset` (below its length) is, and how many follow it there. */
+struct stream_source {
+    const uint8_t *(*at)(void *context, uint64_t offset, uint64_t *count);
+    void *context;
+};
+
 struct stream_reader {
-    const uint8_t *bytes; /* the whole stream, owned by the caller */
+    const uint8_t *bytes; /* the whole stream, owned by the caller; NULL: it comes from `source` */
+    struct stream_source source;
     uint64_t count;
+    uint32_t total_crc;     /* of all before the section that stream_next looks at next */
     uint64_t position;      /* of the next unread byte of the stream */
     uint64_t section_end;   /* payload end of the current section */
     uint64_t section_count;
@@ -73,6 +81,9 @@ struct stream_reader {
 
 /* Checks the header. */
 enum status stream_reader_init(struct stream_reader *r, const void *bytes, uint64_t count) MUST_CHECK;
+/* The same for a stream in pieces; *source is copied, and what it gives out must stay while the reader is used. */
+enum status stream_reader_init_source(struct stream_reader *r, const struct stream_source *source,
+                                      uint64_t count) MUST_CHECK;
 /* Walks and checks every section's checksum, order and the end section, without handing anything out. */
 enum status stream_verify(const void *bytes, uint64_t count, char *error_text, size_t error_text_bytes) MUST_CHECK;
 /* Goes to the next section (rest of the current one is skipped); false at the end or after an error. */

@@ -154,14 +154,14 @@ static uint64_t apic_tsc(void *context)
 {
     struct machine_cpu *cpu = context;
 
-    return rdtsc() + cpu->vcpu.tsc_offset;
+    return machine_tsc(cpu->vm) + cpu->vcpu.tsc_offset;
 }
 
 static uint64_t apic_tsc_to_ns(void *context, uint64_t tsc)
 {
     struct machine_cpu *cpu = context;
     uint64_t host_tsc = tsc - cpu->vcpu.tsc_offset;
-    uint64_t now_tsc = rdtsc(), now = machine_now(cpu->vm);
+    uint64_t now_tsc = machine_tsc(cpu->vm), now = machine_now(cpu->vm);
 
     /* Worked out from now, so that a deadline in the past (or before guest time 0) is due and does not wrap. */
     if ((int64_t)(host_tsc - now_tsc) <= 0)

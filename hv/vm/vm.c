@@ -20,6 +20,8 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
+#include "vm/save.h"
+#include "vm/saved.h"
 
 static struct spinlock list_lock = SPINLOCK_INIT("vm list");
 static struct vm *vms[VM_MAX];
@@ -103,7 +105,7 @@ static void set_state(struct vm *vm, enum vm_state state)
 
 /* ---- Carrying out: the VM's thread ---- */
 
-static void park_all(struct vm *vm)
+void vm_park_all(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_request(vm->vcpu[i], REQ_PARK);
@@ -112,7 +114,7 @@ static void park_all(struct vm *vm)
             vcpu_park(vm->vcpu[i]);
 }
 
-static void unpark_all(struct vm *vm)
+void vm_unpark_all(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_unpark(vm->vcpu[i]);
@@ -121,14 +123,18 @@ static void unpark_all(struct vm *vm)
 /* The guest's clocks stand still from stop_clocks to start_clocks. All vCPUs are parked. */
 static void stop_clocks(struct vm *vm)
 {
-    vm->paused_at_ns = time_now_ns();
     vm->paused_at_tsc = rdtsc();
+    vm->paused_at_ns = time_tsc_to_ns(vm->paused_at_tsc);
+    vm->clock_stopped = true;
 }
 
 static void start_clocks(struct vm *vm)
 {
-    uint64_t stood_ns = time_now_ns() - vm->paused_at_ns, stood_tsc = rdtsc() - vm->paused_at_tsc;
+    uint64_t tsc = rdtsc(), stood_ns = time_tsc_to_ns(tsc) - vm->paused_at_ns, stood_tsc = tsc - vm->paused_at_tsc;
 
+    if (!vm->clock_stopped)
+        return;
+    vm->clock_stopped = false;
     vm->clock_base_ns += stood_ns;
     vm->tsc_offset -= stood_tsc;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
@@ -158,14 +164,15 @@ static void take_down(struct vm *vm)
     machine_destroy(vm);
 }
 
-static enum status start_threads(struct vm *vm, char *text, size_t text_bytes)
+/* `requests`: what the vCPUs find at once; REQ_PARK keeps them out of the guest. */
+static enum status start_threads(struct vm *vm, uint32_t requests, char *text, size_t text_bytes)
 {
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vcpu *vcpu = vm->vcpu[i];
         char name[32];
 
         snprintf(name, sizeof name, "%.20s/%u", vm->name, i);
-        vcpu->requests = 0;
+        vcpu->requests = requests;
         vcpu->stopped = false;
         vcpu->parked = false;
         unsigned where = thread_guest_cpu_take();
@@ -183,6 +190,11 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
 {
     enum status status;
 
+    if (vm->state == VM_SAVED) {
+        snprintf(text, text_bytes, "vm %s: its state is saved; `vm restore %s` lets it go on, `vm stop %s --hard` drops it",
+                 vm->name, vm->name, vm->name);
+        return ERR_BUSY;
+    }
     if (vm->state != VM_STOPPED) {
         snprintf(text, text_bytes, "vm %s: it is %s already; `vm stop %s` first", vm->name, vm_state_name(vm->state), vm->name);
         return ERR_BUSY;
@@ -191,17 +203,25 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: its section of tasuki.conf has errors; `config show` lists them", vm->name);
         return ERR_INVALID;
     }
-    status = machine_build(vm, text, text_bytes);
+    status = machine_build(vm, NULL, text, text_bytes);
     if (status == OK)
         status = machine_boot(vm, text, text_bytes);
     if (status == OK)
-        status = start_threads(vm, text, text_bytes);
+        status = start_threads(vm, 0, text, text_bytes);
     if (status != OK) {
         take_down(vm);
         return status;
     }
     set_state(vm, VM_RUNNING);
     return OK;
+}
+
+static void drop_saved(struct vm *vm)
+{
+    struct saved *saved = vm->saved;
+
+    vm->saved = NULL;
+    saved_destroy(saved);
 }
 
 static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
@@ -211,6 +231,9 @@ static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     take_down(vm);
+    if (vm->saved)
+        snprintf(text, text_bytes, "vm %s: stopped; its saved state is dropped", vm->name);
+    drop_saved(vm);
     set_state(vm, VM_STOPPED);
     return OK;
 }
@@ -223,9 +246,8 @@ static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s; `vm start %s` boots it", vm->name, vm_state_name(vm->state), vm->name);
         return ERR_BUSY;
     }
-    park_all(vm);
-    if (vm->state == VM_PAUSED)
-        start_clocks(vm);
+    vm_park_all(vm);
+    start_clocks(vm);
     machine_reset(vm);
     vm->reason[0] = '\0';
     status = machine_boot(vm, text, text_bytes);
@@ -236,7 +258,7 @@ static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
     }
     vm->reset_count++;
     set_state(vm, VM_RUNNING);
-    unpark_all(vm);
+    vm_unpark_all(vm);
     return OK;
 }
 
@@ -246,7 +268,7 @@ static enum status do_pause(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s; only a running VM can be paused", vm->name, vm_state_name(vm->state));
         return ERR_BUSY;
     }
-    park_all(vm);
+    vm_park_all(vm);
     stop_clocks(vm);
     set_state(vm, VM_PAUSED);
     return OK;
@@ -260,7 +282,7 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
     }
     start_clocks(vm);
     set_state(vm, VM_RUNNING);
-    unpark_all(vm);
+    vm_unpark_all(vm);
     vm_signal(vm, ORDER_WORK);
     return OK;
 }
@@ -307,18 +329,100 @@ static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     if (vm->state == VM_RUNNING)
-        park_all(vm);
+        vm_park_all(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++)
         log_cpu(vm->cpu[i]);
     if (vm->state == VM_RUNNING)
-        unpark_all(vm);
+        vm_unpark_all(vm);
+    return OK;
+}
+
+/* What the guest itself has brought about, and this thread has not looked at yet, comes before a save. */
+static bool guest_was_first(const struct vm *vm)
+{
+    return __atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) & (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
+}
+
+static enum status do_save(struct vm *vm, char *text, size_t text_bytes)
+{
+    bool paused = vm->state == VM_PAUSED;
+    enum status status = ERR_BUSY;
+
+    if (vm->state != VM_RUNNING && !paused) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a running or paused VM can be saved", vm->name,
+                 vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    if (!paused)
+        vm_park_all(vm);
+    if (guest_was_first(vm))
+        snprintf(text, text_bytes, "vm %s: the guest is just going down by itself; `vm show %s` tells how", vm->name, vm->name);
+    else if (save_quiesce(vm, text, text_bytes)) {
+        if (!paused)
+            stop_clocks(vm);
+        status = save_write(vm, paused, text, text_bytes);
+        if (status == OK) {
+            take_down(vm);
+            set_state(vm, VM_SAVED);
+            return OK;
+        }
+        save_resume_devices(vm);
+    }
+    if (!paused) {
+        start_clocks(vm);
+        vm_unpark_all(vm);
+    }
+    return status;
+}
+
+static enum status do_restore(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status;
+    bool paused;
+
+    if (vm->state != VM_SAVED) {
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
+                 vm_state_name(vm->state), vm->name);
+        return ERR_BUSY;
+    }
+    status = save_read(vm, &paused, text, text_bytes);
+    if (status == OK) {
+        if (!paused)
+            start_clocks(vm);
+        save_resume_devices(vm);
+        status = start_threads(vm, paused ? REQ_PARK : 0, text, text_bytes);
+    }
+    if (status != OK) {
+        take_down(vm);
+        snprintf(vm->reason, sizeof vm->reason, "%s", text);
+        log_error("%s", text);
+        return status;
+    }
+    drop_saved(vm);
+    set_state(vm, paused ? VM_PAUSED : VM_RUNNING);
+    if (paused)
+        snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name, vm->name);
+    vm_signal(vm, ORDER_WORK);
+    return OK;
+}
+
+static enum status do_describe(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (!vm->saved) {
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
+                 vm_state_name(vm->state), vm->name);
+        return ERR_NOT_FOUND;
+    }
+    save_describe(vm, vm->order_argument);
     return OK;
 }
 
 static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char *text, size_t text_bytes) = {
     [VM_ORDER_START] = do_start, [VM_ORDER_STOP] = do_stop,   [VM_ORDER_SHUTDOWN] = do_shutdown,
     [VM_ORDER_RESET] = do_reset, [VM_ORDER_PAUSE] = do_pause, [VM_ORDER_RESUME] = do_resume,
-    [VM_ORDER_INSPECT] = do_inspect,
+    [VM_ORDER_INSPECT] = do_inspect, [VM_ORDER_SAVE] = do_save, [VM_ORDER_RESTORE] = do_restore,
+    [VM_ORDER_DESCRIBE] = do_describe, [VM_ORDER_DIRTY_START] = track_start, [VM_ORDER_DIRTY_COLLECT] = track_collect,
+    [VM_ORDER_DIRTY_STOP] = track_stop,
 };
 
 static void carry_out(struct vm *vm, uint32_t orders)
@@ -326,7 +430,7 @@ static void carry_out(struct vm *vm, uint32_t orders)
     char text[VM_TEXT_BYTES] = "";
 
     if ((orders & ORDER_FAILED) && vm->built && vm->state == VM_RUNNING) {
-        park_all(vm);
+        vm_park_all(vm);
         stop_clocks(vm);
         set_state(vm, VM_FAILED);
     }
@@ -345,6 +449,7 @@ static void carry_out(struct vm *vm, uint32_t orders)
     }
     if (orders & ORDER_DELETE) {
         take_down(vm);
+        drop_saved(vm);
         wake_all_set(&vm->done, &vm->gone);
     }
 }
@@ -463,7 +568,7 @@ enum status vm_delete(const char *name, char *text, size_t text_bytes)
 
     if (!vm)
         return no_such_vm(name, text, text_bytes);
-    if (vm->state != VM_STOPPED) {
+    if (vm->state != VM_STOPPED && vm->state != VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: it is %s; `vm stop %s --hard` first", name, vm_state_name(vm->state), name);
         vm_put(vm);
         return ERR_BUSY;
@@ -489,7 +594,8 @@ static bool try_busy(struct vm *vm)
     return !__atomic_exchange_n(&vm->order_busy, 1, __ATOMIC_SEQ_CST);
 }
 
-enum status vm_order(const char *name, enum vm_order order, char *text, size_t text_bytes)
+/* An order with something to take along, which lives until the order is done. */
+static enum status give_order(const char *name, enum vm_order order, void *argument, char *text, size_t text_bytes)
 {
     struct vm *vm = vm_get(name);
 
@@ -497,6 +603,7 @@ enum status vm_order(const char *name, enum vm_order order, char *text, size_t t
         return no_such_vm(name, text, text_bytes);
     wait_event(&vm->done, try_busy(vm));
     vm->order_done = false;
+    vm->order_argument = argument;
     vm_signal(vm, (uint32_t)BIT(order));
     wait_event(&vm->done, __atomic_load_n(&vm->order_done, __ATOMIC_ACQUIRE) || __atomic_load_n(&vm->gone, __ATOMIC_ACQUIRE));
     enum status status = vm->order_done ? vm->result : ERR_CANCELLED;
@@ -505,6 +612,21 @@ enum status vm_order(const char *name, enum vm_order order, char *text, size_t t
     wake_all(&vm->done);
     vm_put(vm);
     return status;
+}
+
+enum status vm_order(const char *name, enum vm_order order, char *text, size_t text_bytes)
+{
+    return give_order(name, order, NULL, text, text_bytes);
+}
+
+enum status vm_saved_describe(const char *name, struct vm_saved *description, char *text, size_t text_bytes)
+{
+    return give_order(name, VM_ORDER_DESCRIBE, description, text, text_bytes);
+}
+
+enum status vm_dirty(const char *name, enum vm_order order, struct vm_dirty *dirty, char *text, size_t text_bytes)
+{
+    return give_order(name, order, dirty, text, text_bytes);
 }
 
 enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes)
@@ -541,10 +663,14 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
     if (vm->built) {
         if (page_owner_usage(vm->core.owner, &usage))
             info->held_bytes = usage.bytes;
-        info->guest_ns = (vm->state == VM_RUNNING ? time_now_ns() : vm->paused_at_ns) - vm->clock_base_ns;
+        info->guest_ns = machine_now(vm);
         for (unsigned i = 0; i < vm->cpu_count; i++)
             if (vm->vcpu[i])
                 info->exits += vm->vcpu[i]->exit_count;
+    } else if (vm->state == VM_SAVED) {
+        if (page_owner_usage(vm->saved_owner, &usage))
+            info->held_bytes = usage.bytes;
+        info->guest_ns = vm->paused_at_ns - vm->clock_base_ns;
     }
 }
 

@@ -12,6 +12,8 @@
 #include "kernel/status.h"
 #include "kernel/types.h"
 #include "vm/config.h"
+#include "vm/save_stream.h"
+#include "vmm/dirty.h"
 
 #define VM_MAX 64
 #define VM_TEXT_BYTES 240
@@ -45,7 +47,7 @@ const char *vm_state_name(enum vm_state state);
 
 /* Makes a VM from a configuration; nothing runs yet. The strings are copied. Errors come with a text. */
 enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes) MUST_CHECK;
-/* Forgets a stopped VM. */
+/* Forgets a stopped or saved VM, and what was saved of it. */
 enum status vm_delete(const char *name, char *text, size_t text_bytes) MUST_CHECK;
 
 /*
@@ -60,9 +62,38 @@ enum vm_order {
     VM_ORDER_PAUSE,
     VM_ORDER_RESUME,
     VM_ORDER_INSPECT,  /* logs the registers of every vCPU */
+    VM_ORDER_SAVE,     /* running or paused: its state goes into the node's memory, then it takes nothing else */
+    VM_ORDER_RESTORE,  /* saved: it goes on where it was. On failure its saved state is kept, and vm_info.reason says why */
+    VM_ORDER_DESCRIBE, /* by vm_saved_describe */
+    VM_ORDER_DIRTY_START, VM_ORDER_DIRTY_COLLECT, VM_ORDER_DIRTY_STOP, /* by vm_dirty */
     VM_ORDER_COUNT,
 };
+/* With OK, `text` has a message of its own where there is more to say than that it is done; else it is empty. */
 enum status vm_order(const char *name, enum vm_order order, char *text, size_t text_bytes) MUST_CHECK;
+
+/* What a saved VM's stream holds; `error` is empty if all of its checksums are right. */
+#define VM_SAVED_ROWS 32
+struct vm_saved {
+    uint64_t bytes, section_count;
+    unsigned row_count;
+    struct save_row row[VM_SAVED_ROWS];
+    char error[160];
+};
+enum status vm_saved_describe(const char *name, struct vm_saved *description, char *text, size_t text_bytes) MUST_CHECK;
+
+/*
+ * The dirty log: which of a VM's pages were written. The three orders VM_ORDER_DIRTY_*; `dirty` (large: not on a stack)
+ * says with what, and takes what came of it. The log ends with the VM.
+ */
+#define VM_DIRTY_RANGES 512
+struct vm_dirty {
+    enum dirty_engine engine;  /* start: which; DIRTY_OFF: the best that the CPU has. All: which it is */
+    uint64_t page_count;       /* collect: pages of 4 KiB */
+    uint64_t range_count;      /* of pages that follow each other; the first VM_DIRTY_RANGES are in range[] */
+    struct { uint64_t gfn, count; } range[VM_DIRTY_RANGES];
+};
+const char *vm_dirty_engine_name(enum dirty_engine engine);
+enum status vm_dirty(const char *name, enum vm_order order, struct vm_dirty *dirty, char *text, size_t text_bytes) MUST_CHECK;
 
 /* Past this host time (time_now_ns) no instruction of the VM runs; TIME_NEVER takes the deadline away. */
 enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes) MUST_CHECK;

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Payloads of the sections that vm/ writes itself. See save_stream.h, and docs/state-stream.md for the bytes.
+ *
+ * What a stream says about a VM (memory, vCPUs, disks) is never used to build one: it is compared with the VM's own
+ * configuration, so that a stream of another VM is refused by the first thing that differs.
+ */
+#include "vm/save_stream.h"
+
+#include <string.h>
+
+#define NO_STRING UINT32_MAX
+/* A guest that has run for longer than this, 146 years, has not. */
+#define GUEST_NS_MAX BIT(62)
+#define FLAG_PAUSED BIT(0)
+#define FLAG_NMI BIT(0)
+#define FLAG_WAITS BIT(1)
+#define FLAG_INIT BIT(2)
+#define FLAG_SIPI BIT(3)
+#define YIELD_PAGES 16u
+
+void save_version(struct stream_reader *r, uint16_t known)
+{
+    if (r->version != known)
+        stream_fail(r, ERR_VERSION, "version %u, this node reads %u: update it", r->version, known);
+}
+
+/* ---- VM ---- */
+
+static void put_string(struct stream_writer *w, const char *string)
+{
+    if (!string) {
+        stream_put_u32(w, NO_STRING);
+        return;
+    }
+    stream_put_u32(w, (uint32_t)strlen(string));
+    stream_put_bytes(w, string, strlen(string));
+}
+
+void save_vm_put(const struct save_vm *vm, struct stream_writer *w)
+{
+    const struct config_vm *config = vm->config;
+
+    put_string(w, config->name);
+    stream_put_u64(w, vm->memory_bytes);
+    stream_put_u32(w, config->vcpus);
+    stream_put_u32(w, vm->reset_count);
+    stream_put_u32(w, vm->paused ? (uint32_t)FLAG_PAUSED : 0);
+    put_string(w, config->kernel);
+    put_string(w, config->initrd);
+    put_string(w, config->cmdline);
+    put_string(w, config->cpu);
+    stream_put_u32(w, config->disk_count);
+    for (uint32_t i = 0; i < config->disk_count; i++)
+        put_string(w, config->disks[i]);
+}
+
+/* Compares piece by piece: no string of the stream is ever held. */
+static void match_string(struct stream_reader *r, const char *expected, const char *what)
+{
+    uint32_t count = stream_get_u32(r);
+    bool same = expected ? count == strlen(expected) : count == NO_STRING;
+    char bytes[64];
+
+    if (count == NO_STRING)
+        count = 0;
+    for (uint32_t done = 0, step; done < count && !r->error && same; done += step) {
+        step = MIN(count - done, (uint32_t)sizeof bytes);
+        stream_get_bytes(r, bytes, step);
+        same = !memcmp(bytes, expected + done, step);
+    }
+    if (!same)
+        stream_fail(r, ERR_INVALID, "its %s is not that of this VM: the state is of another one", what);
+}
+
+void save_vm_get(struct save_vm *vm, struct stream_reader *r)
+{
+    const struct config_vm *config = vm->config;
+
+    match_string(r, config->name, "name");
+    uint64_t memory = stream_get_u64(r);
+    uint32_t vcpus = stream_get_u32(r);
+    vm->reset_count = stream_get_u32(r);
+    uint32_t flags = stream_get_u32(r);
+    vm->paused = flags & FLAG_PAUSED;
+    if (r->error)
+        return;
+    if (memory != vm->memory_bytes)
+        stream_fail(r, ERR_INVALID, "%llu bytes of memory, this VM has %llu", (unsigned long long)memory,
+                    (unsigned long long)vm->memory_bytes);
+    if (vcpus != config->vcpus)
+        stream_fail(r, ERR_INVALID, "%u vCPUs, this VM has %u", vcpus, config->vcpus);
+    if (flags & ~FLAG_PAUSED)
+        stream_fail(r, ERR_CORRUPT, "unknown flags 0x%x", flags);
+    match_string(r, config->kernel, "kernel");
+    match_string(r, config->initrd, "initrd");
+    match_string(r, config->cmdline, "cmdline");
+    match_string(r, config->cpu, "cpu");
+    uint32_t disks = stream_get_u32(r);
+    if (!r->error && disks != config->disk_count)
+        stream_fail(r, ERR_INVALID, "%u disks, this VM has %u", disks, config->disk_count);
+    for (uint32_t i = 0; i < config->disk_count && !r->error; i++)
+        match_string(r, config->disks[i], "disk");
+    if (stream_left(r))
+        stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
+}
+
+/* ---- CLOCK ---- */
+
+void save_clock_put(const struct save_clock *clock, struct stream_writer *w)
+{
+    stream_put_u64(w, clock->guest_ns);
+    stream_put_u64(w, clock->guest_tsc);
+    stream_put_u64(w, clock->unix_ns);
+    stream_put_u32(w, clock->tsc_khz);
+}
+
+void save_clock_get(struct save_clock *clock, struct stream_reader *r, uint32_t tsc_khz)
+{
+    clock->guest_ns = stream_get_u64(r);
+    clock->guest_tsc = stream_get_u64(r);
+    clock->unix_ns = stream_get_u64(r);
+    clock->tsc_khz = stream_get_u32(r);
+    if (r->error)
+        return;
+    if (clock->guest_ns > GUEST_NS_MAX)
+        stream_fail(r, ERR_CORRUPT, "a guest's clock at %llu ns", (unsigned long long)clock->guest_ns);
+    if (clock->tsc_khz != tsc_khz)
+        stream_fail(r, ERR_UNSUPPORTED, "a TSC of %u kHz, this node's runs at %u", clock->tsc_khz, tsc_khz);
+    if (stream_left(r))
+        stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
+}
+
+/* ---- VCPU ---- */
+
+void save_vcpu_put(const struct save_vcpu *vcpu, struct stream_writer *w)
+{
+    stream_put_u64(w, vcpu->guest_tsc);
+    stream_put_u64(w, vcpu->tsc_adjust);
+    stream_put_u8(w, (uint8_t)((vcpu->nmi_pending ? FLAG_NMI : 0) | (vcpu->waits_for_sipi ? FLAG_WAITS : 0) |
+                               (vcpu->init_signal ? FLAG_INIT : 0) | (vcpu->sipi_signal ? FLAG_SIPI : 0)));
+    stream_put_u8(w, vcpu->sipi_vector);
+}
+
+void save_vcpu_get(struct save_vcpu *vcpu, struct stream_reader *r)
+{
+    vcpu->guest_tsc = stream_get_u64(r);
+    vcpu->tsc_adjust = stream_get_u64(r);
+    uint8_t flags = stream_get_u8(r);
+    vcpu->nmi_pending = flags & FLAG_NMI;
+    vcpu->waits_for_sipi = flags & FLAG_WAITS;
+    vcpu->init_signal = flags & FLAG_INIT;
+    vcpu->sipi_signal = flags & FLAG_SIPI;
+    vcpu->sipi_vector = stream_get_u8(r);
+    if (r->error)
+        return;
+    if (flags & ~(FLAG_NMI | FLAG_WAITS | FLAG_INIT | FLAG_SIPI))
+        stream_fail(r, ERR_CORRUPT, "unknown flags 0x%x", flags);
+    if (vcpu->waits_for_sipi && r->instance == 0)
+        stream_fail(r, ERR_CORRUPT, "the boot vCPU waits for a start-up message");
+    if (stream_left(r))
+        stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
+}
+
+/* ---- Pages ---- */
+
+static bool page_differs(const uint8_t *page, const uint8_t *base, uint64_t base_bytes)
+{
+    uint64_t same = MIN(base_bytes, PAGE_BYTES);
+    uint64_t word;
+
+    if (same && memcmp(page, base, same))
+        return true;
+    for (; same % sizeof word && same < PAGE_BYTES; same++)
+        if (page[same])
+            return true;
+    for (; same < PAGE_BYTES; same += sizeof word) {
+        memcpy(&word, page + same, sizeof word);
+        if (word)
+            return true;
+    }
+    return false;
+}
+
+static void maybe_yield(unsigned page, void (*yield)(void))
+{
+    if (yield && page % YIELD_PAGES == YIELD_PAGES - 1)
+        yield();
+}
+
+static bool has(const struct save_map *map, unsigned page)
+{
+    return map->bits[page / 64] >> page % 64 & 1;
+}
+
+unsigned save_map_make(struct save_map *map, const void *frame, const void *base, uint64_t base_bytes, void (*yield)(void))
+{
+    unsigned count = 0;
+
+    memset(map, 0, sizeof *map);
+    for (unsigned n = 0; n < SAVE_FRAME_PAGES; n++) {
+        uint64_t offset = n * PAGE_BYTES, left = base_bytes > offset ? base_bytes - offset : 0;
+        if (page_differs((const uint8_t *)frame + offset, left ? (const uint8_t *)base + offset : NULL, left)) {
+            map->bits[n / 64] |= BIT(n % 64);
+            count++;
+        }
+        maybe_yield(n, yield);
+    }
+    return count;
+}
+
+void save_pages_put(const struct save_map *map, const void *frame, struct stream_writer *w, void (*yield)(void))
+{
+    for (unsigned i = 0; i < ARRAY_COUNT(map->bits); i++)
+        stream_put_u64(w, map->bits[i]);
+    for (unsigned n = 0; n < SAVE_FRAME_PAGES; n++) {
+        if (!has(map, n))
+            continue;
+        stream_put_bytes(w, (const uint8_t *)frame + n * PAGE_BYTES, PAGE_BYTES);
+        maybe_yield(n, yield);
+    }
+}
+
+void save_pages_get(void *frame, struct stream_reader *r, void (*yield)(void))
+{
+    struct save_map map;
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(map.bits); i++)
+        map.bits[i] = stream_get_u64(r);
+    for (unsigned n = 0; n < SAVE_FRAME_PAGES; n++)
+        count += has(&map, n);
+    if (!r->error && stream_left(r) != count * PAGE_BYTES)
+        stream_fail(r, ERR_CORRUPT, "%llu bytes of pages, its map says %u pages", (unsigned long long)stream_left(r),
+                    count);
+    for (unsigned n = 0; n < SAVE_FRAME_PAGES && !r->error; n++) {
+        if (!has(&map, n))
+            continue;
+        stream_get_bytes(r, (uint8_t *)frame + n * PAGE_BYTES, PAGE_BYTES);
+        maybe_yield(n, yield);
+    }
+}
+
+/* ---- A list ---- */
+
+unsigned save_list(struct stream_reader *r, struct save_row *row, unsigned room, void (*yield)(void))
+{
+    struct save_row *last = NULL;
+    unsigned count = 0;
+
+    while (stream_next(r)) {
+        bool mandatory = r->flags & STREAM_MANDATORY;
+        if (!last || strcmp(last->tag, r->tag) || last->version != r->version || last->mandatory != mandatory) {
+            if (count == room)
+                break;
+            last = &row[count++];
+            *last = (struct save_row){ .first = r->instance, .version = r->version, .mandatory = mandatory };
+            memcpy(last->tag, r->tag, sizeof last->tag);
+        }
+        last->last = r->instance;
+        last->count++;
+        last->bytes += stream_left(r);
+        if (yield)
+            yield();
+    }
+    return count;
+}

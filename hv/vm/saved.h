@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Where a saved VM's stream lies: chunks of 2 MiB of the node's memory, accounted to an owner of its own ("saved NAME"),
+ * added as the stream grows. Written once from front to back, then only read. The VM's thread.
+ */
+#ifndef VM_SAVED_H
+#define VM_SAVED_H
+
+#include "kernel/page.h"
+#include "kernel/status.h"
+#include "vm/stream.h"
+
+#define SAVED_TABLES 1024u                /* of 512 chunks: 1 TiB */
+#define SAVED_LEFT_FREE (16 * MIB)        /* what a growing stream leaves to the rest of the node */
+
+struct saved {
+    page_owner_t owner;
+    uint64_t bytes;           /* of the stream */
+    uint64_t chunk_count;
+    hpa_t *table[SAVED_TABLES]; /* a page of 512 chunks each */
+};
+
+/* NULL: no memory, or the node accounts for too many. */
+struct saved *saved_create(const char *vm_name) MUST_CHECK;
+/* Gives everything back; NULL: nothing. */
+void saved_destroy(struct saved *saved);
+/* A stream_sink_fn; the context is the struct saved. ERR_NO_MEMORY: the node would have less than SAVED_LEFT_FREE. */
+enum status saved_sink(void *saved, const void *bytes, size_t count) MUST_CHECK;
+/* A reader over all of it; as stream_reader_init. */
+enum status saved_reader(struct saved *saved, struct stream_reader *r) MUST_CHECK;
+
+#endif
