@@ -468,15 +468,18 @@ enum status out_error(struct out *out, enum status status, const char *object, c
         json_string(&out->writer, "status", status_name(status));
         json_string(&out->writer, "object", object);
         json_string(&out->writer, "cause", cause);
-        json_string(&out->writer, "cure", cure);
+        if (cure)
+            json_string(&out->writer, "cure", cure);
         json_close(&out->writer, '}');
     } else {
         sink_puts(out->sink, "error: ");
         grid_put_safe(out->sink, object);
         sink_puts(out->sink, ": ");
         grid_put_safe(out->sink, cause);
-        sink_puts(out->sink, "; ");
-        grid_put_safe(out->sink, cure);
+        if (cure) {
+            sink_puts(out->sink, "; ");
+            grid_put_safe(out->sink, cure);
+        }
         sink_puts(out->sink, "\n");
     }
     out->failed = true;

@@ -87,7 +87,7 @@ void out_message(struct out *out, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /*
  * Why the command failed: closes what is open and writes `error: OBJECT: CAUSE; CURE`, in JSON the field "error" with
- * "status", "object", "cause", "cure". What comes after it is not shown. Returns `status`, for `return out_error(...)`.
+ * "status", "object", "cause", "cure". Without a cure (NULL) that is left out. What comes after it is not shown. Returns `status`, for `return out_error(...)`.
  */
 enum status out_error(struct out *out, enum status status, const char *object, const char *cure,
                       const char *cause_format, ...) PRINTF_LIKE(5, 6);
