@@ -10,6 +10,7 @@ poweroff` in the shell is the orderly way out. The terminal is put back as it wa
 import argparse
 import atexit
 import os
+import re
 import select
 import signal
 import sys
@@ -21,6 +22,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from machine import Machine, MachineError  # noqa: E402
 
 ESCAPE = b"\x01"
+# What UEFI firmware sends to move and clear: it would wipe from the terminal what the user has just been told.
+CONTROL_SEQUENCE = re.compile(rb"\x1b\[[0-9;=?]*[A-Za-z]")
+CONTROL_BEGINNING = re.compile(rb"\x1b(\[[0-9;=?]*)?$")
 
 
 class Terminal:
@@ -56,10 +60,33 @@ def split_escapes(data, pending):
     return out, pending, False
 
 
+class FirmwareFilter:
+    """Takes control sequences out of what the serial port says, until Tasuki speaks: from then on they are wanted."""
+
+    def __init__(self):
+        self.kept = b""  # the beginning of a sequence whose rest has not come
+        self.passing = False
+
+    def __call__(self, data):
+        if self.passing:
+            return data
+        data, self.kept = self.kept + data, b""
+        start = data.find(b"Tasuki")
+        if start >= 0:
+            self.passing = True
+            return CONTROL_SEQUENCE.sub(b"", data[:start]) + data[start:]
+        data = CONTROL_SEQUENCE.sub(b"", data)
+        beginning = CONTROL_BEGINNING.search(data)
+        if beginning:
+            data, self.kept = data[:beginning.start()], data[beginning.start():]
+        return data
+
+
 def bridge(machine):
     """Until the machine ends or the user leaves. True if the user left."""
     ended, wake = os.pipe()
     shown = 0
+    filtered = FirmwareFilter()
 
     def show():
         nonlocal shown
@@ -69,6 +96,7 @@ def bridge(machine):
                     machine._changed.wait()
                 data, done = machine.output[shown:], machine._ended
                 shown = len(machine.output)
+            data = filtered(data)
             while data:
                 data = data[os.write(1, data):]
             if done:
@@ -109,8 +137,10 @@ def main():
     terminal = Terminal()
     machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log,
                       clock="realtime" if options.cpu == "intel" else "none")
-    emulator = "QEMU (AMD, SVM)" if options.cpu == "amd" else "Bochs (Intel, VMX; slow: allow it some minutes)"
-    print(f"Starting a node in {emulator}. `node poweroff` ends it; Ctrl-a x ends it at once.", flush=True)
+    emulator = ("QEMU, which emulates AMD's SVM" if options.cpu == "amd" else
+                "Bochs, which emulates Intel's VMX; it is slow: 20 seconds to the prompt, minutes for a guest")
+    print(f"Starting a node in {emulator}.\n"
+          "To end it: `node poweroff`, or Ctrl-a x at any time. All other keys go to the node.\n", flush=True)
     try:
         machine.start()
         terminal.raw()
@@ -123,7 +153,7 @@ def main():
     finally:
         terminal.restore()
         machine.kill()
-    print("\nThe machine was switched off." if left else "\nThe machine has ended.", flush=True)
+    print("\nThe node was switched off, as by pulling its plug." if left else "\nThe node is off.", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@
  */
 #include "shell/service.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "drivers/uart.h"
@@ -18,6 +19,7 @@
 #include "shell/command.h"
 #include "shell/line.h"
 #include "shell/tables.h"
+#include "vm/vm.h"
 
 #define POLL_NS (4 * NS_PER_MS)
 #define TERMINAL_COLUMNS 80
@@ -89,11 +91,26 @@ static void start_line(void)
     spin_unlock_irqrestore(&screen_lock, flags);
 }
 
+/* What an admin who sees this for the first time needs to know; the VM is one that there is. */
+static void greet(const char *node_name)
+{
+    char text[240];
+    struct vm_info info;
+
+    snprintf(text, sizeof text, "\nThis is the shell of node \"%s\". `help` lists the commands.\n", node_name);
+    sink_puts(&terminal, text);
+    if (vm_info_get(0, &info)) {
+        snprintf(text, sizeof text, "`vm console %s` shows the console of a VM; Ctrl-] leaves it.\n", info.name);
+        sink_puts(&terminal, text);
+    }
+    sink_puts(&terminal, "\n");
+}
+
 static void shell_thread(void *arg)
 {
-    (void)arg;
     uint8_t bytes[32];
 
+    greet(arg);
     start_line();
     for (;;) {
         size_t count = shell_terminal_read(bytes, sizeof bytes, TIME_NEVER);
@@ -116,5 +133,5 @@ enum status shell_service_start(const char *node_name)
     shell_init(&shell, &terminal, tables, node_name, NULL);
     line_init(&line, &terminal, TERMINAL_COLUMNS, shell_complete, &shell);
     log_set_console_hooks(hide_line, show_line);
-    return thread_create("shell", 0, shell_thread, NULL) ? OK : ERR_NO_MEMORY;
+    return thread_create("shell", 0, shell_thread, (void *)(uintptr_t)node_name) ? OK : ERR_NO_MEMORY;
 }
