@@ -27,7 +27,7 @@ zcat""".split()
 # In the order in which they can be loaded is worked out from the modules themselves; these are the ones wanted.
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net"]
 INIT = """#!/bin/sh
-export PATH=/bin HOME=/root TERM=vt100
+export PATH=/bin HOME=/root TERM=vt100 ENV=/root/.shrc
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
@@ -134,8 +134,9 @@ def write_initrd(path, kernel_package, init=INIT, add=None, modules=tuple(MODULE
         archive.entry("bin/busybox", stat.S_IFREG | 0o755, busybox.read())
     for applet in APPLETS:
         archive.entry(f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox")
-    for command in ("halt", "poweroff", "reboot"):  # /init is no init that could be asked, so do it at once
-        archive.entry(f"bin/{command}", stat.S_IFREG | 0o755, f"#!/bin/sh\nexec busybox {command} -f\n".encode())
+    # /init is no init that could be asked, so these do it at once; the shell would take its own applets otherwise.
+    aliases = "".join(f"alias {command}='busybox {command} -f'\n" for command in ("halt", "poweroff", "reboot"))
+    archive.entry("root/.shrc", stat.S_IFREG | 0o644, aliases.encode())
     for name in order:
         archive.entry(f"modules/{name}.ko", stat.S_IFREG | 0o644, known[name])
     archive.entry("modules/order", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in order).encode())
