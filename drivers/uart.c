@@ -17,6 +17,7 @@
 #define REG_SCRATCH 7
 #define LSR_READY BIT(0)
 #define LSR_THR_EMPTY BIT(5)
+#define LSR_ALL_SENT BIT(6)
 #define FIFO_BYTES 16
 #define SPIN_LIMIT 1000000u
 
@@ -74,6 +75,12 @@ size_t uart_read(void *bytes, size_t count)
     while (base && n < count && (in8((uint16_t)(base + REG_LSR)) & LSR_READY))
         byte[n++] = in8((uint16_t)(base + REG_DATA));
     return n;
+}
+
+void uart_drain(void)
+{
+    for (unsigned spin = 0; base && spin < SPIN_LIMIT && !(in8((uint16_t)(base + REG_LSR)) & LSR_ALL_SENT); spin++)
+        cpu_pause();
 }
 
 void uart_enable_interrupt(void)

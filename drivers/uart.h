@@ -13,6 +13,8 @@ void uart_write(const void *bytes, size_t count);
 void uart_write_unlocked(const void *bytes, size_t count);
 /* What has arrived, up to count bytes. One reader. */
 size_t uart_read(void *bytes, size_t count);
+/* Waits until the last byte has left the port: before it loses its power. Bounded; any context. */
+void uart_drain(void);
 /* Lets the port raise its line when a byte arrives. */
 void uart_enable_interrupt(void);
 

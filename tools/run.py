@@ -135,8 +135,7 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     terminal = Terminal()
-    machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log,
-                      clock="realtime" if options.cpu == "intel" else "none")
+    machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log)
     emulator = ("QEMU, which emulates AMD's SVM" if options.cpu == "amd" else
                 "Bochs, which emulates Intel's VMX; it is slow: 20 seconds to the prompt, minutes for a guest")
     print(f"Starting a node in {emulator}.\n"

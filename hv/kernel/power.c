@@ -10,6 +10,7 @@
  */
 #include "kernel/power.h"
 
+#include "drivers/uart.h"
 #include "kernel/cpu.h"
 #include "kernel/log.h"
 #include "kernel/pt.h"
@@ -56,6 +57,7 @@ void power_init(const struct boot_info *info)
 
 static void runtime_reset(uint32_t type)
 {
+    uart_drain();
     if (!runtime_services)
         return;
     irq_disable();
@@ -75,6 +77,7 @@ void power_reset_now(void)
     } no_idt = { 0, 0 };
 
     irq_disable();
+    uart_drain();
     out8(0xcf9, 0x02);
     out8(0xcf9, 0x06);
     for (unsigned i = 0; i < 100000; i++)
