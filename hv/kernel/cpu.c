@@ -70,12 +70,17 @@ void cpu_detect(void)
         f->rdseed = r.ebx & BIT(18);
         f->smap = r.ebx & BIT(20);
         f->umip = r.ecx & BIT(2);
+        f->md_clear = r.edx & BIT(10);
+        f->ibpb = r.edx & BIT(26);
+        f->l1d_flush = r.edx & BIT(28);
     }
     if (f->xsave && max >= 0xd) {
         r = cpuid(0xd, 0);
         f->xcr0_mask = (uint64_t)r.edx << 32 | r.eax;
         f->xsave_bytes = r.ecx;
         f->xsaves = cpuid(0xd, 1).eax & BIT(3);
+        for (uint32_t i = 2; i < 63; i++)
+            f->xsave_offset[i] = f->xcr0_mask & BIT(i) ? cpuid(0xd, i).ebx : 0;
     }
     uint32_t max_extended = cpuid(0x80000000, 0).eax;
     f->physical_bits = 36;
@@ -102,6 +107,7 @@ void cpu_detect(void)
         r = cpuid(0x80000008, 0);
         f->physical_bits = r.eax & 0xff;
         f->linear_bits = r.eax >> 8 & 0xff;
+        f->ibpb |= r.ebx & BIT(12);
     }
 }
 

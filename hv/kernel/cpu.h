@@ -58,6 +58,8 @@ struct cpu_features {
         sse42, rdtscp, fsgsbase, hypervisor, monitor, svm, vmx;
     uint64_t xcr0_mask;       /* what XCR0 may hold */
     uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
+    uint32_t xsave_offset[64]; /* of each component in it */
+    bool ibpb, l1d_flush, md_clear; /* what is cleared between VMs */
 };
 extern struct cpu_features cpu_features;
 

@@ -13,6 +13,11 @@
 #include "kernel/log.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
+#include "vmm/vector.h"
+#include "vmm/length_cache.h"
+
+/* Out of line: its frame and saved registers must not be the frequent exits' too. */
+#define COLD __attribute__((noinline))
 
 static struct machine_cpu *machine_cpu_of(struct vcpu *vcpu)
 {
@@ -43,28 +48,41 @@ static bool fault_ud(struct vcpu *vcpu)
 
 /* ---- CPUID ---- */
 
-static bool exit_cpuid(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD void cpuid_dynamic_leaf(struct vcpu *vcpu, const struct cpuid_entry *entry)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     uint64_t *gpr = vcpu->state.gpr;
-    const struct cpuid_entry *entry = cpuid_find(&cpu->vm->model, (uint32_t)gpr[GPR_RAX], (uint32_t)gpr[GPR_RCX]);
-    uint32_t out[4] = { entry->eax, entry->ebx, entry->ecx, entry->edx };
+    uint32_t out[4];
 
-    if (entry->flags & CPUID_DYNAMIC) {
-        vcpu_load(vmm, vcpu, STATE_CR | STATE_MISC);
-        struct cpuid_dynamic dynamic = {
-            .apic_id = vcpu->id,
-            .apic_enabled = cpu->apic.base_msr & APIC_BASE_ENABLE,
-            .cr4 = vcpu->state.cr4,
-            .xcr0 = vcpu->state.xcr0,
-            .xss = vcpu->state.xss,
-        };
-        cpuid_adjust(&cpu->vm->model, entry, &dynamic, out);
-    }
+    vcpu_load(vmm, vcpu, STATE_CR | STATE_MISC);
+    struct cpuid_dynamic dynamic = {
+        .apic_id = vcpu->id,
+        .apic_enabled = cpu->apic.base_msr & APIC_BASE_ENABLE,
+        .cr4 = vcpu->state.cr4,
+        .xcr0 = vcpu->state.xcr0,
+        .xss = vcpu->state.xss,
+    };
+    cpuid_adjust(&cpu->vm->model, entry, &dynamic, out);
     gpr[GPR_RAX] = out[0];
     gpr[GPR_RBX] = out[1];
     gpr[GPR_RCX] = out[2];
     gpr[GPR_RDX] = out[3];
+}
+
+static bool exit_cpuid(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    uint64_t *gpr = vcpu->state.gpr;
+    const struct cpuid_entry *entry =
+        cpuid_find(&machine_cpu_of(vcpu)->vm->model, (uint32_t)gpr[GPR_RAX], (uint32_t)gpr[GPR_RCX]);
+
+    if (entry->flags & CPUID_DYNAMIC) {
+        cpuid_dynamic_leaf(vcpu, entry);
+    } else {
+        gpr[GPR_RAX] = entry->eax;
+        gpr[GPR_RBX] = entry->ebx;
+        gpr[GPR_RCX] = entry->ecx;
+        gpr[GPR_RDX] = entry->edx;
+    }
     return finish(vcpu, exit);
 }
 
@@ -92,7 +110,7 @@ static void port_write(struct vm *vm, uint16_t port, unsigned size, uint32_t val
     spin_unlock(&vm->lock);
 }
 
-static bool exit_io(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_io(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct vm *vm = machine_cpu_of(vcpu)->vm;
     uint64_t *rax = &vcpu->state.gpr[GPR_RAX], mask = size_mask(exit->io.size);
@@ -218,6 +236,20 @@ static const void *emu_peek(void *context, gpa_t gpa, size_t count)
     return gmem_peek(&cpu->vm->gmem, gpa, count);
 }
 
+static bool emu_vector_read(void *context, unsigned index, uint8_t bytes[64])
+{
+    struct machine_cpu *cpu = context;
+
+    return vector_read(&cpu->vcpu, index, bytes);
+}
+
+static bool emu_vector_write(void *context, unsigned index, const uint8_t bytes[64])
+{
+    struct machine_cpu *cpu = context;
+
+    return vector_write(&cpu->vcpu, index, bytes);
+}
+
 void machine_emu_ops(struct machine_cpu *cpu)
 {
     cpu->emu_ops = (struct emu_ops){
@@ -228,10 +260,12 @@ void machine_emu_ops(struct machine_cpu *cpu)
         .port_in = emu_port_in,
         .port_out = emu_port_out,
         .peek = emu_peek,
+        .vector_read = emu_vector_read,
+        .vector_write = emu_vector_write,
     };
 }
 
-static bool emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count)
+static COLD bool emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     struct emu emu = {
@@ -244,6 +278,8 @@ static bool emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count
 
     memcpy(emu.bytes, bytes, byte_count);
     vcpu_load(vmm, vcpu, STATE_ALL);
+    if (vcpu->state.cr4 & CR4_PKE)
+        vcpu->state.pkru = vector_pkru(vcpu);
     memcpy(segments, vcpu->state.seg, sizeof segments);
     uint64_t dr6 = vcpu->state.dr6;
     enum emu_result result = emu_step(&emu);
@@ -271,7 +307,7 @@ static bool emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count
     return false;
 }
 
-static bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
 
@@ -421,7 +457,7 @@ static void log_unknown_msr(struct vcpu *vcpu, uint32_t msr, bool write)
                  write ? "writes" : "reads", msr);
 }
 
-static bool exit_rdmsr(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_rdmsr(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     uint32_t msr = (uint32_t)vcpu->state.gpr[GPR_RCX];
     uint64_t value;
@@ -435,7 +471,7 @@ static bool exit_rdmsr(struct vcpu *vcpu, const struct vm_exit *exit)
     return finish(vcpu, exit);
 }
 
-static bool exit_wrmsr(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_wrmsr(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     uint32_t msr = (uint32_t)vcpu->state.gpr[GPR_RCX];
     uint64_t value = vcpu->state.gpr[GPR_RDX] << 32 | (uint32_t)vcpu->state.gpr[GPR_RAX];
@@ -517,7 +553,7 @@ static bool guest_write_cr4(struct machine_cpu *cpu, uint64_t value)
     return true;
 }
 
-static bool exit_cr_write(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_cr_write(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     struct cpu_state *s = &vcpu->state;
@@ -553,7 +589,7 @@ static bool exit_cr_write(struct vcpu *vcpu, const struct vm_exit *exit)
     return finish(vcpu, exit);
 }
 
-static bool exit_cr_read(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_cr_read(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct cpu_state *s = &vcpu->state;
 
@@ -566,12 +602,12 @@ static bool exit_cr_read(struct vcpu *vcpu, const struct vm_exit *exit)
     return finish(vcpu, exit);
 }
 
-static bool exit_xsetbv(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_xsetbv(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     uint64_t value = vcpu->state.gpr[GPR_RDX] << 32 | (uint32_t)vcpu->state.gpr[GPR_RAX];
 
-    vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG | STATE_MISC);
+    vcpu_load(vmm, vcpu, STATE_CR | STATE_CS | STATE_MISC);
     if (!(vcpu->state.cr4 & CR4_OSXSAVE))
         return fault_ud(vcpu);
     if (cpu_cpl(&vcpu->state) || (uint32_t)vcpu->state.gpr[GPR_RCX] || !cpuid_xcr0_ok(&cpu->vm->model, value))
@@ -582,12 +618,12 @@ static bool exit_xsetbv(struct vcpu *vcpu, const struct vm_exit *exit)
 
 /* ---- The rest ---- */
 
-static bool exit_hypercall(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_hypercall(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     uint64_t *gpr = vcpu->state.gpr, result;
 
-    vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG);
+    vcpu_load(vmm, vcpu, STATE_CR | STATE_CS);
     bool wide = cpu_mode64(&vcpu->state);
     uint64_t input = wide ? gpr[GPR_RCX] : gpr[GPR_RDX] << 32 | (uint32_t)gpr[GPR_RAX];
     if (cpu_real_mode(&vcpu->state) || cpu_cpl(&vcpu->state) || !hyperv_hypercall(&cpu->vm->hyperv, input, &result))
@@ -618,7 +654,7 @@ static bool exit_window(struct vcpu *vcpu)
     return true;
 }
 
-static bool exit_shutdown(struct vcpu *vcpu)
+static COLD bool exit_shutdown(struct vcpu *vcpu)
 {
     struct vm *vm = machine_cpu_of(vcpu)->vm;
 
@@ -627,7 +663,7 @@ static bool exit_shutdown(struct vcpu *vcpu)
     return false;
 }
 
-static bool exit_invalid(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_invalid(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     struct vm *vm = machine_cpu_of(vcpu)->vm;
 
@@ -637,14 +673,14 @@ static bool exit_invalid(struct vcpu *vcpu, const struct vm_exit *exit)
     return false;
 }
 
-static bool exit_task_switch(struct vcpu *vcpu)
+static COLD bool exit_task_switch(struct vcpu *vcpu)
 {
     vm_fail(machine_cpu_of(vcpu)->vm, "vCPU %u: a hardware task switch at 0x%lx, which is not emulated", vcpu->id,
             vcpu->state.rip);
     return false;
 }
 
-static bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     vcpu_inject_exception(vcpu, &exit->event);
     return true;
@@ -704,8 +740,11 @@ unsigned vmm_instruction_length(struct vcpu *vcpu)
     struct emu emu = { .state = &vcpu->state, .ops = &cpu->emu_ops,
                        .physical_bits = cpu->vm->model.limits.physical_bits };
 
-    vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG);
-    return emu_instruction_length(&emu);
+    vcpu_load(vmm, vcpu, STATE_CR | STATE_CS);
+    unsigned length = emu_instruction_length(&emu);
+    if (vcpu->lengths)
+        length_cache_put(vcpu->lengths, &vcpu->state, &cpu->emu_ops, length);
+    return length;
 }
 
 unsigned vmm_instruction_bytes(struct vcpu *vcpu, uint8_t bytes[15])
@@ -714,7 +753,7 @@ unsigned vmm_instruction_bytes(struct vcpu *vcpu, uint8_t bytes[15])
     struct cpu_state *s = &vcpu->state;
     unsigned count = 0;
 
-    vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG);
+    vcpu_load(vmm, vcpu, STATE_CR | STATE_CS);
     while (count < 15) {
         uint64_t linear = s->rip + count + (cpu_mode64(s) ? 0 : s->seg[SEG_CS].base);
         struct event fault;

@@ -336,6 +336,8 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     vm->dirty_engine = DIRTY_OFF;
     vm->clock_base_ns = time_now_ns();
     vm->tsc_offset = -rdtsc();
+    static uint64_t last_serial;
+    vm->core.serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
     vm->core.run_deadline_tsc = UINT64_MAX;
     vm->core.physical_bits = cpu_features.physical_bits;
     if (!page_owner_create(vm->name, &vm->core.owner)) {

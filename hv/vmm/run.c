@@ -12,9 +12,6 @@
  *
  * A request is set before the kick's IPI is sent, and we look after 1; so it is either seen in 2 or the IPI is pending
  * at 6 and ends the run before the guest's first instruction.
- *
- * Vector state belongs to the guest that ran last on a CPU (cpu->vector_owner) and stays in the registers until another
- * vCPU comes: the hypervisor itself uses general registers only, so nearly all exits leave it alone.
  */
 #include "vmm/run.h"
 
@@ -27,10 +24,10 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "kernel/trap.h"
+#include "vmm/vector.h"
 
 const struct vmm_backend *vmm;
 
-static struct vcpu *vector_owner[CPU_MAX];
 static bool vmm_enable_failed;
 
 /* ---- Switching virtualization on ---- */
@@ -73,63 +70,6 @@ void vmm_disable(void)
 {
     if (vmm)
         cpu_call_all(disable_here, NULL);
-}
-
-/* ---- Vector state ---- */
-
-static void xsave_area(void *area)
-{
-    if (cpu_features.xsave)
-        __asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
-                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
-    else
-        __asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
-}
-
-static void xrstor_area(void *area)
-{
-    if (cpu_features.xsave)
-        __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
-                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
-    else
-        __asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
-}
-
-static void set_xcr0(uint64_t value)
-{
-    if (cpu_features.xsave)
-        xsetbv(0, value);
-}
-
-/* The registers' contents go to their owner's area. Interrupts off. */
-static void vector_release(void)
-{
-    struct vcpu *owner = vector_owner[this_cpu()->id];
-
-    if (!owner)
-        return;
-    set_xcr0(cpu_features.xcr0_mask);
-    xsave_area(owner->xsave);
-    vector_owner[this_cpu()->id] = NULL;
-}
-
-static void vector_acquire(struct vcpu *vcpu)
-{
-    vector_release();
-    set_xcr0(cpu_features.xcr0_mask);
-    xrstor_area(vcpu->xsave);
-    set_xcr0(vcpu->state.xcr0);
-    vector_owner[this_cpu()->id] = vcpu;
-}
-
-void vcpu_set_xcr0(struct vcpu *vcpu, uint64_t value)
-{
-    uint64_t flags = irq_save();
-
-    vcpu->state.xcr0 = value;
-    if (vector_owner[this_cpu()->id] == vcpu)
-        set_xcr0(value);
-    irq_restore(flags);
 }
 
 /* ---- Requests from others ---- */
@@ -190,7 +130,9 @@ static void deadline_fired(struct timer *timer)
 
 static bool past_deadline(const struct vcpu *vcpu)
 {
-    return rdtsc() >= __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+    uint64_t deadline = __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+
+    return unlikely(deadline != UINT64_MAX) && rdtsc() >= deadline;
 }
 
 void vmm_set_deadline(struct vm_core *vm, struct vcpu *const *vcpus, unsigned count, uint64_t deadline_ns)
@@ -239,7 +181,7 @@ void vcpu_inject_ud(struct vcpu *vcpu)
     vcpu_inject_exception(vcpu, &(struct event){ .type = EVENT_EXCEPTION, .vector = EXC_UD });
 }
 
-void vcpu_skip(struct vcpu *vcpu, unsigned length)
+void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
 {
     struct cpu_state *s = &vcpu->state;
     uint64_t rip = s->rip + length;
@@ -308,8 +250,7 @@ static void park(struct vcpu *vcpu)
     irq_disable();
     vcpu_load(vmm, vcpu, STATE_ALL);
     vmm->park(vcpu);
-    if (vector_owner[this_cpu()->id] == vcpu)
-        vector_release();
+    vector_release(vcpu);
     irq_enable();
     timer_cancel(&vcpu->timer);
     timer_cancel(&vcpu->deadline_timer);

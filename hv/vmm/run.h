@@ -70,10 +70,19 @@ void vcpu_inject_exception(struct vcpu *vcpu, const struct event *event);
 void vcpu_inject_gp(struct vcpu *vcpu);
 void vcpu_inject_ud(struct vcpu *vcpu);
 
-/* XCR0 of the guest; the value has been checked. The vCPU's own thread. */
-void vcpu_set_xcr0(struct vcpu *vcpu, uint64_t value);
-
 /* RIP past the instruction that exited; clears the interrupt shadow and does the single-step trap. */
-void vcpu_skip(struct vcpu *vcpu, unsigned length);
+void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length);
+static inline void vcpu_skip(struct vcpu *vcpu, unsigned length)
+{
+    struct cpu_state *s = &vcpu->state;
+    uint64_t rip = s->rip + length;
+
+    /* Far from a wrap, no trap, no shadow: nothing but RIP moves. */
+    if (unlikely((rip ^ s->rip) >> 16 || (s->rflags & (RFLAGS_TF | RFLAGS_RF)) ||
+                 (s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS))))
+        vcpu_skip_carefully(vcpu, length);
+    else
+        s->rip = rip;
+}
 
 #endif

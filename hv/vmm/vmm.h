@@ -6,7 +6,7 @@
  * gmem.c, stage2.c) alone knows devices, time and policy. Between them lie struct vcpu and struct vm_exit.
  *
  * State of a vCPU. vcpu->state is the one place where shared code reads and writes architectural state. After an exit the
- * groups in vcpu->valid are current there (always STATE_BASE); shared code asks for more with vcpu_load() and marks
+ * groups in vcpu->valid are current there (always STATE_BASE and STATE_INTR); shared code asks for more with vcpu_load() and marks
  * what it changed in vcpu->dirty (which makes the group valid too); the backend writes dirty groups back at the next
  * entry. So an exit costs only the state it needs.
  *
@@ -32,6 +32,7 @@
 struct vm_core;
 struct vcpu;
 struct vcpu_ops;
+struct length_cache;
 
 /* Groups of struct cpu_state. */
 #define STATE_BASE BIT(0)      /* gpr, rip, rflags, cr8, pending: always valid after an exit */
@@ -166,12 +167,14 @@ struct vcpu {
     void *xsave;              /* guest vector state while it is not in the registers; standard format */
     struct timer timer;       /* host timer: the earliest of the vCPU's own deadlines */
     struct timer deadline_timer; /* host timer: the run deadline */
+    struct length_cache *lengths; /* the backend's, where the CPU reports no instruction lengths; else NULL */
 };
 
 /* What the backend needs of struct vm: the first member of it. */
 struct vm_core {
     struct pt stage2;
     page_owner_t owner;       /* all of the VM's memory and tables */
+    uint64_t serial;          /* never used twice: tells VMs apart where a pointer could be a reused one */
     void *backend;            /* per-VM things: bitmaps, ASID/VPID allocation */
     uint64_t *dirty_bitmap;   /* PML drain sets bits here, by gfn, atomically; NULL while the log is off */
     uint64_t dirty_bits;      /* its size */

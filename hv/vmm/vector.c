@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Switching, and reaching into, the vector state of guests. XCR0 in the registers is the guest's while its state is
+ * there; around XSAVE and XRSTOR it is all that the host has, so that a component which the guest has switched off, but
+ * once used, is neither lost nor left for the next guest.
+ */
+#include "vmm/vector.h"
+
+#include <string.h>
+
+#include "kernel/log.h"
+#include "kernel/x86.h"
+
+/* The standard format of the area: SDM vol. 1, 13.4. */
+#define XSAVE_XMM_OFFSET 160
+#define XSAVE_BV_OFFSET 512
+#define COMPONENT_SSE 1
+#define COMPONENT_AVX 2
+#define COMPONENT_ZMM_HIGH 6
+#define COMPONENT_PKRU 9
+
+#define MSR_FLUSH_CMD 0x10b
+
+struct vcpu *vector_owner[CPU_MAX];
+static uint64_t last_vm[CPU_MAX]; /* serial */
+
+static void xsave_area(void *area)
+{
+    if (cpu_features.xsave)
+        __asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
+                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
+    else
+        __asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
+}
+
+static void xrstor_area(void *area)
+{
+    if (cpu_features.xsave)
+        __asm__ volatile("xrstor64 (%0)" : : "r"(area), "a"((uint32_t)cpu_features.xcr0_mask),
+                         "d"((uint32_t)(cpu_features.xcr0_mask >> 32)) : "memory");
+    else
+        __asm__ volatile("fxrstor64 (%0)" : : "r"(area) : "memory");
+}
+
+static void set_xcr0(uint64_t value)
+{
+    if (cpu_features.xsave)
+        xsetbv(0, value);
+}
+
+static void release_here(void)
+{
+    struct vcpu *owner = vector_owner[this_cpu()->id];
+
+    if (!owner)
+        return;
+    set_xcr0(cpu_features.xcr0_mask);
+    xsave_area(owner->xsave);
+    vector_owner[this_cpu()->id] = NULL;
+}
+
+/*
+ * Another VM comes to this CPU: an indirect branch barrier, the L1 data cache, and the buffers that VERW clears, each
+ * where CPUID lists it (SDM vol. 2A, CPUID leaf 7, EDX bits 26, 28 and 10; APM vol. 3, E.4.6 for IBPB on AMD).
+ */
+static void clear_leaks(void)
+{
+    const struct cpu_features *f = &cpu_features;
+
+    if (f->ibpb)
+        wrmsr(MSR_PRED_CMD, 1);
+    if (f->l1d_flush)
+        wrmsr(MSR_FLUSH_CMD, 1);
+    if (f->md_clear) {
+        uint16_t selector = SEL_KERNEL_DS;
+        __asm__ volatile("verw %0" : : "m"(selector) : "cc", "memory");
+    }
+}
+
+void vector_acquire(struct vcpu *vcpu)
+{
+    unsigned cpu = this_cpu()->id;
+
+    release_here();
+    if (last_vm[cpu] != vcpu->vm->serial) {
+        clear_leaks();
+        last_vm[cpu] = vcpu->vm->serial;
+    }
+    set_xcr0(cpu_features.xcr0_mask);
+    xrstor_area(vcpu->xsave);
+    set_xcr0(vcpu->state.xcr0);
+    vector_owner[cpu] = vcpu;
+}
+
+void vector_release(struct vcpu *vcpu)
+{
+    uint64_t flags = irq_save();
+
+    if (vector_owner[this_cpu()->id] == vcpu)
+        release_here();
+    irq_restore(flags);
+}
+
+void vcpu_set_xcr0(struct vcpu *vcpu, uint64_t value)
+{
+    uint64_t flags = irq_save();
+
+    vcpu->state.xcr0 = value;
+    if (vector_owner[this_cpu()->id] == vcpu)
+        set_xcr0(value);
+    irq_restore(flags);
+}
+
+/* A component's place in the area; NULL if the guest has not switched it on. */
+static uint8_t *component(struct vcpu *vcpu, unsigned number)
+{
+    if (!(vcpu->state.xcr0 & BIT(number)))
+        return NULL;
+    return (uint8_t *)vcpu->xsave + cpu_features.xsave_offset[number];
+}
+
+static bool in_use(const struct vcpu *vcpu, unsigned number)
+{
+    uint64_t used;
+
+    if (!cpu_features.xsave)
+        return number <= COMPONENT_SSE;
+    memcpy(&used, (const uint8_t *)vcpu->xsave + XSAVE_BV_OFFSET, sizeof used);
+    return used & BIT(number);
+}
+
+static void read_part(struct vcpu *vcpu, unsigned number, const uint8_t *from, uint8_t *to, size_t bytes)
+{
+    if (from && in_use(vcpu, number))
+        memcpy(to, from, bytes);
+}
+
+/* The component leaves its initial state: its other registers, which were not kept in the area, are zero. */
+static void write_part(struct vcpu *vcpu, unsigned number, uint8_t *to, uint8_t *all, size_t all_bytes,
+                       const uint8_t *from, size_t bytes)
+{
+    uint64_t used;
+
+    if (!to)
+        return;
+    if (!in_use(vcpu, number))
+        memset(all, 0, all_bytes);
+    memcpy(to, from, bytes);
+    if (cpu_features.xsave) {
+        memcpy(&used, (uint8_t *)vcpu->xsave + XSAVE_BV_OFFSET, sizeof used);
+        used |= BIT(number);
+        memcpy((uint8_t *)vcpu->xsave + XSAVE_BV_OFFSET, &used, sizeof used);
+    }
+}
+
+bool vector_read(struct vcpu *vcpu, unsigned index, uint8_t bytes[64])
+{
+    if (index > 15)
+        return false;
+    vector_release(vcpu);
+    uint8_t *avx = component(vcpu, COMPONENT_AVX), *zmm = component(vcpu, COMPONENT_ZMM_HIGH);
+    memset(bytes, 0, 64);
+    read_part(vcpu, COMPONENT_SSE, (uint8_t *)vcpu->xsave + XSAVE_XMM_OFFSET + index * 16, bytes, 16);
+    read_part(vcpu, COMPONENT_AVX, avx ? avx + index * 16 : NULL, bytes + 16, 16);
+    read_part(vcpu, COMPONENT_ZMM_HIGH, zmm ? zmm + index * 32 : NULL, bytes + 32, 32);
+    return true;
+}
+
+bool vector_write(struct vcpu *vcpu, unsigned index, const uint8_t bytes[64])
+{
+    if (index > 15)
+        return false;
+    vector_release(vcpu);
+    uint8_t *sse = (uint8_t *)vcpu->xsave + XSAVE_XMM_OFFSET;
+    uint8_t *avx = component(vcpu, COMPONENT_AVX), *zmm = component(vcpu, COMPONENT_ZMM_HIGH);
+    write_part(vcpu, COMPONENT_SSE, sse + index * 16, sse, 16 * 16, bytes, 16);
+    write_part(vcpu, COMPONENT_AVX, avx ? avx + index * 16 : NULL, avx, 16 * 16, bytes + 16, 16);
+    write_part(vcpu, COMPONENT_ZMM_HIGH, zmm ? zmm + index * 32 : NULL, zmm, 16 * 32, bytes + 32, 32);
+    return true;
+}
+
+uint32_t vector_pkru(struct vcpu *vcpu)
+{
+    uint32_t value = 0;
+
+    vector_release(vcpu);
+    const uint8_t *pkru = component(vcpu, COMPONENT_PKRU);
+    if (pkru && in_use(vcpu, COMPONENT_PKRU))
+        memcpy(&value, pkru, sizeof value);
+    return value;
+}
