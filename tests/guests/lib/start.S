@@ -51,7 +51,7 @@ to_long:
     orl $0x100, %eax
     wrmsr
     movl %cr0, %eax
-    orl $0x80000001, %eax
+    orl $0x80000023, %eax            /* PG, PE, MP, NE */
     andl $~0x60000000, %eax          /* CD and NW, which a CPU has set at INIT */
     movl %eax, %cr0
     lgdt gdt_pointer
