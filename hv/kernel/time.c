@@ -14,6 +14,7 @@
 #define PM_TIMER_HZ 3579545ull
 #define PIT_HZ 1193182ull
 #define CALIBRATION_PM_TICKS 17898 /* 5 ms */
+#define CALIBRATION_LIMIT_TICKS UINT64_C(1000000000) /* of the TSC: more than 100 ms on any CPU */
 
 static uint64_t tsc_khz;
 static uint64_t tsc_base;
@@ -52,6 +53,8 @@ static uint64_t calibrate_pm(uint16_t port)
 
     do {
         elapsed = (in32(port) - start) & 0xffffff;
+        if (rdtsc() - start_tsc > CALIBRATION_LIMIT_TICKS)
+            return 0; /* it stands still */
     } while (elapsed < CALIBRATION_PM_TICKS);
     elapsed = (read_pair(port, &end_tsc) - start) & 0xffffff;
     return (end_tsc - start_tsc) * PM_TIMER_HZ / elapsed / 1000;
@@ -116,9 +119,24 @@ uint64_t time_ns_to_tsc(uint64_t ns)
 {
     if (ns == TIME_NEVER)
         return UINT64_MAX;
-    /* Rounded up, so that a timer armed for this value does not fire a tick early. */
-    uint64_t ticks = mul_shift32(ns, ticks_per_ns) + 1;
-    return ticks > UINT64_MAX - tsc_base ? UINT64_MAX - 1 : tsc_base + ticks;
+    /*
+     * The exact inverse of time_tsc_to_ns, rounded up: at the returned value the clock shows ns or more. With a factor
+     * of its own the two would drift apart with uptime, and a timer would fire too early again and again.
+     */
+    unsigned __int128 scaled = (unsigned __int128)ns << 32;
+    if (scaled >> 64 >= ns_per_tick)
+        return UINT64_MAX - 1;
+    uint64_t ticks, rest;
+    __asm__("divq %4" : "=a"(ticks), "=d"(rest) : "a"((uint64_t)scaled), "d"((uint64_t)(scaled >> 64)), "r"(ns_per_tick) : "cc");
+    ticks += rest != 0;
+    return ticks > UINT64_MAX - 1 - tsc_base ? UINT64_MAX - 1 : tsc_base + ticks;
+}
+
+uint64_t time_ticks_to_ns(uint64_t ticks)
+{
+    unsigned __int128 ns = (unsigned __int128)ticks * ns_per_tick >> 32;
+
+    return ns >> 64 ? UINT64_MAX : (uint64_t)ns;
 }
 
 uint64_t time_unix_ns(void)

@@ -15,6 +15,8 @@ uint64_t time_tsc_khz(void);
 /* Nanoseconds since the loader left the firmware. Any context. */
 uint64_t time_now_ns(void);
 uint64_t time_tsc_to_ns(uint64_t tsc);
+/* The length of so many ticks of the TSC; UINT64_MAX if that is more than 584 years. */
+uint64_t time_ticks_to_ns(uint64_t ticks);
 /* The TSC value at which time_now_ns() reaches ns; UINT64_MAX stays UINT64_MAX. */
 uint64_t time_ns_to_tsc(uint64_t ns);
 /* UTC, nanoseconds since 1970. */

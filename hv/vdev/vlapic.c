@@ -220,6 +220,19 @@ void vlapic_accept(struct vlapic *apic, uint8_t vector)
         apic->highest_isr = vector;
 }
 
+void vlapic_return(struct vlapic *apic, uint8_t vector)
+{
+    unsigned word = vector / 32;
+    uint32_t bit = 1u << vector % 32;
+    if (!(apic->isr[word] & bit))
+        return; /* it came from the 8259, or has been reset away */
+    apic->isr[word] &= ~bit;
+    int next = highest(apic->isr);
+    apic->highest_isr = (uint8_t)(next < 0 ? 0 : next);
+    __atomic_fetch_or(&apic->irr[word], bit, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&apic->irr_words, 1u << word, __ATOMIC_SEQ_CST);
+}
+
 void vlapic_eoi(struct vlapic *apic)
 {
     uint8_t vector = apic->highest_isr;
@@ -241,11 +254,6 @@ unsigned vlapic_tpr_threshold(const struct vlapic *apic)
     if (class > apic->tpr >> 4 || class <= apic->highest_isr >> 4)
         return 16;
     return class;
-}
-
-uint64_t vlapic_cr8(const struct vlapic *apic)
-{
-    return apic->tpr >> 4;
 }
 
 void vlapic_set_cr8(struct vlapic *apic, uint64_t value)

@@ -102,12 +102,16 @@ void vlapic_lint1(struct vlapic *apic);
 int vlapic_pending(const struct vlapic *apic);
 /* Moves that vector from IRR to ISR: it has been handed to the CPU. */
 void vlapic_accept(struct vlapic *apic, uint8_t vector);
+/* Takes vlapic_accept back: the interrupt is requested again, and nothing is in service by it. */
+void vlapic_return(struct vlapic *apic, uint8_t vector);
+/* The guest's TSC was set anew: an armed TSC deadline is worked out again. */
+void vlapic_tsc_changed(struct vlapic *apic, uint64_t now_ns);
 /*
  * For TPR intercepts: the request that only TPR holds back can go as soon as CR8 is below the returned value (1..15).
  * 16: there is none (nothing requested, it can go now, or an interrupt in service holds it back).
  */
 unsigned vlapic_tpr_threshold(const struct vlapic *apic);
-uint64_t vlapic_cr8(const struct vlapic *apic);
+static inline uint64_t vlapic_cr8(const struct vlapic *apic) { return apic->tpr >> 4; }
 void vlapic_set_cr8(struct vlapic *apic, uint64_t value);
 
 /* The xAPIC page; offset 0..0xfff. 4-byte accesses; others as the SDM leaves undefined: read 0, write ignored. */

@@ -61,6 +61,12 @@ void vlapic_timer_rearm(struct vlapic *apic, uint64_t now_ns)
     vtimer_arm(&apic->timer, deadline);
 }
 
+void vlapic_tsc_changed(struct vlapic *apic, uint64_t now_ns)
+{
+    if (apic->timer_running && timer_mode(apic) == TIMER_TSC_DEADLINE)
+        vlapic_timer_rearm(apic, now_ns);
+}
+
 /* Moves a periodic timer's start to its latest boundary; lets what expired while masked be gone. */
 static void settle(struct vlapic *apic, uint64_t now_ns)
 {

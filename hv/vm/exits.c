@@ -25,12 +25,20 @@ static struct machine_cpu *machine_cpu_of(struct vcpu *vcpu)
 }
 
 /* RIP past the instruction; where the CPU does not tell the length it is decoded. False: the guest takes it again. */
-static bool finish(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool finish_unknown(struct vcpu *vcpu)
 {
-    unsigned length = exit->length ? exit->length : vmm_instruction_length(vcpu);
+    unsigned length = vmm_instruction_length(vcpu);
 
     if (length)
         vcpu_skip(vcpu, length);
+    return true;
+}
+
+static inline __attribute__((always_inline)) bool finish(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    if (unlikely(!exit->length))
+        return finish_unknown(vcpu);
+    vcpu_skip(vcpu, exit->length);
     return true;
 }
 
@@ -48,7 +56,8 @@ static bool fault_ud(struct vcpu *vcpu)
 
 /* ---- CPUID ---- */
 
-static COLD void cpuid_dynamic_leaf(struct vcpu *vcpu, const struct cpuid_entry *entry)
+/* A leaf with subleaves, or one that depends on the vCPU. */
+static COLD void cpuid_special(struct vcpu *vcpu)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     uint64_t *gpr = vcpu->state.gpr;
@@ -62,7 +71,7 @@ static COLD void cpuid_dynamic_leaf(struct vcpu *vcpu, const struct cpuid_entry 
         .xcr0 = vcpu->state.xcr0,
         .xss = vcpu->state.xss,
     };
-    cpuid_adjust(&cpu->vm->model, entry, &dynamic, out);
+    cpuid_read(&cpu->vm->model, (uint32_t)gpr[GPR_RAX], (uint32_t)gpr[GPR_RCX], &dynamic, out);
     gpr[GPR_RAX] = out[0];
     gpr[GPR_RBX] = out[1];
     gpr[GPR_RCX] = out[2];
@@ -72,11 +81,10 @@ static COLD void cpuid_dynamic_leaf(struct vcpu *vcpu, const struct cpuid_entry 
 static bool exit_cpuid(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     uint64_t *gpr = vcpu->state.gpr;
-    const struct cpuid_entry *entry =
-        cpuid_find(&machine_cpu_of(vcpu)->vm->model, (uint32_t)gpr[GPR_RAX], (uint32_t)gpr[GPR_RCX]);
+    const struct cpuid_entry *entry = cpuid_find_first(&machine_cpu_of(vcpu)->vm->model, (uint32_t)gpr[GPR_RAX]);
 
-    if (entry->flags & CPUID_DYNAMIC) {
-        cpuid_dynamic_leaf(vcpu, entry);
+    if (unlikely(entry->flags)) {
+        cpuid_special(vcpu);
     } else {
         gpr[GPR_RAX] = entry->eax;
         gpr[GPR_RBX] = entry->ebx;
@@ -186,6 +194,7 @@ static bool emu_write(void *context, gpa_t gpa, const void *bytes, size_t count)
         memcpy(&value, in, piece);
         if (is_apic_page(cpu, gpa)) {
             vlapic_mmio_write(&cpu->apic, gpa.v & (PAGE_BYTES - 1), piece, value, now);
+            cpu->vcpu.state.cr8 = vlapic_cr8(&cpu->apic);
             vcpu_request(&cpu->vcpu, REQ_EVENT);
         } else if (!doorbell(vm, gpa)) {
             spin_lock(&vm->lock);
@@ -320,6 +329,11 @@ static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
     default:
         break;
     }
+    if (vcpu->state.pending.type != EVENT_NONE) {
+        vm_fail(cpu->vm, "vCPU %u: an interrupt or exception was to be delivered through 0x%lx, where there is no RAM",
+                vcpu->id, exit->memory.gpa.v);
+        return false;
+    }
     if (exit->memory.walking) {
         vm_fail(cpu->vm, "vCPU %u: its page tables lie at 0x%lx, where there is no RAM", vcpu->id, exit->memory.gpa.v);
         return false;
@@ -394,6 +408,7 @@ static bool guest_write_tsc(struct machine_cpu *cpu, uint32_t msr, uint64_t valu
     cpu->tsc_adjust += delta; /* SDM vol. 3B, 18.17.3: a write of either moves both */
     vcpu->tsc_offset += delta;
     vcpu->tsc_offset_changed = true;
+    vlapic_tsc_changed(&cpu->apic, machine_now(cpu->vm));
     return true;
 }
 
@@ -418,6 +433,7 @@ static bool msr_write(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
         return guest_write_tsc(cpu, msr, value);
     case MSR_IS_APIC: {
         bool ok = vlapic_msr_write(&cpu->apic, msr, value, machine_now(vm));
+        vcpu->state.cr8 = vlapic_cr8(&cpu->apic);
         vcpu_request(vcpu, REQ_EVENT);
         return ok;
     }
@@ -598,7 +614,6 @@ static COLD bool exit_cr_read(struct vcpu *vcpu, const struct vm_exit *exit)
                            : exit->cr.number == 3 ? s->cr3
                            : exit->cr.number == 4 ? s->cr4
                                                   : s->cr8;
-    vcpu->dirty |= STATE_BASE;
     return finish(vcpu, exit);
 }
 
@@ -634,14 +649,14 @@ static COLD bool exit_hypercall(struct vcpu *vcpu, const struct vm_exit *exit)
     return finish(vcpu, exit);
 }
 
-static bool exit_hlt(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_hlt(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     vcpu->state.halted = true;
     vcpu_request(vcpu, REQ_EVENT);
     return finish(vcpu, exit);
 }
 
-static bool exit_pause(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_pause(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     finish(vcpu, exit);
     thread_yield(); /* the vCPU that holds the lock may be waiting for this CPU */
@@ -686,9 +701,9 @@ static COLD bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
     return true;
 }
 
-static bool dispatch(struct vcpu *vcpu, struct vm_exit *exit)
+static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_kind kind)
 {
-    switch (exit->kind) {
+    switch (kind) {
     case EXIT_HOST: return true;
     case EXIT_CPUID: return exit_cpuid(vcpu, exit);
     case EXIT_HLT: return exit_hlt(vcpu, exit);
@@ -712,24 +727,23 @@ static bool dispatch(struct vcpu *vcpu, struct vm_exit *exit)
     case EXIT_TASK_SWITCH: return exit_task_switch(vcpu);
     case EXIT_PML_FULL: return true;
     case EXIT_INVALID: return exit_invalid(vcpu, exit);
-    case EXIT_KINDS: break;
+    case EXIT_KINDS: return exit_invalid(vcpu, exit);
     }
-    return exit_invalid(vcpu, exit);
+    __builtin_unreachable(); /* a kind comes from a backend alone: no range check */
 }
 
 bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit)
 {
     struct vlapic *apic = &machine_cpu_of(vcpu)->apic;
 
-    /* CR8 is the high half of the APIC's TPR: the guest may have moved it without an exit, a handler moves it back. */
+    /* CR8 is the high half of the APIC's TPR: the guest may have moved it without an exit. Handlers move it back. */
     if (unlikely(vcpu->state.cr8 != vlapic_cr8(apic))) {
         vlapic_set_cr8(apic, vcpu->state.cr8);
         vcpu_request(vcpu, REQ_EVENT);
     }
-    vcpu->exits[exit->kind]++;
-    bool on = dispatch(vcpu, exit);
-    vcpu->state.cr8 = vlapic_cr8(apic);
-    return on;
+    enum exit_kind kind = exit->kind;
+    vcpu->exits[kind]++;
+    return dispatch(vcpu, exit, kind);
 }
 
 /* ---- For the backends: the instruction at CS:RIP ---- */

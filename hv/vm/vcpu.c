@@ -46,6 +46,12 @@ static int interrupt_take(struct vcpu *vcpu)
     return vector;
 }
 
+/* An interrupt of the 8259 has no way back; its line, if it is level-triggered, asks again after the EOI. */
+static void interrupt_return(struct vcpu *vcpu, uint8_t vector)
+{
+    vlapic_return(&machine_cpu_of(vcpu)->apic, vector);
+}
+
 static unsigned tpr_threshold(struct vcpu *vcpu)
 {
     unsigned threshold = vlapic_tpr_threshold(&machine_cpu_of(vcpu)->apic);
@@ -110,6 +116,7 @@ const struct vcpu_ops machine_vcpu_ops = {
     .exit = machine_exit,
     .interrupt_pending = interrupt_pending,
     .interrupt_take = interrupt_take,
+    .interrupt_return = interrupt_return,
     .tpr_threshold = tpr_threshold,
     .timer = timer_due,
     .request = request,
@@ -160,13 +167,13 @@ static uint64_t apic_tsc(void *context)
 static uint64_t apic_tsc_to_ns(void *context, uint64_t tsc)
 {
     struct machine_cpu *cpu = context;
-    uint64_t host_tsc = tsc - cpu->vcpu.tsc_offset;
-    uint64_t now_tsc = machine_tsc(cpu->vm), now = machine_now(cpu->vm);
+    uint64_t now_tsc = rdtsc() + cpu->vcpu.tsc_offset, now = machine_now(cpu->vm);
 
-    /* Worked out from now, so that a deadline in the past (or before guest time 0) is due and does not wrap. */
-    if ((int64_t)(host_tsc - now_tsc) <= 0)
+    /* In guest units and from now on: a value in the past is due, one that is ages away saturates and never wraps. */
+    if (tsc <= now_tsc)
         return now;
-    return now + (time_tsc_to_ns(host_tsc) - time_tsc_to_ns(now_tsc));
+    uint64_t wait = time_ticks_to_ns(tsc - now_tsc);
+    return wait < VTIMER_OFF - 1 - now ? now + wait : VTIMER_OFF - 1;
 }
 
 const struct vlapic_ops machine_apic_ops = {
@@ -187,11 +194,23 @@ void machine_cpu_reset(struct machine_cpu *cpu, bool init)
     if (init) {
         /* What INIT leaves alone: SDM vol. 3A, table 9-1. */
         vcpu_load(vmm, vcpu, STATE_ALL);
-        uint64_t xcr0 = vcpu->state.xcr0, tsc_aux = vcpu->state.tsc_aux, cache = vcpu->state.cr0 & (CR0_CD | CR0_NW);
-        cpu_state_reset(&vcpu->state);
-        vcpu->state.xcr0 = xcr0;
-        vcpu->state.tsc_aux = tsc_aux;
-        vcpu->state.cr0 = (vcpu->state.cr0 & ~(CR0_CD | CR0_NW)) | cache;
+        const struct cpu_state old = vcpu->state;
+        struct cpu_state *new = &vcpu->state;
+        cpu_state_reset(new);
+        new->xcr0 = old.xcr0;
+        new->xss = old.xss;
+        new->tsc_aux = old.tsc_aux;
+        new->star = old.star;
+        new->lstar = old.lstar;
+        new->cstar = old.cstar;
+        new->fmask = old.fmask;
+        new->kernel_gs_base = old.kernel_gs_base;
+        new->sysenter_cs = old.sysenter_cs;
+        new->sysenter_esp = old.sysenter_esp;
+        new->sysenter_eip = old.sysenter_eip;
+        new->pat = old.pat;
+        new->spec_ctrl = old.spec_ctrl;
+        new->cr0 = (new->cr0 & ~(CR0_CD | CR0_NW)) | (old.cr0 & (CR0_CD | CR0_NW));
         vlapic_reset(&cpu->apic);
     } else {
         cpu_state_reset(&vcpu->state);

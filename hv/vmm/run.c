@@ -3,15 +3,15 @@
  * The run loop. See run.h for the idea; here is the order, which is what makes it right:
  *
  *   1. interrupts off
- *   2. requests? do them with interrupts on, start over
- *   3. does this CPU's scheduler want it? yield, start over
- *   4. the run deadline: past it nobody enters
- *   5. in_guest = 1 with a full barrier: whoever takes rights away from the second stage sees it or we see flush_wanted
- *   6. enter, exit, in_guest = 0
- *   7. the exit's handler, with interrupts off for the short ones
+ *   2. in_guest = 1, with a full barrier
+ *   3. does this CPU's scheduler want it? a request? the run deadline? in_guest = 0, interrupts on, do that, start over
+ *   4. enter, exit
+ *   5. in_guest = 0, interrupts on, the exit's handler
  *
- * A request is set before the kick's IPI is sent, and we look after 1; so it is either seen in 2 or the IPI is pending
- * at 6 and ends the run before the guest's first instruction.
+ * Whoever wants something sets a request bit (or flush_wanted, or the deadline), with a full barrier, and then looks at
+ * in_guest. Either it sees 1 and sends an IPI, which is pending at 4 and ends the run before the guest's first
+ * instruction; or it sees 0, and then 3 comes later than the request and sees it. Yielding goes before requests: a
+ * guest whose neighbours never stop asking for something must not keep the CPU.
  */
 #include "vmm/run.h"
 
@@ -77,8 +77,9 @@ void vmm_disable(void)
 void vcpu_request(struct vcpu *vcpu, uint32_t requests)
 {
     __atomic_fetch_or(&vcpu->requests, requests, __ATOMIC_SEQ_CST);
-    if (vcpu->thread == thread_current())
-        return; /* it is awake, and looks before it enters; also right in an interrupt on its CPU */
+    /* On its own thread nothing has to be woken. Not so in an interrupt: the thread may be on its way to sleep. */
+    if (vcpu->thread == thread_current() && irq_enabled())
+        return;
     wake_all(&vcpu->queue);
     struct cpu *cpu = __atomic_load_n(&vcpu->cpu, __ATOMIC_ACQUIRE);
     if (cpu && cpu != this_cpu() && __atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
@@ -93,8 +94,13 @@ void vcpu_park(struct vcpu *vcpu)
 
 void vcpu_unpark(struct vcpu *vcpu)
 {
+    uint32_t seen = __atomic_load_n(&vcpu->unpark_count, __ATOMIC_ACQUIRE);
+
     __atomic_fetch_and(&vcpu->requests, ~(uint32_t)REQ_PARK, __ATOMIC_SEQ_CST);
     wake_all(&vcpu->queue);
+    /* It may park itself again at once, so its state alone would not tell that it has been away. */
+    wait_event(&vcpu->queue, __atomic_load_n(&vcpu->unpark_count, __ATOMIC_ACQUIRE) != seen ||
+                                 __atomic_load_n(&vcpu->stopped, __ATOMIC_ACQUIRE));
 }
 
 void vcpu_stop(struct vcpu *vcpu)
@@ -150,8 +156,13 @@ void vcpu_inject_exception(struct vcpu *vcpu, const struct event *event)
     struct event *slot = &vcpu->state.pending;
 
     if (slot->type != EVENT_EXCEPTION) {
-        /* An interrupt whose delivery faulted was put back by the backend; the exception goes first and it waits. */
+        /* The delivery of an interrupt ran into this exception: the exception goes first, the interrupt waits again. */
+        if (slot->type == EVENT_NMI)
+            vcpu->nmi_pending = true;
+        else if (slot->type == EVENT_EXTERNAL)
+            vcpu->ops->interrupt_return(vcpu, slot->vector);
         *slot = *event;
+        __atomic_fetch_or(&vcpu->requests, REQ_EVENT, __ATOMIC_SEQ_CST);
         return;
     }
     /* SDM vol. 3A, table 6-5: contributory exceptions are #DE, #TS, #NP, #SS, #GP. */
@@ -160,7 +171,8 @@ void vcpu_inject_exception(struct vcpu *vcpu, const struct event *event)
     if (slot->vector == EXC_DF) {
         struct vm_exit shutdown = { .kind = EXIT_SHUTDOWN };
         if (second_contributory || event->vector == EXC_PF) {
-            (void)vcpu->ops->exit(vcpu, &shutdown);
+            if (!vcpu->ops->exit(vcpu, &shutdown))
+                __atomic_fetch_or(&vcpu->requests, REQ_PARK, __ATOMIC_SEQ_CST);
             return;
         }
     }
@@ -197,9 +209,11 @@ void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
         s->rflags &= ~RFLAGS_RF;
         if ((s->rflags & RFLAGS_TF) && s->pending.type == EVENT_NONE) {
             vcpu_load(vmm, vcpu, STATE_DEBUG);
-            s->dr6 |= BIT(14);
-            vcpu->dirty |= STATE_DEBUG;
-            s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
+            if (!(s->debugctl & BIT(1))) { /* BTF: only branches trap */
+                s->dr6 |= BIT(14);
+                vcpu->dirty |= STATE_DEBUG;
+                s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
+            }
         }
         vcpu->dirty |= STATE_BASE;
     }
@@ -239,7 +253,7 @@ static void choose_event(struct vcpu *vcpu)
 /* True if HLT ends: an NMI, or an interrupt while IF is set. */
 static bool wakes(struct vcpu *vcpu)
 {
-    return vcpu->nmi_pending || vcpu->state.pending.type != EVENT_NONE ||
+    return (vcpu->nmi_pending && !(vcpu->state.interruptibility & INTERRUPTIBILITY_NMI)) || vcpu->state.pending.type != EVENT_NONE ||
            ((vcpu->state.rflags & RFLAGS_IF) && vcpu->ops->interrupt_pending(vcpu) >= 0);
 }
 
@@ -278,6 +292,8 @@ static bool serve(struct vcpu *vcpu)
         wait_event(&vcpu->queue, __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & REQ_STOP ||
                                      !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & REQ_PARK));
         __atomic_store_n(&vcpu->parked, false, __ATOMIC_RELEASE);
+        __atomic_fetch_add(&vcpu->unpark_count, 1, __ATOMIC_RELEASE);
+        wake_all(&vcpu->queue);
         __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
         return true;
     }
@@ -306,7 +322,12 @@ static bool serve(struct vcpu *vcpu)
 /* The gate is shut: the vCPU waits until the deadline is moved or somebody wants its state. */
 static void hold_at_deadline(struct vcpu *vcpu)
 {
-    vcpu->ops->deadline(vcpu);
+    uint64_t deadline = __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+
+    if (deadline != vcpu->deadline_told) {
+        vcpu->deadline_told = deadline;
+        vcpu->ops->deadline(vcpu);
+    }
     while (past_deadline(vcpu) && !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & (REQ_PARK | REQ_STOP))) {
         wait_event(&vcpu->queue, !past_deadline(vcpu) || __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &
                                                              (REQ_PARK | REQ_STOP));
@@ -327,25 +348,20 @@ void vcpu_main(void *arg)
 
     for (;;) {
         irq_disable();
-        if (unlikely(__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED))) {
-            irq_enable();
-            if (!serve(vcpu))
-                break;
-            continue;
-        }
-        if (unlikely(cpu->reschedule)) {
-            irq_enable();
-            thread_yield();
-            continue;
-        }
-        if (unlikely(past_deadline(vcpu))) {
-            irq_enable();
-            hold_at_deadline(vcpu);
-            continue;
-        }
         if (unlikely(vector_owner[cpu->id] != vcpu))
             vector_acquire(vcpu);
         __atomic_exchange_n(&vcpu->in_guest, 1, __ATOMIC_SEQ_CST);
+        if (unlikely(cpu->reschedule || __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) || past_deadline(vcpu))) {
+            __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);
+            irq_enable();
+            if (cpu->reschedule)
+                thread_yield();
+            else if (!__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED))
+                hold_at_deadline(vcpu);
+            else if (!serve(vcpu))
+                break;
+            continue;
+        }
         vmm->run(vcpu, &exit);
         vcpu->exit_count++;
         __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);

@@ -28,6 +28,8 @@ struct vcpu_ops {
     int (*interrupt_pending)(struct vcpu *vcpu);
     /* It is being delivered: returns the vector (the 8259 is acknowledged here, so it may differ from the peek). */
     int (*interrupt_take)(struct vcpu *vcpu);
+    /* It was taken, and its delivery ran into an exception: it is requested again. */
+    void (*interrupt_return)(struct vcpu *vcpu, uint8_t vector);
     /* CR8 below which a held-back interrupt could go, 0 = none. */
     unsigned (*tpr_threshold)(struct vcpu *vcpu);
     void (*timer)(struct vcpu *vcpu);
@@ -52,6 +54,7 @@ void vcpu_request(struct vcpu *vcpu, uint32_t requests);
 
 /* Park: waits until the vCPU has left the guest and its state is in vcpu->state. Thread context, not its own. */
 void vcpu_park(struct vcpu *vcpu);
+/* Of a parked vCPU: waits until it has left the park. */
 void vcpu_unpark(struct vcpu *vcpu);
 /* Ends the thread and waits for it. */
 void vcpu_stop(struct vcpu *vcpu);

@@ -75,7 +75,7 @@ enum exit_kind {
 
 struct vm_exit {
     enum exit_kind kind;
-    uint8_t length;   /* of the instruction for instruction exits; 0: unknown, shared code asks the emulator */
+    uint8_t length;   /* instruction exits only: of the instruction; 0: unknown, shared code finds out */
     union {
         struct { uint16_t port; uint8_t size; bool in; } io;
         struct {
@@ -158,6 +158,7 @@ struct vcpu {
     uint32_t requests;        /* atomic; enum vcpu_request */
     uint32_t in_guest;        /* atomic; between the last look at flush_wanted and the exit */
     bool nmi_pending;
+    uint32_t unpark_count;    /* atomic; how often it has left the park */
     bool parked;              /* all state is in vcpu->state; the thread waits (REQ_PARK) or has ended */
     bool stopped;             /* the thread has ended */
     struct cpu *cpu;          /* where its thread runs */
@@ -167,6 +168,7 @@ struct vcpu {
     void *xsave;              /* guest vector state while it is not in the registers; standard format */
     struct timer timer;       /* host timer: the earliest of the vCPU's own deadlines */
     struct timer deadline_timer; /* host timer: the run deadline */
+    uint64_t deadline_told;   /* the deadline that ops->deadline has been called for */
     struct length_cache *lengths; /* the backend's, where the CPU reports no instruction lengths; else NULL */
 };
 
