@@ -5,7 +5,10 @@
 
 #include "kernel/types.h"
 
-/* 115200 8N1, FIFO on. false: nothing answers there. */
+/*
+ * 115200 8N1, FIFO on. false: nothing answers there, and the port that was in use, if any, stays. Port 0: none from now
+ * on. No other CPU may be writing.
+ */
 bool uart_init(uint16_t port);
 /* Writes all of it, waiting for the FIFO where it must; drops it if there is no port. Any context; own lock. */
 void uart_write(const void *bytes, size_t count);

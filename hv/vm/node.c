@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "drivers/uart.h"
 #include "kernel/heap.h"
 #include "kernel/log.h"
 #include "kernel/node.h"
@@ -38,6 +39,23 @@ const char *node_virtualization_problem(void)
     return problem;
 }
 
+/* Until here the port was COM1. What was said before stays there; the framebuffer and `log show` have it all. */
+static void choose_serial(uint32_t number)
+{
+    static const uint16_t ports[] = { 0, 0x3f8, 0x2f8, 0x3e8, 0x2e8 };
+
+    if (number == 1)
+        return;
+    if (number)
+        log_info("node: the shell moves to COM%u", number);
+    else
+        log_info("node: no serial port from here on, and so no shell ([node] serial = none)");
+    uart_drain();
+    if (!uart_init(ports[number]))
+        log_error("node: no serial port answers at COM%u (port 0x%x), so the shell is on COM1; correct `serial` in [node]",
+                  number, ports[number]);
+}
+
 static void read_config(void)
 {
     const struct boot_info *info = boot_info_get();
@@ -61,6 +79,7 @@ static void read_config(void)
         log_warning("config: %u more problems are not listed", config.diagnostics_dropped);
     panic_set_reset(config.node.panic == CONFIG_PANIC_RESET);
     log_set_console_level((enum log_level)config.node.log);
+    choose_serial(config.node.serial);
 }
 
 /* Starting takes a while for each VM (memory, images), so it has a thread of its own and the shell is there at once. */
