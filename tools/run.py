@@ -137,7 +137,7 @@ def main():
     terminal = Terminal()
     machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log)
     emulator = ("QEMU, which emulates AMD's SVM" if options.cpu == "amd" else
-                "Bochs, which emulates Intel's VMX; it is slow: 20 seconds to the prompt, minutes for a guest")
+                "Bochs, which emulates Intel's VMX; it is slow: half a minute to the prompt, two for the guest")
     print(f"Starting a node in {emulator}.\n"
           "To end it: `node poweroff`, or Ctrl-a x at any time. All other keys go to the node.\n", flush=True)
     try:
