@@ -55,7 +55,7 @@ static void add(struct build *b, uint32_t leaf, uint32_t subleaf, uint32_t eax, 
 {
     struct cpuid_model *m = b->model;
     if (m->count < CPUID_ENTRIES)
-        m->entry[m->count++] = (struct cpuid_entry){ leaf, subleaf, 0, eax, ebx, ecx, edx };
+        m->entry[m->count++] = (struct cpuid_entry){ leaf, subleaf, 0, eax, ebx, ecx, edx, 0 };
 }
 
 /* The value of one feature register. */

@@ -58,6 +58,7 @@ struct cpuid_entry {
     uint32_t leaf, subleaf;
     uint32_t flags;
     uint32_t eax, ebx, ecx, edx;
+    uint32_t unused; /* a power of two in size: an index becomes an address by a shift */
 };
 
 #define CPUID_ENTRIES 120
@@ -97,7 +98,8 @@ const char *cpuid_model_name(unsigned index);
 /* The entry for a leaf; never NULL: what is not there is all zero. */
 const struct cpuid_entry *cpuid_find_indexed(const struct cpuid_model *model, const struct cpuid_entry *first,
                                              uint32_t subleaf);
-static inline const struct cpuid_entry *cpuid_find(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf)
+/* The first entry of a leaf, whatever its subleaf. */
+static inline const struct cpuid_entry *cpuid_find_first(const struct cpuid_model *model, uint32_t leaf)
 {
     unsigned slot;
     if (likely(leaf < CPUID_BASIC_LEAVES))
@@ -110,7 +112,12 @@ static inline const struct cpuid_entry *cpuid_find(const struct cpuid_model *mod
         slot = leaf - CPUID_TASUKI + CPUID_BASIC_LEAVES + CPUID_EXTENDED_LEAVES + CPUID_HYPERVISOR_LEAVES;
     else
         return &model->entry[0];
-    const struct cpuid_entry *entry = &model->entry[model->slot[slot]];
+    return &model->entry[model->slot[slot]];
+}
+
+static inline const struct cpuid_entry *cpuid_find(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf)
+{
+    const struct cpuid_entry *entry = cpuid_find_first(model, leaf);
     return likely(!(entry->flags & CPUID_INDEXED)) ? entry : cpuid_find_indexed(model, entry, subleaf);
 }
 

@@ -230,6 +230,8 @@ static enum status vcpu_create(struct vcpu *vcpu)
     v->regs.spec_ctrl = vm->spec_ctrl;
     controls_init(core, v->vmcb);
     vcpu->backend = v;
+    length_cache_clear(&v->lengths);
+    vcpu->lengths = svm_features.next_rip ? NULL : &v->lengths;
     vcpu->valid = STATE_ALL;
     vcpu->dirty = STATE_ALL;
     vcpu->last_cpu = -1;

@@ -16,6 +16,7 @@
 #define VMM_SVM_SVM_H
 
 #include "vmm/guest_regs.h"
+#include "vmm/length_cache.h"
 #include "vmm/offsets.h"
 #include "vmm/svm/vmcb.h"
 #include "vmm/vmm.h"
@@ -38,17 +39,26 @@ struct svm_vcpu { /* vcpu.backend */
     uint64_t vmcb_hpa;
     struct vm_exit *exit;      /* of the run that is going on */
     uint32_t wants;            /* vcpu_wants() that the VMCB already knows */
-    bool odd;                  /* an exit has one of the rare things below to look at */
+    /* What makes an exit unusual, side by side, so that one test of one word finds whether there is any. */
+    union {
+        struct {
+            bool odd;          /* one of the rare things below is to be looked at */
+            bool prepared;     /* the entry was not the usual one: what holds for one entry only is to be taken back */
+            /* NMIs are masked in software: from the injection of one until the IRET that ends its handler is done. */
+            bool nmi_blocked;
+            bool unused;
+        };
+        uint32_t unusual;
+    };
     uint64_t asid_generation;
     struct guest_regs regs;
     uint64_t cr0_hidden;       /* CD and NW: the guest sees them set, the CPU does not */
     bool native_once;          /* CR0 intercepts are off until the next exit */
-    /* NMIs are masked in software: from the injection of one until the IRET that ends its handler is done. */
-    bool nmi_blocked;
     bool iret_seen;            /* at iret_rip, about to execute: unblocked as soon as RIP has moved on */
     uint64_t iret_rip;
     bool stepping;             /* TF is ours, to get an NMI window after one instruction */
     uint64_t step_rip;
+    struct length_cache lengths; /* vcpu->lengths, without NRIP save */
 };
 
 extern struct vmm_features svm_features;

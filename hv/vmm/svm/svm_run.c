@@ -153,6 +153,7 @@ static COLD struct svm_entry prepare_slow(struct svm_cpu *cpu, struct vcpu *vcpu
 {
     struct vmcb *vmcb = v->vmcb;
 
+    v->prepared = true;
     if (cpu->current != vcpu)
         attach(cpu, vcpu, v);
     if (vcpu->flush_wanted)
@@ -188,15 +189,21 @@ struct svm_entry svm_prepare(struct vcpu *vcpu, struct vm_exit *exit)
     struct vmcb *vmcb = v->vmcb;
 
     v->exit = exit;
-    uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | (vcpu->dirty & ~(uint32_t)STATE_BASE) |
+    uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | vcpu->dirty |
                     vcpu->state.pending.type | vcpu->tsc_offset_changed | v->regs.swap |
                     (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.cr8 ^ (uint8_t)vmcb->int_ctl);
     return unlikely(news) ? prepare_slow(cpu, vcpu, v) : prepare_base(cpu, vcpu, v);
 }
 
-static inline uint8_t instruction_length(const struct vmcb *vmcb)
+/* Of the instruction that exited; 0: not known. */
+static inline uint8_t instruction_length(const struct svm_vcpu *v)
 {
-    return svm_features.next_rip && vmcb->next_rip ? (uint8_t)(vmcb->next_rip - vmcb->rip) : 0;
+    const struct vmcb *vmcb = v->vmcb;
+
+    if (svm_features.next_rip && vmcb->next_rip)
+        return (uint8_t)(vmcb->next_rip - vmcb->rip);
+    /* The cache is of 64-bit code; CS.L means that in long mode only, and the cache is empty outside it. */
+    return vmcb->cs.attributes & VMCB_SEG_L ? (uint8_t)length_cache_find(&v->lengths, vmcb->rip, vmcb->cr3) : 0;
 }
 
 /* The exit came while an event was being delivered: it goes back to the slot (15.20). */
@@ -314,7 +321,7 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
         in.operation = vmcb->exit_code == SVM_EXIT_CR0_READ ? CR_MOV_FROM : CR_MOV_TO;
         in.number = vmcb->exit_code & 0xf;
         in.gpr = vmcb->exit_info1 & 0xf;
-        in.length = instruction_length(vmcb);
+        in.length = instruction_length(v);
     } else {
         uint8_t bytes[15];
         unsigned count = vmm_instruction_bytes(vcpu, bytes);
@@ -383,32 +390,40 @@ static COLD void exit_iret(struct svm_vcpu *v, struct vm_exit *exit)
     exit->kind = EXIT_HOST;
 }
 
-static inline void exit_instruction(struct vm_exit *exit, enum exit_kind kind, const struct vmcb *vmcb)
+static inline void exit_instruction(struct vm_exit *exit, enum exit_kind kind, const struct svm_vcpu *v)
 {
     exit->kind = kind;
-    exit->length = instruction_length(vmcb);
+    exit->length = instruction_length(v);
 }
 
-static inline void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+static COLD void exit_unknown(struct vm_exit *exit, const struct vmcb *vmcb)
+{
+    exit->kind = EXIT_INVALID;
+    exit->raw_reason = vmcb->exit_code;
+    exit->raw_info1 = vmcb->exit_info1;
+    exit->raw_info2 = vmcb->exit_info2;
+}
+
+static inline __attribute__((always_inline)) void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
     const struct vmcb *vmcb = v->vmcb;
 
     switch (vmcb->exit_code) {
-    case SVM_EXIT_CPUID: exit_instruction(exit, EXIT_CPUID, vmcb); return;
-    case SVM_EXIT_HLT: exit_instruction(exit, EXIT_HLT, vmcb); return;
-    case SVM_EXIT_PAUSE: exit_instruction(exit, EXIT_PAUSE, vmcb); return;
+    case SVM_EXIT_CPUID: exit_instruction(exit, EXIT_CPUID, v); return;
+    case SVM_EXIT_HLT: exit_instruction(exit, EXIT_HLT, v); return;
+    case SVM_EXIT_PAUSE: exit_instruction(exit, EXIT_PAUSE, v); return;
     case SVM_EXIT_IOIO: exit_io(exit, vmcb); return;
     case SVM_EXIT_NPF: exit_memory(exit, vmcb); return;
-    case SVM_EXIT_MSR: exit_instruction(exit, vmcb->exit_info1 & 1 ? EXIT_WRMSR : EXIT_RDMSR, vmcb); return;
+    case SVM_EXIT_MSR: exit_instruction(exit, vmcb->exit_info1 & 1 ? EXIT_WRMSR : EXIT_RDMSR, v); return;
     case SVM_EXIT_CR0_READ:
     case SVM_EXIT_CR0_WRITE:
     case SVM_EXIT_CR4_WRITE:
     case SVM_EXIT_CR8_WRITE:
     case SVM_EXIT_CR0_SELECTIVE: exit_control(vcpu, v, exit); return;
-    case SVM_EXIT_XSETBV: exit_instruction(exit, EXIT_XSETBV, vmcb); return;
+    case SVM_EXIT_XSETBV: exit_instruction(exit, EXIT_XSETBV, v); return;
     case SVM_EXIT_INVD:
-    case SVM_EXIT_WBINVD: exit_instruction(exit, EXIT_WBINVD, vmcb); return;
-    case SVM_EXIT_VMMCALL: exit_instruction(exit, EXIT_HYPERCALL, vmcb); return;
+    case SVM_EXIT_WBINVD: exit_instruction(exit, EXIT_WBINVD, v); return;
+    case SVM_EXIT_VMMCALL: exit_instruction(exit, EXIT_HYPERCALL, v); return;
     case SVM_EXIT_EXCEPTION + EXC_DB:
     case SVM_EXIT_EXCEPTION + EXC_AC:
     case SVM_EXIT_EXCEPTION + EXC_MC: exit_exception(exit, vmcb); return;
@@ -441,21 +456,33 @@ static inline void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, st
     case SVM_EXIT_INVLPGB_ILLEGAL:
     case SVM_EXIT_MCOMMIT:
     case SVM_EXIT_TLBSYNC: exit->kind = EXIT_UNDEFINED; return;
-    default: exit->kind = EXIT_INVALID; return; /* SVM_EXIT_INVALID among them */
+    default: exit_unknown(exit, vmcb); return; /* SVM_EXIT_INVALID among them */
     }
+}
+
+/* The same, not inlined: for where speed does not matter. */
+static COLD void decode_exit_again(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+{
+    backend_decode_exit(vcpu, v, exit);
 }
 
 static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
     bool mine = false;
 
+    if (v->prepared) {
+        v->prepared = false;
+        v->vmcb->clean = SVM_CLEAN_ALL; /* ignored by CPUs without clean bits */
+        v->vmcb->tlb_control = SVM_TLB_NONE;
+        v->vmcb->event_inject = 0;
+    }
     if (v->vmcb->exit_int_info & SVM_EVENT_VALID)
         vectoring(vcpu, v);
     if (v->odd)
         mine = odd_exit(vcpu, v, exit);
     vcpu->state.interruptibility = svm_interruptibility(v);
     if (!mine)
-        backend_decode_exit(vcpu, v, exit);
+        decode_exit_again(vcpu, v, exit);
 }
 
 void svm_after_exit(struct vcpu *vcpu)
@@ -469,16 +496,9 @@ void svm_after_exit(struct vcpu *vcpu)
     vcpu->state.gpr[GPR_RSP] = vmcb->rsp;
     vcpu->state.gpr[GPR_RAX] = vmcb->rax;
     vcpu->state.cr8 = (uint8_t)vmcb->int_ctl & 0xf;
-    vcpu->state.interruptibility = svm_interruptibility(v); /* whoever skips an instruction asks for it: cheaper here */
+    vcpu->state.interruptibility = 0;
     vcpu->valid = STATE_BASE | STATE_INTR;
-    vmcb->clean = SVM_CLEAN_ALL; /* ignored by CPUs without clean bits */
-    vmcb->tlb_control = SVM_TLB_NONE;
-    vmcb->event_inject = 0;
-    exit->length = 0;
-    exit->raw_reason = vmcb->exit_code;
-    exit->raw_info1 = vmcb->exit_info1;
-    exit->raw_info2 = vmcb->exit_info2;
-    if (unlikely((vmcb->exit_int_info & SVM_EVENT_VALID) | v->odd))
+    if (unlikely((vmcb->exit_int_info & SVM_EVENT_VALID) | (vmcb->int_state & SVM_SHADOW) | v->unusual))
         after_exit_slow(vcpu, v, exit);
     else
         backend_decode_exit(vcpu, v, exit);

@@ -107,6 +107,8 @@ static void control_store(struct svm_vcpu *v, const struct cpu_state *s)
     struct vmcb *vmcb = v->vmcb;
     uint64_t hidden = s->cr0 & (CR0_CD | CR0_NW);
 
+    if (((vmcb->cr0 ^ s->cr0) & (CR0_PG | CR0_PE)) || vmcb->cr4 != s->cr4 || vmcb->efer != (s->efer | EFER_SVME))
+        length_cache_clear(&v->lengths);
     vmcb->cr0 = (s->cr0 & ~hidden) | CR0_ET;
     vmcb->cr2 = s->cr2;
     vmcb->cr3 = s->cr3;

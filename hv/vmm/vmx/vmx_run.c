@@ -152,7 +152,7 @@ int vmx_prepare(struct vcpu *vcpu, struct vm_exit *exit, uint64_t host_rsp)
 
     v->exit = exit;
     uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | (host_rsp ^ v->host_rsp) |
-                    (vcpu->dirty & ~(uint32_t)STATE_BASE) | vcpu->state.pending.type | vcpu->tsc_offset_changed |
+                    vcpu->dirty | vcpu->state.pending.type | vcpu->tsc_offset_changed |
                     v->regs.swap | (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.gpr[GPR_RSP] ^ v->rsp) |
                     (vcpu->state.rflags ^ v->rflags) | (vcpu->state.cr8 ^ v->cr8);
     return unlikely(news) ? prepare_slow(cpu, vcpu, v, host_rsp) : prepare_rip(vcpu, v);
