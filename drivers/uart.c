@@ -19,9 +19,13 @@
 #define LSR_THR_EMPTY BIT(5)
 #define LSR_ALL_SENT BIT(6)
 #define FIFO_BYTES 16
-#define SPIN_LIMIT 1000000u
+#define SPIN_LIMIT 100000u
+#define RING_BYTES 1024u
 
 static uint16_t base;
+static bool stuck;
+static uint8_t ring[RING_BYTES];
+static unsigned received, taken; /* counts; under the lock */
 static struct spinlock uart_lock = SPINLOCK_INIT("serial");
 
 bool uart_init(uint16_t port)
@@ -44,6 +48,30 @@ bool uart_init(uint16_t port)
     return true;
 }
 
+/* Into the software ring; what does not fit is lost, as it would be in the FIFO. */
+static void drain_receiver(void)
+{
+    while (in8((uint16_t)(base + REG_LSR)) & LSR_READY) {
+        uint8_t byte = in8((uint16_t)(base + REG_DATA));
+        if (received - taken < RING_BYTES)
+            ring[received++ % RING_BYTES] = byte;
+    }
+}
+
+/* A transmitter that did not empty within SPIN_LIMIT is taken for dead until it is seen empty again. */
+static bool wait_for_room(void)
+{
+    for (unsigned spin = 0; spin < (stuck ? 1 : SPIN_LIMIT); spin++) {
+        if (in8((uint16_t)(base + REG_LSR)) & LSR_THR_EMPTY) {
+            stuck = false;
+            return true;
+        }
+        cpu_pause();
+    }
+    stuck = true;
+    return false;
+}
+
 void uart_write_unlocked(const void *bytes, size_t count)
 {
     const uint8_t *byte = bytes;
@@ -51,16 +79,15 @@ void uart_write_unlocked(const void *bytes, size_t count)
 
     if (!base)
         return;
-    while (count--) {
-        for (unsigned spin = 0; !room && spin < SPIN_LIMIT; spin++) {
-            if (in8((uint16_t)(base + REG_LSR)) & LSR_THR_EMPTY)
-                room = FIFO_BYTES;
-            else
-                cpu_pause();
+    for (; count; count--, byte++) {
+        if (!room) {
+            if (!wait_for_room())
+                return;
+            drain_receiver(); /* its FIFO overflows while a long text goes out */
+            room = FIFO_BYTES;
         }
-        if (room)
-            room--;
-        out8((uint16_t)(base + REG_DATA), *byte++);
+        out8((uint16_t)(base + REG_DATA), *byte);
+        room--;
     }
 }
 
@@ -76,8 +103,13 @@ size_t uart_read(void *bytes, size_t count)
     uint8_t *byte = bytes;
     size_t n = 0;
 
-    while (base && n < count && (in8((uint16_t)(base + REG_LSR)) & LSR_READY))
-        byte[n++] = in8((uint16_t)(base + REG_DATA));
+    if (!base)
+        return 0;
+    uint64_t flags = spin_lock_irqsave(&uart_lock);
+    drain_receiver();
+    while (n < count && taken != received)
+        byte[n++] = ring[taken++ % RING_BYTES];
+    spin_unlock_irqrestore(&uart_lock, flags);
     return n;
 }
 

@@ -55,13 +55,20 @@ static void block(uint32_t out[16])
         out[i] += in[i];
 }
 
+/* A memset that the compiler may not leave out because nobody reads the memory again. */
+static void wipe(void *bytes, size_t count)
+{
+    memset(bytes, 0, count);
+    __asm__ volatile("" : : "r"(bytes) : "memory");
+}
+
 static void erase_key(void)
 {
     uint32_t out[16];
 
     block(out);
     memcpy(key, out, sizeof key);
-    memset(out, 0, sizeof out);
+    wipe(out, sizeof out);
 }
 
 void random_seed(const void *bytes, size_t count)
@@ -102,6 +109,6 @@ void random_bytes(void *bytes, size_t count)
         count -= piece;
     }
     erase_key();
-    memset(words, 0, sizeof words);
+    wipe(words, sizeof words);
     spin_unlock_irqrestore(&random_lock, flags);
 }

@@ -197,7 +197,8 @@ static enum status log_show(struct shell *shell, const struct command_call *call
     if (!entry)
         return ERR_NO_MEMORY;
     out_array_begin(out, "log");
-    for (uint64_t next = 0; log_read(next, entry); next = entry->sequence + 1) {
+    uint64_t end = log_next_sequence(); /* what is logged meanwhile is not part of it */
+    for (uint64_t next = 0; next < end && log_read(next, entry); next = entry->sequence + 1) {
         out_object_begin(out, NULL);
         out_stringf(out, "time", "%lu.%06lu", entry->time_ns / NS_PER_S, entry->time_ns % NS_PER_S / 1000);
         out_string(out, "level", log_level_name(entry->level));

@@ -12,6 +12,7 @@
 #include "vm/vm.h"
 
 #define ESCAPE_KEY 0x1d /* Ctrl-] */
+#define DEADLINE_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
 #define CONSOLE_POLL_NS (5 * NS_PER_MS)
 
 static void vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
@@ -286,9 +287,9 @@ static enum status vm_deadline(struct shell *shell, const struct command_call *c
 
     if (strcmp(call->argument[1], "none")) {
         unsigned long ms = strtoul(call->argument[1], &end, 10);
-        if (*end || !*call->argument[1])
-            return out_error(&shell->out, ERR_INVALID, "MS", "give a number of milliseconds from now, or none",
-                             "\"%s\" is no number", call->argument[1]);
+        if (*end || !*call->argument[1] || ms > DEADLINE_MAX_MS)
+            return out_error(&shell->out, ERR_INVALID, "MS", "give milliseconds from now, up to a year, or none",
+                             "\"%s\" is no such number", call->argument[1]);
         deadline = time_now_ns() + ms * NS_PER_MS;
     }
     enum status status = vm_set_deadline(call->argument[0], deadline, text, sizeof text);
@@ -310,10 +311,11 @@ static enum status vm_console(struct shell *shell, const struct command_call *ca
     static const char hello[] = "[console: Ctrl-] leaves]\r\n";
     shell_terminal_write(hello, sizeof hello - 1);
     for (;;) {
-        size_t count;
-        while ((count = vm_console_read(name, &position, bytes, sizeof bytes)))
-            shell_terminal_write(bytes, count);
-        count = shell_terminal_read(bytes, 32, time_now_ns() + CONSOLE_POLL_NS);
+        /* One piece of output, then the keys: a guest that never stops printing must not shut the admin out. */
+        size_t count = vm_console_read(name, &position, bytes, sizeof bytes);
+        bool more = count == sizeof bytes;
+        shell_terminal_write(bytes, count);
+        count = shell_terminal_read(bytes, 32, more ? 0 : time_now_ns() + CONSOLE_POLL_NS);
         for (size_t i = 0; i < count; i++) {
             if (bytes[i] == ESCAPE_KEY) {
                 shell_terminal_write("\r\n", 2);

@@ -23,6 +23,7 @@
 
 #define POLL_NS (4 * NS_PER_MS)
 #define TERMINAL_COLUMNS 80
+#define OUTPUT_PIECE_BYTES 16u
 
 static struct spinlock screen_lock = SPINLOCK_INIT("screen");
 static struct line line;
@@ -32,6 +33,7 @@ static bool editing;
 static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
                                                 thread_commands, vm_commands, help_commands, NULL };
 
+/* For the line editor, which is called with screen_lock held: short, and without a wait. */
 static void sink_write_terminal(void *context, const char *bytes, size_t count)
 {
     (void)context;
@@ -48,7 +50,21 @@ static void sink_write_terminal(void *context, const char *bytes, size_t count)
     }
 }
 
+/* For commands: a long table must hold neither this CPU nor the log up, so it goes out in pieces. */
+static void sink_write_yielding(void *context, const char *bytes, size_t count)
+{
+    while (count) {
+        size_t piece = MIN(count, OUTPUT_PIECE_BYTES);
+        sink_write_terminal(context, bytes, piece);
+        bytes += piece;
+        count -= piece;
+        if (thread_should_yield())
+            thread_yield();
+    }
+}
+
 static const struct sink terminal = { sink_write_terminal, NULL };
+static const struct sink command_output = { sink_write_yielding, NULL };
 
 static void hide_line(void)
 {
@@ -77,7 +93,16 @@ size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
 
 void shell_terminal_write(const void *bytes, size_t count)
 {
-    uart_write(bytes, count);
+    const char *from = bytes;
+
+    while (count) {
+        size_t piece = MIN(count, OUTPUT_PIECE_BYTES);
+        uart_write(from, piece);
+        from += piece;
+        count -= piece;
+        if (thread_should_yield())
+            thread_yield();
+    }
 }
 
 static void start_line(void)
@@ -130,7 +155,7 @@ static void shell_thread(void *arg)
 
 enum status shell_service_start(const char *node_name)
 {
-    shell_init(&shell, &terminal, tables, node_name, NULL);
+    shell_init(&shell, &command_output, tables, node_name, NULL);
     line_init(&line, &terminal, TERMINAL_COLUMNS, shell_complete, &shell);
     log_set_console_hooks(hide_line, show_line);
     return thread_create("shell", 0, shell_thread, (void *)(uintptr_t)node_name) ? OK : ERR_NO_MEMORY;

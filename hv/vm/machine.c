@@ -35,6 +35,7 @@
 #define SLOT_CONSOLE 1
 #define SLOT_RNG 2
 #define SLOT_DISK_FIRST 3
+#define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
 
 /* ---- Boot modules ---- */
@@ -175,6 +176,8 @@ static void guest_crashed(void *context, const uint64_t parameters[5], const cha
 {
     struct vm *vm = context;
 
+    if (++vm->crash_reports > CRASH_REPORTS) /* the log is not the guest's */
+        return;
     log_warning("vm %s: the guest reports a crash: 0x%lx (0x%lx, 0x%lx, 0x%lx, 0x%lx)%s%s", vm->name, parameters[0],
                 parameters[1], parameters[2], parameters[3], parameters[4], *message ? " " : "", message);
 }
@@ -527,8 +530,15 @@ void machine_reset(struct vm *vm)
         vlapic_power_on(&vm->cpu[i]->apic);
         machine_cpu_reset(vm->cpu[i], false);
     }
-    for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES)
+    vm->crash_reports = 0;
+    for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES) {
+        uint64_t index;
+        if (!gmem_index(&vm->gmem, base, &index) || (vm->gmem.frames[index] & GMEM_UNTOUCHED))
+            continue;
         (void)!gmem_zero(&vm->gmem, GPA(base), LARGE_PAGE_BYTES);
+        if (thread_should_yield())
+            thread_yield();
+    }
 }
 
 /* ---- Device work ---- */
@@ -537,6 +547,8 @@ bool machine_work(struct vm *vm)
 {
     bool more = false;
 
+    if (rdtsc() >= __atomic_load_n(&vm->core.run_deadline_tsc, __ATOMIC_ACQUIRE))
+        return false; /* its devices stop where its vCPUs do; moving the deadline brings us back */
     spin_lock(&vm->lock);
     uint64_t now = machine_now(vm);
     vtimer_run(&vm->timers, now);

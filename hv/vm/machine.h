@@ -95,6 +95,10 @@ struct vm {
     char reason[VM_TEXT_BYTES];
     uint64_t since_ns;
     unsigned reset_count;
+    uint64_t reset_window_ns;     /* host time; see resets_too_often */
+    unsigned resets_in_window, crash_reports;
+    uint32_t deferred_orders;     /* the guest's, until it is resumed */
+    bool cpus_shown;              /* under the list's lock: vm.c, fill_info */
     bool built;                   /* memory, vCPUs and devices exist */
     void *order_argument;         /* of the order under way: in and out */
     struct saved *saved;          /* VM_SAVED: its state; else NULL */
@@ -149,7 +153,6 @@ struct vm {
 #define ORDER_GUEST_OFF BIT(17)   /* the guest switched itself off */
 #define ORDER_GUEST_RESET BIT(18) /* the guest asked for a reset, or fell over */
 #define ORDER_FAILED BIT(19)      /* a vCPU cannot go on; reason is set */
-#define ORDER_DELETE BIT(20)
 
 /* The guest's monotonic clock, which stands while its clocks are stopped. */
 static inline uint64_t machine_now(const struct vm *vm)

@@ -118,9 +118,18 @@ static void stop_all(void)
     struct vm_info info;
     char text[VM_TEXT_BYTES];
 
-    for (unsigned i = 0; vm_info_get(i, &info); i++)
-        if (info.state != VM_STOPPED && vm_order(info.name, VM_ORDER_STOP, text, sizeof text) != OK)
-            log_warning("%s", text);
+    /* From now on no VM starts; one that is just starting is stopped in the next round. */
+    vm_refuse_starts();
+    for (bool again = true; again;) {
+        again = false;
+        for (unsigned i = 0; vm_info_get(i, &info); i++) {
+            if (info.state == VM_STOPPED && !info.held_bytes)
+                continue;
+            again = true;
+            if (vm_order(info.name, VM_ORDER_STOP, text, sizeof text) != OK && info.state != VM_STOPPED)
+                log_warning("%s", text);
+        }
+    }
     vmm_disable();
 }
 

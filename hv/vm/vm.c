@@ -23,6 +23,11 @@
 #include "vm/save.h"
 #include "vm/saved.h"
 
+#define RESETS_AT_ONCE 8
+#define RESET_WINDOW_NS (10 * NS_PER_S)
+
+_Static_assert(VM_ORDER_COUNT <= 16, "orders from outside are bits 0 to 15, those from inside begin at ORDER_WORK");
+
 static struct spinlock list_lock = SPINLOCK_INIT("vm list");
 static struct vm *vms[VM_MAX];
 static unsigned vm_count;
@@ -54,6 +59,22 @@ static void vm_free(struct vm *vm)
     kfree(vm->console_ring, VM_CONSOLE_BYTES);
     kfree(vm->strings, vm->strings_bytes);
     kfree(vm, sizeof *vm);
+}
+
+/* Takes it off the list, with the list's reference. The VM's thread holds one of its own. */
+static void list_remove(struct vm *vm)
+{
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+
+    for (unsigned i = 0; i < vm_count; i++) {
+        if (vms[i] == vm) {
+            memmove(&vms[i], &vms[i + 1], (vm_count - i - 1) * sizeof vms[0]);
+            vm_count--;
+            vm->references--;
+            break;
+        }
+    }
+    spin_unlock_irqrestore(&list_lock, flags);
 }
 
 static void vm_put(struct vm *vm)
@@ -149,17 +170,27 @@ static void start_clocks(struct vm *vm)
 static void stop_threads(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->cpu_count; i++)
-        if (vm->vcpu[i] && !vm->vcpu[i]->stopped)
+        if (vm->vcpu[i])
             vcpu_request(vm->vcpu[i], REQ_STOP);
+    /* Waits even for one that has ended: its thread may still be letting go of the queue's lock. */
     for (unsigned i = 0; i < vm->cpu_count; i++)
-        if (vm->vcpu[i] && !vm->vcpu[i]->stopped)
+        if (vm->vcpu[i])
             vcpu_stop(vm->vcpu[i]);
+}
+
+/* Whether fill_info may look at the vCPUs: it does so under the list's lock, from other threads. */
+static void show_cpus(struct vm *vm, bool show)
+{
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    vm->cpus_shown = show;
+    spin_unlock_irqrestore(&list_lock, flags);
 }
 
 static void take_down(struct vm *vm)
 {
     if (!vm->built)
         return;
+    show_cpus(vm, false);
     stop_threads(vm);
     machine_destroy(vm);
 }
@@ -183,12 +214,29 @@ static enum status start_threads(struct vm *vm, uint32_t requests, char *text, s
             return ERR_NO_MEMORY;
         }
     }
+    show_cpus(vm, true);
     return OK;
+}
+
+static bool starts_refused;
+
+void vm_refuse_starts(void)
+{
+    __atomic_store_n(&starts_refused, true, __ATOMIC_SEQ_CST);
+}
+
+static enum status going_down(const struct vm *vm, char *text, size_t text_bytes)
+{
+    snprintf(text, text_bytes, "vm %s: the node is going down; start it when the node is up again", vm->name);
+    return ERR_CANCELLED;
 }
 
 static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
 {
     enum status status;
+
+    if (__atomic_load_n(&starts_refused, __ATOMIC_SEQ_CST))
+        return going_down(vm, text, text_bytes);
 
     if (vm->state == VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: its state is saved; `vm restore %s` lets it go on, `vm stop %s --hard` drops it",
@@ -247,6 +295,9 @@ static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     vm_park_all(vm);
+    /* What the guest did to itself before it was parked ends with the life that it belongs to. */
+    __atomic_fetch_and(&vm->orders, ~(uint32_t)(ORDER_FAILED | ORDER_GUEST_RESET | ORDER_GUEST_OFF), __ATOMIC_SEQ_CST);
+    vm->deferred_orders = 0;
     start_clocks(vm);
     machine_reset(vm);
     vm->reason[0] = '\0';
@@ -282,8 +333,11 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
     }
     start_clocks(vm);
     set_state(vm, VM_RUNNING);
-    vm_unpark_all(vm);
-    vm_signal(vm, ORDER_WORK);
+    uint32_t deferred = vm->deferred_orders;
+    vm->deferred_orders = 0;
+    if (!deferred)
+        vm_unpark_all(vm);
+    vm_signal(vm, ORDER_WORK | deferred);
     return OK;
 }
 
@@ -296,7 +350,8 @@ static enum status do_shutdown(struct vm *vm, char *text, size_t text_bytes)
     }
     spin_lock(&vm->lock);
     bool listens = vpm_button_enabled(&vm->pm);
-    vpm_power_button(&vm->pm);
+    if (listens)
+        vpm_power_button(&vm->pm);
     spin_unlock(&vm->lock);
     if (!listens) {
         snprintf(text, text_bytes, "vm %s: the guest does not listen to its power button; `vm stop %s --hard` pulls the plug",
@@ -306,20 +361,27 @@ static enum status do_shutdown(struct vm *vm, char *text, size_t text_bytes)
     return OK;
 }
 
-static void log_cpu(const struct machine_cpu *cpu)
-{
-    const struct cpu_state *s = &cpu->vcpu.state;
+/* What `vm inspect` shows of a vCPU: copied while it is parked, printed when it runs again. */
+struct cpu_snapshot {
+    struct cpu_state state;
+    uint64_t exit_count, exits[EXIT_KINDS];
+    bool waits_for_sipi;
+};
 
-    log_info("vm %s: vCPU %u: rip %lx rsp %lx rflags %lx cs %x/%lx%s%s", cpu->vm->name, cpu->vcpu.id, s->rip,
-             s->gpr[GPR_RSP], s->rflags, s->seg[SEG_CS].selector, s->seg[SEG_CS].base, s->halted ? ", halted" : "",
+static void log_cpu(const struct vm *vm, unsigned id, const struct cpu_snapshot *cpu)
+{
+    const struct cpu_state *s = &cpu->state;
+
+    log_info("vm %s: vCPU %u: rip %lx rsp %lx rflags %lx cs %x/%lx%s%s", vm->name, id, s->rip, s->gpr[GPR_RSP], s->rflags,
+             s->seg[SEG_CS].selector, s->seg[SEG_CS].base, s->halted ? ", halted" : "",
              cpu->waits_for_sipi ? ", waits for SIPI" : "");
     log_info("  rax %lx rbx %lx rcx %lx rdx %lx rsi %lx rdi %lx rbp %lx", s->gpr[GPR_RAX], s->gpr[GPR_RBX], s->gpr[GPR_RCX],
              s->gpr[GPR_RDX], s->gpr[GPR_RSI], s->gpr[GPR_RDI], s->gpr[GPR_RBP]);
     log_info("  cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx pending %u/%u shadow %x exits %lu", s->cr0, s->cr2, s->cr3, s->cr4,
-             s->efer, s->pending.type, s->pending.vector, s->interruptibility, cpu->vcpu.exit_count);
+             s->efer, s->pending.type, s->pending.vector, s->interruptibility, cpu->exit_count);
     for (unsigned kind = 0; kind < EXIT_KINDS; kind++)
-        if (cpu->vcpu.exits[kind])
-            log_info("  exits of kind %u: %lu", kind, cpu->vcpu.exits[kind]);
+        if (cpu->exits[kind])
+            log_info("  exits of kind %u: %lu", kind, cpu->exits[kind]);
 }
 
 static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
@@ -328,12 +390,39 @@ static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s and has no registers", vm->name, vm_state_name(vm->state));
         return ERR_BUSY;
     }
+    struct cpu_snapshot *snapshot = kzalloc(vm->cpu_count * sizeof *snapshot);
+    if (!snapshot) {
+        snprintf(text, text_bytes, "vm %s: the node has no memory left to look at it", vm->name);
+        return ERR_NO_MEMORY;
+    }
     if (vm->state == VM_RUNNING)
         vm_park_all(vm);
-    for (unsigned i = 0; i < vm->cpu_count; i++)
-        log_cpu(vm->cpu[i]);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        snapshot[i].state = vm->vcpu[i]->state;
+        snapshot[i].exit_count = vm->vcpu[i]->exit_count;
+        memcpy(snapshot[i].exits, vm->vcpu[i]->exits, sizeof snapshot[i].exits);
+        snapshot[i].waits_for_sipi = vm->cpu[i]->waits_for_sipi;
+    }
     if (vm->state == VM_RUNNING)
         vm_unpark_all(vm);
+    for (unsigned i = 0; i < vm->cpu_count; i++) {
+        log_cpu(vm, i, &snapshot[i]);
+        thread_yield();
+    }
+    kfree(snapshot, vm->cpu_count * sizeof *snapshot);
+    return OK;
+}
+
+static enum status do_deadline(struct vm *vm, char *text, size_t text_bytes)
+{
+    const uint64_t *deadline_ns = vm->order_argument;
+
+    if (!vm->built) {
+        snprintf(text, text_bytes, "vm %s: it is %s; start it first", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, *deadline_ns);
+    vm_signal(vm, ORDER_WORK);
     return OK;
 }
 
@@ -380,6 +469,8 @@ static enum status do_restore(struct vm *vm, char *text, size_t text_bytes)
     enum status status;
     bool paused;
 
+    if (__atomic_load_n(&starts_refused, __ATOMIC_SEQ_CST))
+        return going_down(vm, text, text_bytes);
     if (vm->state != VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
                  vm_state_name(vm->state), vm->name);
@@ -417,40 +508,81 @@ static enum status do_describe(struct vm *vm, char *text, size_t text_bytes)
     return OK;
 }
 
+/* Last of all orders. Out of the list first, so that nobody finds it any more; those who have it hold a reference. */
+static enum status do_delete(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (vm->state != VM_STOPPED && vm->state != VM_SAVED) {
+        snprintf(text, text_bytes, "vm %s: it is %s; `vm stop %s --hard` first", vm->name, vm_state_name(vm->state), vm->name);
+        return ERR_BUSY;
+    }
+    list_remove(vm);
+    take_down(vm);
+    drop_saved(vm);
+    vm->gone = true;
+    return OK;
+}
+
 static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char *text, size_t text_bytes) = {
     [VM_ORDER_START] = do_start, [VM_ORDER_STOP] = do_stop,   [VM_ORDER_SHUTDOWN] = do_shutdown,
     [VM_ORDER_RESET] = do_reset, [VM_ORDER_PAUSE] = do_pause, [VM_ORDER_RESUME] = do_resume,
     [VM_ORDER_INSPECT] = do_inspect, [VM_ORDER_SAVE] = do_save, [VM_ORDER_RESTORE] = do_restore,
     [VM_ORDER_DESCRIBE] = do_describe, [VM_ORDER_DIRTY_START] = track_start, [VM_ORDER_DIRTY_COLLECT] = track_collect,
-    [VM_ORDER_DIRTY_STOP] = track_stop,
+    [VM_ORDER_DIRTY_STOP] = track_stop, [VM_ORDER_DEADLINE] = do_deadline, [VM_ORDER_DELETE] = do_delete,
 };
 
-static void carry_out(struct vm *vm, uint32_t orders)
+/*
+ * A guest that falls over again and again must not fill the log and the CPU with its resets: after RESETS_AT_ONCE of
+ * them within RESET_WINDOW_NS it is left as it is, for somebody to look at.
+ */
+static bool resets_too_often(struct vm *vm)
+{
+    uint64_t now = time_now_ns();
+
+    if (now - vm->reset_window_ns > RESET_WINDOW_NS) {
+        vm->reset_window_ns = now;
+        vm->resets_in_window = 0;
+    }
+    return ++vm->resets_in_window > RESETS_AT_ONCE;
+}
+
+/* What the guest brought about by itself. */
+static void follow_guest(struct vm *vm, uint32_t orders)
 {
     char text[VM_TEXT_BYTES] = "";
 
-    if ((orders & ORDER_FAILED) && vm->built && vm->state == VM_RUNNING) {
-        vm_park_all(vm);
-        stop_clocks(vm);
+    if (!vm->built)
+        return;
+    if ((orders & ORDER_GUEST_RESET) && vm->state == VM_RUNNING && resets_too_often(vm)) {
+        vm_fail(vm, "its guest was reset %u times within %lu s; `vm reset %s` tries once more", RESETS_AT_ONCE,
+                RESET_WINDOW_NS / NS_PER_S, vm->name);
+        orders = (orders & ~(uint32_t)ORDER_GUEST_RESET) | ORDER_FAILED;
+    }
+    if ((orders & ORDER_FAILED) && (vm->state == VM_RUNNING || vm->state == VM_PAUSED)) {
+        if (vm->state == VM_RUNNING) {
+            vm_park_all(vm);
+            stop_clocks(vm);
+        }
         set_state(vm, VM_FAILED);
     }
-    if ((orders & ORDER_GUEST_OFF) && vm->built) {
+    if (orders & ORDER_GUEST_OFF) {
         log_info("vm %s: the guest switched itself off", vm->name);
         (void)!do_stop(vm, text, sizeof text);
     }
-    if ((orders & ORDER_GUEST_RESET) && vm->built && vm->state == VM_RUNNING && do_reset(vm, text, sizeof text) != OK)
+    if ((orders & ORDER_GUEST_RESET) && vm->state == VM_PAUSED)
+        vm->deferred_orders |= ORDER_GUEST_RESET; /* the vCPU that asked waits for it; it comes with `vm resume` */
+    if ((orders & ORDER_GUEST_RESET) && vm->state == VM_RUNNING && do_reset(vm, text, sizeof text) != OK)
         log_error("%s", text);
+}
+
+static void carry_out(struct vm *vm, uint32_t orders)
+{
+    follow_guest(vm, orders);
     for (unsigned i = 0; i < VM_ORDER_COUNT; i++) {
         if (!(orders & BIT(i)))
             continue;
         vm->result_text[0] = '\0';
         vm->result = order_functions[i](vm, vm->result_text, sizeof vm->result_text);
         wake_all_set(&vm->done, &vm->order_done);
-    }
-    if (orders & ORDER_DELETE) {
-        take_down(vm);
-        drop_saved(vm);
-        wake_all_set(&vm->done, &vm->gone);
     }
 }
 
@@ -463,12 +595,13 @@ static void vm_thread(void *arg)
         uint32_t orders = __atomic_exchange_n(&vm->orders, 0, __ATOMIC_SEQ_CST);
         if (orders & ~(uint32_t)ORDER_WORK)
             carry_out(vm, orders);
-        if (orders & ORDER_DELETE)
+        if (vm->gone)
             break;
-        if (vm->state == VM_RUNNING && machine_work(vm)) {
+        bool more = vm->state == VM_RUNNING && machine_work(vm);
+        if (more)
             __atomic_fetch_or(&vm->orders, ORDER_WORK, __ATOMIC_SEQ_CST);
+        if (more || thread_should_yield())
             thread_yield();
-        }
     }
     vm_put(vm);
 }
@@ -548,10 +681,11 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
         return ERR_NO_MEMORY;
     }
     if (!thread_create(vm->name, thread_pick_cpu(), vm_thread, vm)) {
-        flags = spin_lock_irqsave(&list_lock);
-        vm_count--;
-        spin_unlock_irqrestore(&list_lock, flags);
-        goto no_memory;
+        list_remove(vm);
+        vm->gone = true; /* whoever has found it meanwhile */
+        vm_put(vm);
+        snprintf(text, text_bytes, "vm %s: the node has no memory left for its thread", config->name);
+        return ERR_NO_MEMORY;
     }
     return OK;
 
@@ -560,33 +694,6 @@ no_memory:
         vm_free(vm);
     snprintf(text, text_bytes, "vm %s: the node has no memory left for it", config->name);
     return ERR_NO_MEMORY;
-}
-
-enum status vm_delete(const char *name, char *text, size_t text_bytes)
-{
-    struct vm *vm = vm_get(name);
-
-    if (!vm)
-        return no_such_vm(name, text, text_bytes);
-    if (vm->state != VM_STOPPED && vm->state != VM_SAVED) {
-        snprintf(text, text_bytes, "vm %s: it is %s; `vm stop %s --hard` first", name, vm_state_name(vm->state), name);
-        vm_put(vm);
-        return ERR_BUSY;
-    }
-    uint64_t flags = spin_lock_irqsave(&list_lock);
-    for (unsigned i = 0; i < vm_count; i++) {
-        if (vms[i] == vm) {
-            memmove(&vms[i], &vms[i + 1], (vm_count - i - 1) * sizeof vms[0]);
-            vm_count--;
-            vm->references--;
-            break;
-        }
-    }
-    spin_unlock_irqrestore(&list_lock, flags);
-    vm_signal(vm, ORDER_DELETE);
-    wait_event(&vm->done, __atomic_load_n(&vm->gone, __ATOMIC_ACQUIRE));
-    vm_put(vm);
-    return OK;
 }
 
 static bool try_busy(struct vm *vm)
@@ -602,12 +709,18 @@ static enum status give_order(const char *name, enum vm_order order, void *argum
     if (!vm)
         return no_such_vm(name, text, text_bytes);
     wait_event(&vm->done, try_busy(vm));
+    if (vm->gone) { /* deleted while we waited for our turn */
+        __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
+        wake_all(&vm->done);
+        vm_put(vm);
+        return no_such_vm(name, text, text_bytes);
+    }
     vm->order_done = false;
     vm->order_argument = argument;
     vm_signal(vm, (uint32_t)BIT(order));
-    wait_event(&vm->done, __atomic_load_n(&vm->order_done, __ATOMIC_ACQUIRE) || __atomic_load_n(&vm->gone, __ATOMIC_ACQUIRE));
-    enum status status = vm->order_done ? vm->result : ERR_CANCELLED;
-    snprintf(text, text_bytes, "%s", vm->order_done ? vm->result_text : "the VM was deleted meanwhile");
+    wait_event(&vm->done, __atomic_load_n(&vm->order_done, __ATOMIC_ACQUIRE));
+    enum status status = vm->result;
+    snprintf(text, text_bytes, "%s", vm->result_text);
     __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
     wake_all(&vm->done);
     vm_put(vm);
@@ -631,19 +744,12 @@ enum status vm_dirty(const char *name, enum vm_order order, struct vm_dirty *dir
 
 enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes)
 {
-    struct vm *vm = vm_get(name);
-    enum status status = OK;
+    return give_order(name, VM_ORDER_DEADLINE, &deadline_ns, text, text_bytes);
+}
 
-    if (!vm)
-        return no_such_vm(name, text, text_bytes);
-    if (!vm->built) {
-        snprintf(text, text_bytes, "vm %s: it is %s; start it first", name, vm_state_name(vm->state));
-        status = ERR_BUSY;
-    } else {
-        vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, deadline_ns);
-    }
-    vm_put(vm);
-    return status;
+enum status vm_delete(const char *name, char *text, size_t text_bytes)
+{
+    return give_order(name, VM_ORDER_DELETE, NULL, text, text_bytes);
 }
 
 static void fill_info(const struct vm *vm, struct vm_info *info)
@@ -664,9 +770,8 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
         if (page_owner_usage(vm->core.owner, &usage))
             info->held_bytes = usage.bytes;
         info->guest_ns = machine_now(vm);
-        for (unsigned i = 0; i < vm->cpu_count; i++)
-            if (vm->vcpu[i])
-                info->exits += vm->vcpu[i]->exit_count;
+        for (unsigned i = 0; vm->cpus_shown && i < vm->cpu_count; i++)
+            info->exits += vm->vcpu[i]->exit_count;
     } else if (vm->state == VM_SAVED) {
         if (page_owner_usage(vm->saved_owner, &usage))
             info->held_bytes = usage.bytes;
@@ -691,7 +796,9 @@ bool vm_info_find(const char *name, struct vm_info *info)
 
     if (!vm)
         return false;
+    uint64_t flags = spin_lock_irqsave(&list_lock);
     fill_info(vm, info);
+    spin_unlock_irqrestore(&list_lock, flags);
     vm_put(vm);
     return true;
 }

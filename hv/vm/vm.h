@@ -66,6 +66,8 @@ enum vm_order {
     VM_ORDER_RESTORE,  /* saved: it goes on where it was. On failure its saved state is kept, and vm_info.reason says why */
     VM_ORDER_DESCRIBE, /* by vm_saved_describe */
     VM_ORDER_DIRTY_START, VM_ORDER_DIRTY_COLLECT, VM_ORDER_DIRTY_STOP, /* by vm_dirty */
+    VM_ORDER_DEADLINE, /* vm_set_deadline */
+    VM_ORDER_DELETE,   /* vm_delete */
     VM_ORDER_COUNT,
 };
 /* With OK, `text` has a message of its own where there is more to say than that it is done; else it is empty. */
@@ -94,6 +96,9 @@ struct vm_dirty {
 };
 const char *vm_dirty_engine_name(enum dirty_engine engine);
 enum status vm_dirty(const char *name, enum vm_order order, struct vm_dirty *dirty, char *text, size_t text_bytes) MUST_CHECK;
+
+/* From now on every start and restore is refused: the node is going down. */
+void vm_refuse_starts(void);
 
 /* Past this host time (time_now_ns) no instruction of the VM runs; TIME_NEVER takes the deadline away. */
 enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, size_t text_bytes) MUST_CHECK;
