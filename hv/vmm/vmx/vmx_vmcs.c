@@ -7,6 +7,7 @@
 
 #include "kernel/cpu.h"
 #include "kernel/log.h"
+#include "vmm/dirty.h"
 #include "vmm/vmx/vmx.h"
 
 #define PLE_GAP_CYCLES 128      /* PAUSEs that follow each other this closely are one loop (SDM vol. 3C, 26.1.3) ... */
@@ -185,18 +186,14 @@ void vmx_release(struct vcpu *vcpu)
 void vmx_pml_drain(struct vcpu *vcpu)
 {
     struct vmx_vcpu *v = vcpu->backend;
-    struct vm_core *vm = vcpu->vm;
-    uint64_t *bitmap = vm->dirty_bitmap;
     unsigned next = v->pml_next;
 
     if (!v->pml_page.v)
         return;
     volatile uint64_t *log = phys_to_virt(v->pml_page);
     for (uint64_t entry; (entry = log[next]) != PML_EMPTY; next = (next - 1) % PML_ENTRIES) {
-        uint64_t gfn = entry >> PAGE_SHIFT;
         log[next] = PML_EMPTY;
-        if (bitmap && gfn < vm->dirty_bits)
-            __atomic_fetch_or(&bitmap[gfn / 64], 1ull << gfn % 64, __ATOMIC_RELAXED);
+        dirty_log_mark(vcpu->vm, entry >> PAGE_SHIFT);
     }
     v->pml_next = next;
 }
