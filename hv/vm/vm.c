@@ -429,7 +429,8 @@ static enum status do_deadline(struct vm *vm, char *text, size_t text_bytes)
 /* What the guest itself has brought about, and this thread has not looked at yet, comes before a save. */
 static bool guest_was_first(const struct vm *vm)
 {
-    return __atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) & (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
+    return (__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) | vm->deferred_orders) &
+           (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
 }
 
 static enum status do_save(struct vm *vm, char *text, size_t text_bytes)
