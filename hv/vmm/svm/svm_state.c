@@ -31,9 +31,14 @@ static inline void segment_load(struct segment *to, const struct vmcb_segment *f
     to->attributes = a & SEG_P ? a : a | SEG_UNUSABLE;
 }
 
-/* CPUs do not keep G of every segment as it was loaded; Intel's check it against the limit (SDM vol. 3C, 27.3.1.2). */
-static inline void granularity_fix(struct segment *segment)
+/*
+ * CPUs do not keep G of every segment as it was loaded, nor that loading marks a segment as accessed; other CPUs check G
+ * against the limit, and that a usable code or data segment is marked (SDM vol. 3C, 27.3.1.2).
+ */
+static inline void segment_complete(struct segment *segment)
 {
+    if ((segment->attributes & (SEG_S | SEG_P)) == (SEG_S | SEG_P))
+        segment->attributes |= 1;
     if (segment->limit > 0xfffff)
         segment->attributes |= (uint32_t)SEG_G;
 }
@@ -42,8 +47,8 @@ static void cs_ss_load(struct cpu_state *s, const struct vmcb *vmcb)
 {
     segment_load(&s->seg[SEG_CS], &vmcb->cs);
     segment_load(&s->seg[SEG_SS], &vmcb->ss);
-    granularity_fix(&s->seg[SEG_CS]);
-    granularity_fix(&s->seg[SEG_SS]);
+    segment_complete(&s->seg[SEG_CS]);
+    segment_complete(&s->seg[SEG_SS]);
     /* The VMCB has CPL in a field of its own; in struct cpu_state it is SS.DPL (outside real and virtual-8086 mode). */
     if ((vmcb->cr0 & CR0_PE) && !(vmcb->rflags & RFLAGS_VM)) {
         uint32_t dpl = (uint32_t)vmcb->cpl << SEG_DPL_SHIFT;
@@ -61,7 +66,7 @@ static void segments_load(struct cpu_state *s, const struct vmcb *vmcb)
     segment_load(&s->seg[SEG_LDTR], &vmcb->ldtr);
     segment_load(&s->seg[SEG_TR], &vmcb->tr);
     for (unsigned i = 0; i < SEG_COUNT; i++)
-        granularity_fix(&s->seg[i]);
+        segment_complete(&s->seg[i]);
     s->seg[SEG_TR].attributes |= 2; /* a loaded task register is busy, whatever the CPU keeps of that */
 }
 
