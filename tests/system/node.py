@@ -122,6 +122,25 @@ class Node:
         """Waits for the shell's prompt."""
         self.machine.expect(EMPTY_LINE, timeout=self.timeout * self.patience)
 
+    def alive(self):
+        """The machine runs, and its shell answers."""
+        if self.machine.process is None or self.machine.process.poll() is not None:
+            return False
+        try:
+            self.detach()
+            self.shell("node show", timeout=20)
+            return True
+        except (AssertionError, OSError):
+            return False
+
+    def last_log(self):
+        """The end of the node's own log, for a failed test; or why there is none."""
+        try:
+            self.detach()
+            return self.shell("log show", timeout=20)[-4000:]
+        except (AssertionError, OSError) as error:
+            return f"the node does not answer: {error}\nthe emulator said: {self.machine.messages()}"
+
     # ---- The shell ----
 
     def expect(self, *patterns, timeout=60):
