@@ -34,9 +34,8 @@ static void copy_register(char *to, uint32_t value)
     memcpy(to, &value, sizeof value);
 }
 
-void cpu_detect(void)
+static void detect(struct cpu_features *f)
 {
-    struct cpu_features *f = &cpu_features;
     struct cpuid_regs r = cpuid(0, 0);
     uint32_t max = r.eax;
 
@@ -108,7 +107,22 @@ void cpu_detect(void)
         f->physical_bits = r.eax & 0xff;
         f->linear_bits = r.eax >> 8 & 0xff;
         f->ibpb |= r.ebx & BIT(12);
+        f->fpu_pointers_leak = f->vendor == CPU_AMD && !(r.ebx & BIT(2));
     }
+}
+
+void cpu_detect(void)
+{
+    detect(&cpu_features);
+}
+
+bool cpu_same_as_boot(void)
+{
+    static struct cpu_features other; /* CPUs come up one at a time */
+
+    memset(&other, 0, sizeof other);
+    detect(&other);
+    return !memcmp(&other, &cpu_features, sizeof other);
 }
 
 void cpu_setup_control(void)

@@ -28,6 +28,7 @@ struct cpu {
     uint32_t id;              /* 0 is the boot CPU; dense */
     uint32_t apic_id;
     volatile bool online;
+    uint32_t start_state;     /* smp.c, while it comes up */
     bool virtualization_on;   /* the backend's cpu_enable succeeded here */
     uint64_t gdt_base, tss_base, idt_base;
     uint16_t gdt_limit, idt_limit;
@@ -60,6 +61,7 @@ struct cpu_features {
     uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
     uint32_t xsave_offset[64]; /* of each component in it */
     bool ibpb, l1d_flush, md_clear; /* what is cleared between VMs */
+    bool fpu_pointers_leak;   /* AMD without XSaveErPtr: APM vol. 3, CPUID 8000_0008H EBX bit 2 */
 };
 extern struct cpu_features cpu_features;
 

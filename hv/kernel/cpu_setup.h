@@ -9,6 +9,9 @@
 /* CR0, CR4, EFER, PAT and XCR0 of this CPU as cpu_features say. */
 void cpu_setup_control(void);
 
+/* True if this CPU has what cpu_features says; on another CPU than the boot CPU. */
+bool cpu_same_as_boot(void);
+
 /* Starts every CPU of the list but this one, one after the other; fills cpus[] and cpu_count. */
 void smp_start(const struct boot_info *info);
 

@@ -187,12 +187,19 @@ ap_long:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
-    movq ap_stack - ap_start(%rbx), %rsp
+    xorl %esp, %esp
+    xchgq %rsp, ap_stack - ap_start(%rbx) /* taken, so that a CPU that comes late finds none */
+    testq %rsp, %rsp
+    jz ap_halt
     movq ap_cpu - ap_start(%rbx), %rdi
     movq ap_entry - ap_start(%rbx), %rax
     xorl %ebp, %ebp
     pushq $0
     jmp *%rax
+ap_halt:
+    cli
+    hlt
+    jmp ap_halt
     .balign 8
 ap_gdt:
     .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff

@@ -64,15 +64,55 @@ void cpu_call_all(void (*fn)(void *arg), void *arg)
     spin_unlock(&call_lock);
 }
 
+/* How a CPU reports to the one that started it: struct cpu.start_state. */
+enum { AP_STARTING, AP_ONLINE, AP_DIFFERENT };
+
+/*
+ * The TSCs of all CPUs must show the same, for a guest's vCPUs share one offset and timers cross CPUs. The new CPU and
+ * the one that started it take turns in writing their TSC into `ping`; each must see a value that is not in its future.
+ */
+#define TSC_ROUNDS 20
+static struct {
+    uint32_t turn; /* even: the starter's; odd: the new CPU's; TSC_ROUNDS * 2: done */
+    uint64_t tsc;
+    uint64_t worst; /* how far the other's TSC was ahead, at the most */
+} ping;
+
+static void tsc_compare(uint32_t my_parity, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint32_t turn = __atomic_load_n(&ping.turn, __ATOMIC_ACQUIRE);
+        if (turn >= TSC_ROUNDS * 2 || time_now_ns() > deadline_ns)
+            return;
+        if ((turn & 1) != my_parity) {
+            cpu_pause();
+            continue;
+        }
+        uint64_t now = rdtsc_ordered();
+        if (turn && ping.tsc > now && ping.tsc - now > ping.worst)
+            ping.worst = ping.tsc - now;
+        ping.tsc = rdtsc_ordered();
+        __atomic_store_n(&ping.turn, turn + 1, __ATOMIC_RELEASE);
+    }
+}
+
 static void ap_main(struct cpu *cpu)
 {
     write_cr3(host_pt.root.v);
-    cpu_setup_control();
+    /* Exceptions first: what follows must not end in a reset of the whole machine. */
     if (!trap_cpu_init(cpu))
         panic("smp: no memory for the tables of CPU %u", cpu->id);
+    if (!cpu_same_as_boot()) {
+        __atomic_store_n(&cpu->start_state, AP_DIFFERENT, __ATOMIC_RELEASE);
+        for (;;)
+            __asm__ volatile("cli; hlt");
+    }
+    cpu_setup_control();
+    tsc_compare(1, time_now_ns() + AP_WAIT_NS);
     thread_init_cpu(cpu);
     apic_cpu_init();
     __atomic_store_n(&cpu->online, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&cpu->start_state, AP_ONLINE, __ATOMIC_RELEASE);
     irq_enable();
     thread_idle();
 }
@@ -114,15 +154,31 @@ static void start_one(uint32_t apic, char *page, uint64_t page_hpa)
     cpus[cpu->id] = cpu;
     set_word(page, ap_stack, (uint64_t)stack);
     set_word(page, ap_cpu, (uint64_t)cpu);
+    ping.turn = 0;
+    ping.worst = 0;
     apic_start_cpu(apic, page_hpa);
-    for (uint64_t deadline = time_now_ns() + AP_WAIT_NS; time_now_ns() < deadline;) {
-        if (__atomic_load_n(&cpu->online, __ATOMIC_ACQUIRE)) {
-            cpu_count++;
-            return;
-        }
+    uint64_t deadline = time_now_ns() + AP_WAIT_NS;
+    tsc_compare(0, deadline);
+    while (__atomic_load_n(&cpu->start_state, __ATOMIC_ACQUIRE) == AP_STARTING && time_now_ns() < deadline)
         cpu_pause();
+    /* Whoever comes late finds no stack and halts (entry.S). */
+    uint64_t none = 0;
+    __atomic_exchange((uint64_t *)(page + (ap_stack - ap_start)), &none, &none, __ATOMIC_SEQ_CST);
+    switch (__atomic_load_n(&cpu->start_state, __ATOMIC_ACQUIRE)) {
+    case AP_ONLINE:
+        if (ping.worst > time_tsc_khz() / 1000) /* a microsecond: more than the measurement costs */
+            log_warning("smp: the TSC of the CPU with APIC ID %u is up to %lu ticks off; clocks of guests may jump between "
+                        "CPUs. A newer firmware may set them alike", apic, ping.worst);
+        cpu_count++;
+        return;
+    case AP_DIFFERENT:
+        log_error("smp: the CPU with APIC ID %u has other features than the boot CPU; it stays off. Set all cores alike in "
+                  "the firmware's setup", apic);
+        break;
+    default:
+        log_error("smp: the CPU with APIC ID %u did not start within 2 s; it stays off", apic);
+        break;
     }
-    log_error("smp: the CPU with APIC ID %u did not start within 2 s; it stays off", apic);
     cpus[cpu->id] = NULL; /* its memory stays its own: it may still come */
 }
 

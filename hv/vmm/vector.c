@@ -87,6 +87,11 @@ void vector_acquire(struct vcpu *vcpu)
         last_vm[cpu] = vcpu->vm->serial;
     }
     set_xcr0(cpu_features.xcr0_mask);
+    if (cpu_features.fpu_pointers_leak) {
+        /* XRSTOR leaves the last x87 instruction's addresses alone while no exception is pending: make them ours. */
+        static const uint32_t zero;
+        __asm__ volatile("fnclex; emms; fildl %0" : : "m"(zero));
+    }
     xrstor_area(vcpu->xsave);
     set_xcr0(vcpu->state.xcr0);
     vector_owner[cpu] = vcpu;
