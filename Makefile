@@ -252,7 +252,7 @@ test:
 
 bench:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/demo/vmlinuz
 	$(Q)$(PYTHON) tools/bench.py --build $(BUILD)
 
 clean:

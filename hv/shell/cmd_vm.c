@@ -229,6 +229,7 @@ static enum status dirty_order(struct shell *shell, const struct command_call *c
         return OK;
     }
     out_uint(&shell->out, "pages", dirty->page_count);
+    out_uint(&shell->out, "ticks", dirty->ticks);
     if (command_option(call, "--pages"))
         show_ranges(&shell->out, dirty);
     return OK;

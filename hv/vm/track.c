@@ -160,7 +160,9 @@ enum status track_collect(struct vm *vm, char *text, size_t text_bytes)
         return ERR_NO_MEMORY;
     }
     uint64_t *bitmap = phys_to_virt(run);
+    uint64_t start = rdtsc();
     status = dirty_log_collect(&vm->stage2, bitmap, &dirty->page_count);
+    dirty->ticks = rdtsc() - start;
     dirty->engine = vm->dirty_engine;
     if (status == OK)
         list_ranges(bitmap, bits, dirty);

@@ -91,6 +91,7 @@ enum status vm_saved_describe(const char *name, struct vm_saved *description, ch
 struct vm_dirty {
     enum dirty_engine engine;  /* start: which; DIRTY_OFF: the best that the CPU has. All: which it is */
     uint64_t page_count;       /* collect: pages of 4 KiB */
+    uint64_t ticks;            /* collect: of the host's TSC, what the log's own work took */
     uint64_t range_count;      /* of pages that follow each other; the first VM_DIRTY_RANGES are in range[] */
     struct { uint64_t gfn, count; } range[VM_DIRTY_RANGES];
 };

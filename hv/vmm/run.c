@@ -21,6 +21,7 @@
 #include "kernel/apic.h"
 #include "kernel/cpu.h"
 #include "kernel/log.h"
+#include "kernel/node.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "kernel/trap.h"
@@ -29,6 +30,7 @@
 const struct vmm_backend *vmm;
 
 static bool vmm_enable_failed;
+static bool first_entry_seen;
 
 /* ---- Switching virtualization on ---- */
 
@@ -345,6 +347,9 @@ void vcpu_main(void *arg)
     vcpu->thread = thread_current();
     __atomic_store_n(&vcpu->cpu, cpu, __ATOMIC_RELEASE);
     __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
+    if (!__atomic_exchange_n(&first_entry_seen, true, __ATOMIC_RELAXED))
+        log_info("first guest: entered %lu TSC ticks after the firmware was left",
+                 rdtsc() - boot_info_get()->tsc_at_exit);
 
     for (;;) {
         irq_disable();
