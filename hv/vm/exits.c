@@ -168,7 +168,7 @@ static bool emu_read(void *context, gpa_t gpa, void *bytes, size_t count)
 }
 
 /* A doorbell of a virtio device: no lock, one bit and a wake-up. */
-static bool doorbell(struct vm *vm, gpa_t gpa)
+bool machine_doorbell(struct vm *vm, gpa_t gpa)
 {
     for (unsigned i = 0; i < vm->device_count; i++) {
         uint64_t base, bytes;
@@ -196,7 +196,7 @@ static bool emu_write(void *context, gpa_t gpa, const void *bytes, size_t count)
             vlapic_mmio_write(&cpu->apic, gpa.v & (PAGE_BYTES - 1), piece, value, now);
             cpu->vcpu.state.cr8 = vlapic_cr8(&cpu->apic);
             vcpu_request(&cpu->vcpu, REQ_EVENT);
-        } else if (!doorbell(vm, gpa)) {
+        } else if (!machine_doorbell(vm, gpa)) {
             spin_lock(&vm->lock);
             (void)vbus_write(&vm->mmio, gpa.v, piece, value, now);
             spin_unlock(&vm->lock);
@@ -261,6 +261,7 @@ static bool emu_vector_write(void *context, unsigned index, const uint8_t bytes[
 
 void machine_emu_ops(struct machine_cpu *cpu)
 {
+    length_cache_clear(&cpu->lengths);
     cpu->emu_ops = (struct emu_ops){
         .context = cpu,
         .read = emu_read,
@@ -338,7 +339,7 @@ static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
         vm_fail(cpu->vm, "vCPU %u: its page tables lie at 0x%lx, where there is no RAM", vcpu->id, exit->memory.gpa.v);
         return false;
     }
-    return emulate(vcpu, exit->memory.bytes, exit->memory.byte_count);
+    return machine_simple_move(vcpu, exit) || emulate(vcpu, exit->memory.bytes, exit->memory.byte_count);
 }
 
 static bool exit_string_io(struct vcpu *vcpu)

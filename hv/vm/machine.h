@@ -33,6 +33,7 @@
 #include "vmm/emulate.h"
 #include "vmm/gmem.h"
 #include "vmm/hyperv.h"
+#include "vmm/length_cache.h"
 #include "vmm/msr_policy.h"
 #include "vmm/run.h"
 #include "vmm/stage2.h"
@@ -58,6 +59,7 @@ struct machine_cpu {
     uint8_t sipi_vector;
     bool waits_for_sipi;
     struct emu_ops emu_ops;
+    struct length_cache lengths; /* of instructions that touch device registers, where the backend keeps none */
 };
 
 struct machine_disk {
@@ -193,6 +195,11 @@ void machine_timers_changed(void *cpu);
 /* exits.c */
 bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit);
 void machine_emu_ops(struct machine_cpu *cpu);
+/* Rings the virtio doorbell at gpa; false: there is none. No lock. */
+bool machine_doorbell(struct vm *vm, gpa_t gpa);
+
+/* fast_mmio.c: carries out the MOV that met a device register; false: nothing is done, the emulator must. */
+bool machine_simple_move(struct vcpu *vcpu, const struct vm_exit *exit) MUST_CHECK;
 
 /* vm.c, for who carries out orders on the VM's thread. */
 void vm_park_all(struct vm *vm);

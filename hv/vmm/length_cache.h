@@ -6,8 +6,8 @@
  *
  * A hit is never a guess. An entry holds where the walk went: host pointers to the page-table entries and to the code, and
  * what was read there. It is used only while RIP and CR3 are the same, those entries still have these values, and the
- * code's bytes are the same. CR0, CR4 and EFER decide how a walk is done: whoever changes one of them empties the cache.
- * Only 64-bit code under four-level paging is kept; all other code takes the long way.
+ * code's bytes are the same. Only 64-bit code under four-level paging is kept, and only that may be looked up: a caller
+ * that does not look at CR0, CR4 and EFER each time empties the cache when one of them is changed.
  *
  * Invariant: pointers of an entry are to guest RAM, which stays where it is as long as the VM.
  */
@@ -42,16 +42,25 @@ static inline unsigned length_cache_index(uint64_t rip)
     return (rip >> 2) % LENGTH_CACHE_ENTRIES;
 }
 
-/* The length of the 64-bit instruction at rip, or 0: it is not known. */
-static inline unsigned length_cache_find(const struct length_cache *cache, uint64_t rip, uint64_t cr3)
+/* The entry of the 64-bit instruction at rip, or NULL: it is not known. */
+static inline const struct length_cache_entry *length_cache_lookup(const struct length_cache *cache, uint64_t rip,
+                                                                   uint64_t cr3)
 {
     const struct length_cache_entry *e = &cache->entry[length_cache_index(rip)];
 
     if (unlikely((e->rip ^ rip) | (e->cr3 ^ cr3)))
-        return 0;
+        return NULL;
     uint64_t changed = (*e->slot[0] ^ e->value[0]) | (*e->slot[1] ^ e->value[1]) | (*e->slot[2] ^ e->value[2]) |
                        (*e->slot[3] ^ e->value[3]);
-    return likely(!(changed | ((*e->code ^ e->bytes) & e->mask))) ? (unsigned)e->length : 0;
+    return likely(!(changed | ((*e->code ^ e->bytes) & e->mask))) ? e : NULL;
+}
+
+/* Its length, or 0. */
+static inline unsigned length_cache_find(const struct length_cache *cache, uint64_t rip, uint64_t cr3)
+{
+    const struct length_cache_entry *e = length_cache_lookup(cache, rip, cr3);
+
+    return likely(e != NULL) ? (unsigned)e->length : 0;
 }
 
 /* Keeps the length of the instruction at state->rip (STATE_CR and STATE_CS are there) if it can be kept. */
