@@ -19,13 +19,13 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fetch  # noqa: E402
 
 BUSYBOX = "/bin/busybox"
-APPLETS = """ash awk base64 basename blockdev cat chmod chroot cksum clear cmp cp cut date dd df dirname dmesg du echo env
+APPLETS = """acpid ash awk base64 basename blockdev cat chmod chroot cksum clear cmp cp cut date dd df dirname dmesg du echo env
 expr false find free grep gunzip gzip head hexdump hostname hwclock id ifconfig insmod ip kill ln ls lsmod lspci md5sum
 mkdir mkfs.ext2 mknod mount mv nproc od ping printf ps pwd rm rmmod sed seq setsid sh sha256sum sleep sort
 stat stty sync tail taskset tee test time timeout top touch tr true umount uname uniq uptime usleep vi wc which xargs yes
 zcat""".split()
 # In the order in which they can be loaded is worked out from the modules themselves; these are the ones wanted.
-MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net"]
+MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net", "button", "evdev"]
 INIT = """#!/bin/sh
 export PATH=/bin HOME=/root TERM=vt100 ENV=/root/.shrc
 mount -t proc proc /proc
@@ -38,6 +38,7 @@ read up idle </proc/uptime
 echo "Tasuki demo guest: user space after $up s"
 echo "Linux $(uname -r) on $(nproc) CPU(s). This is a shell; poweroff ends the guest."
 hostname demo
+acpid -l /dev/null
 while :; do
     setsid -c sh </dev/console >/dev/console 2>&1
 done
@@ -141,7 +142,11 @@ def write_initrd(path, kernel_package, init=INIT, add=None, modules=tuple(MODULE
         archive.entry(f"modules/{name}.ko", stat.S_IFREG | 0o644, known[name])
     archive.entry("modules/order", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in order).encode())
     archive.entry("init", stat.S_IFREG | 0o755, init.encode())
-    made = {"bin", "dev", "modules", "mnt", "proc", "root", "sys", "tmp"}
+    # What acpid runs when the power button is pressed (`vm stop`).
+    for directory in ("etc", "etc/acpi", "etc/acpi/PWRF"):
+        archive.entry(directory, stat.S_IFDIR | 0o755)
+    archive.entry("etc/acpi/PWRF/00000080", stat.S_IFREG | 0o755, b"#!/bin/sh\nexec /bin/busybox poweroff -f\n")
+    made = {"etc", "bin", "dev", "modules", "mnt", "proc", "root", "sys", "tmp"}
     for name, content in sorted((add or {}).items()):
         parts = name.strip("/").split("/")
         for i in range(1, len(parts)):
