@@ -27,6 +27,8 @@
 
 
 #define SLICE_NS (4 * NS_PER_MS)
+#define WATCHDOG_NS (1 * NS_PER_MS)
+#define WATCHDOG_REPORTS 3 /* for each thread: the list has the worst */
 
 struct thread {
     uint64_t rsp;
@@ -42,6 +44,8 @@ struct thread {
     void *arg;
     struct timer timer;
     uint64_t started_ns, run_ns, longest_ns;
+    bool guest;                   /* it runs a guest most of the time: not the watchdog's business */
+    unsigned watchdog_reports;
 };
 
 struct runqueue {
@@ -107,13 +111,17 @@ static void wake_thread(struct thread *thread)
         apic_ipi(cpu->apic_id, VECTOR_KICK);
 }
 
-static void account(struct thread *thread, uint64_t now_ns)
+/* Adds up; returns how long the thread had the CPU if the watchdog wants that reported, else 0. */
+static uint64_t account(struct runqueue *rq, struct thread *thread, uint64_t now_ns)
 {
     uint64_t ran = now_ns - thread->started_ns;
 
     thread->run_ns += ran;
+    if (thread->guest || thread == &rq->idle)
+        return 0;
     if (ran > thread->longest_ns)
         thread->longest_ns = ran;
+    return ran > WATCHDOG_NS && thread->watchdog_reports++ < WATCHDOG_REPORTS ? ran : 0;
 }
 
 static void free_dead(struct runqueue *rq)
@@ -169,12 +177,14 @@ static void schedule(void)
     next->state = THREAD_RUNNING;
     bool others = rq->first;
     if (next != old) {
-        account(old, now);
+        uint64_t too_long = account(rq, old, now);
         next->started_ns = now;
         cpu->current = next;
         if (old->state == THREAD_DEAD)
             rq->dead = old;
         spin_unlock(&rq->lock);
+        if (too_long)
+            log_debug("watchdog: thread %s kept CPU %u for %lu us without a yield", old->name, cpu->id, too_long / 1000);
         timer_arm(&rq->slice, others ? now + SLICE_NS : TIME_NEVER);
         thread_switch(&old->rsp, next->rsp);
         free_dead(this_cpu()->runqueue);
@@ -208,6 +218,11 @@ unsigned thread_pick_cpu(void)
         if (cpus[i]->runqueue->thread_count < cpus[best]->runqueue->thread_count)
             best = i;
     return best;
+}
+
+void thread_runs_guest(void)
+{
+    thread_current()->guest = true;
 }
 
 unsigned thread_guest_cpu_take(void)

@@ -38,6 +38,8 @@ struct thread;
 struct thread *thread_create(const char *name, unsigned cpu, void (*fn)(void *arg), void *arg) MUST_CHECK;
 /* The CPU with the fewest threads, for spreading them. */
 unsigned thread_pick_cpu(void);
+/* The calling thread runs a guest from now on: its stretches on the CPU are not the watchdog's business. */
+void thread_runs_guest(void);
 /* The CPU with the fewest guests' CPUs, and one more is counted there; given back when that thread has ended. */
 unsigned thread_guest_cpu_take(void);
 void thread_guest_cpu_give(unsigned cpu);
@@ -89,7 +91,7 @@ struct thread_info {
     unsigned cpu;
     enum thread_state state;
     uint64_t run_ns;      /* CPU time so far */
-    uint64_t longest_ns;  /* longest stretch without a yield */
+    uint64_t longest_ns;  /* longest stretch without a yield; 0 for a thread that runs a guest */
 };
 /* Copies up to `capacity` entries; returns the count. */
 unsigned thread_list(struct thread_info *info, unsigned capacity);

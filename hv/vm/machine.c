@@ -4,8 +4,9 @@
  *
  * The order of building is the order of what needs what: owner, memory, second stage, CPU model, backend, devices,
  * vCPUs; machine_destroy goes backwards and can take down what is half built, because everything in struct vm below
- * `built` is zero before. Accounting: all memory of a VM hangs on its page owner, and destroying the owner tells if any
- * was forgotten.
+ * `built` is zero before. Accounting: a VM's memory, its second-stage tables and its copies of disks hang on its page
+ * owner, and destroying the owner tells if any was forgotten. The structures around them (some 30 KiB a vCPU, 64 KiB of
+ * console) come from the heap and count as the hypervisor's.
  *
  * Map of the machine: docs/guest-interface.md.
  */
@@ -35,6 +36,7 @@
 #define SLOT_CONSOLE 1
 #define SLOT_RNG 2
 #define SLOT_DISK_FIRST 3
+#define BOOT_PIECE_BYTES (256 * KIB)
 #define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
 
@@ -459,12 +461,49 @@ void machine_hyperv_init(struct vm *vm)
     vm->hyperv.context = vm;
 }
 
+static bool boot_read(void *context, gpa_t gpa, void *bytes, uint64_t count)
+{
+    struct vm *vm = context;
+
+    return gmem_read(&vm->gmem, gpa, bytes, count);
+}
+
+static bool boot_valid(void *context, gpa_t gpa, uint64_t count)
+{
+    struct vm *vm = context;
+
+    return gmem_valid(&vm->gmem, gpa, count);
+}
+
+/* A kernel and its initrd can be hundreds of MiB: the copy lets others have the CPU in between. */
+static bool boot_write(void *context, gpa_t gpa, const void *bytes, uint64_t count)
+{
+    struct vm *vm = context;
+
+    if (!gmem_valid(&vm->gmem, gpa, count))
+        return false;
+    for (uint64_t done = 0; done < count;) {
+        uint64_t piece = MIN(count - done, BOOT_PIECE_BYTES);
+        if (!gmem_write(&vm->gmem, GPA(gpa.v + done), (const char *)bytes + done, piece))
+            return false;
+        done += piece;
+        if (thread_should_yield())
+            thread_yield();
+    }
+    return true;
+}
+
 enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
 {
     struct memory_range map[MEMORY_MAP_RANGES];
     struct boot_file initrd;
+    struct gmem_ops memory = vm->memory;
+    memory.context = vm;
+    memory.write = boot_write;
+    memory.read = boot_read;
+    memory.valid = boot_valid;
     struct boot_request request = {
-        .memory = &vm->memory,
+        .memory = &memory,
         .map = map,
         .map_count = memory_map_build(vm->gmem.bytes, map, MEMORY_MAP_RANGES),
         .cmdline = vm->config.cmdline,

@@ -345,6 +345,7 @@ void vcpu_main(void *arg)
     timer_init(&vcpu->timer, vcpu_timer_fired);
     timer_init(&vcpu->deadline_timer, deadline_fired);
     vcpu->thread = thread_current();
+    thread_runs_guest();
     __atomic_store_n(&vcpu->cpu, cpu, __ATOMIC_RELEASE);
     __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
     if (!__atomic_exchange_n(&first_entry_seen, true, __ATOMIC_RELAXED))
