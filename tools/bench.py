@@ -101,7 +101,9 @@ class Bench:
             after = command_json(machine, "memory show")
             self.memory_rows(vendor, before, after)
             self.ready_count = 0
-            notes = self.guest_until_ready(machine)
+            self.guest_until_ready(machine)
+            self.guest_until_ready(machine, "e")
+            notes = self.guest_until_ready(machine, "t")
             for name in LOOP_ROWS:
                 self.put(f"{name}_{vendor}", "instructions", tasuki=notes[name] - notes["loop"])
             self.put(f"first_touch_{vendor}", "instructions/page", tasuki=notes["first_touch"])

@@ -5,9 +5,10 @@
  * difference divided by N. The emulators' time stamp counters count instructions. One line for each figure:
  * "note NAME VALUE".
  *
- * After the exits it measures memory. A pass writes one byte to every page; the program that runs this guest switches the
- * dirty log and says by a key on COM1 what comes next: 'd' a pass over all pages, 's' over one page in 512, 'q' the end.
- * On the command line: keys=1 for that; forever=NAME runs one loop without end, for a profiler.
+ * Memory is measured by passes that write one byte to every page. With keys=1 on the command line the program that runs
+ * this guest says by a key on COM1 what comes next, and switches the dirty log in between: 'e' the exits, 't' the first and
+ * the second pass, 'd' one more pass, 's' a pass over one page in 512, 'q' the end. forever=NAME runs one loop without end,
+ * for a profiler.
  */
 #include "guest.h"
 
@@ -97,29 +98,9 @@ static void measure_touch(const char *name, uint64_t stride)
     guest_note("%s_pages %lu", name, pages);
 }
 
-static char wait_for_key(void)
-{
-    while (!(inb(COM1 + 5) & 1))
-        cpu_pause();
-    return (char)inb(COM1);
-}
-
-static void serve_keys(void)
-{
-    for (;;) {
-        guest_note("ready");
-        switch (wait_for_key()) {
-        case 'd': measure_touch("touch_dense", 4096); break;
-        case 's': measure_touch("touch_sparse", 512 * 4096); break;
-        case 'q': return;
-        default: break;
-        }
-    }
-}
-
 static uint8_t hypercall_page[4096] __attribute__((aligned(4096)));
 
-void guest_main(void)
+static void measure_exits(const char *forever)
 {
     uint64_t doorbell = find_doorbell();
     const struct { const char *name; const void *body; } loops[] = {
@@ -132,12 +113,7 @@ void guest_main(void)
         { "out_none", loop_out_none },
         { "doorbell", loop_doorbell },
     };
-    const char *forever = guest_argument("forever");
 
-    outb(0x21, 0xff);
-    outb(0xa1, 0xff);
-    wrmsr(0x40000000, 1); /* who this guest is, without which there are no hypercalls (TLFS 3.13) */
-    wrmsr(0x40000001, (uint64_t)hypercall_page | 1);
     guest_check("a virtio device with a doorbell", doorbell);
     for (unsigned i = 0; i < COUNT(loops); i++) {
         while (forever && !strncmp(forever, loops[i].name, strlen(loops[i].name)))
@@ -145,8 +121,44 @@ void guest_main(void)
         if (!forever)
             measure(loops[i].name, loops[i].body, doorbell);
     }
+}
+
+static char wait_for_key(void)
+{
+    while (!(inb(COM1 + 5) & 1))
+        cpu_pause();
+    return (char)inb(COM1);
+}
+
+static void serve_keys(void)
+{
+    for (;;) {
+        guest_note("ready");
+        switch (wait_for_key()) {
+        case 'e': measure_exits(NULL); break;
+        case 't':
+            measure_touch("first_touch", 4096);
+            measure_touch("mapped_touch", 4096);
+            break;
+        case 'd': measure_touch("touch_dense", 4096); break;
+        case 's': measure_touch("touch_sparse", 512 * 4096); break;
+        case 'q': return;
+        default: break;
+        }
+    }
+}
+
+void guest_main(void)
+{
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    wrmsr(0x40000000, 1); /* who this guest is, without which there are no hypercalls (TLFS 3.13) */
+    wrmsr(0x40000001, (uint64_t)hypercall_page | 1);
+    if (guest_argument_number("keys", 0)) {
+        serve_keys();
+        return;
+    }
+    measure_exits(guest_argument("forever"));
     measure_touch("first_touch", 4096);
     measure_touch("mapped_touch", 4096);
-    if (guest_argument_number("keys", 0))
-        serve_keys();
 }
