@@ -43,7 +43,8 @@ struct thread {
     void (*fn)(void *arg);
     void *arg;
     struct timer timer;
-    uint64_t started_ns, run_ns, longest_ns;
+    uint64_t started_ns, run_ns;
+    uint64_t offered_ns, longest_ns; /* when it last had the CPU given to it or asked whether somebody wants it */
     bool guest;                   /* it runs a guest most of the time: not the watchdog's business */
     unsigned watchdog_reports;
 };
@@ -76,8 +77,20 @@ const char *thread_name(const struct thread *thread)
     return thread ? thread->name : "(none)";
 }
 
+/* The longest a thread went without asking; what it did when nobody waited counts too. */
+static uint64_t note_stretch(struct thread *thread, uint64_t now_ns)
+{
+    uint64_t stretch = now_ns - thread->offered_ns;
+
+    thread->offered_ns = now_ns;
+    if (stretch > thread->longest_ns)
+        thread->longest_ns = stretch;
+    return stretch;
+}
+
 bool thread_should_yield(void)
 {
+    (void)note_stretch(thread_current(), time_now_ns());
     return this_cpu()->reschedule;
 }
 
@@ -114,14 +127,11 @@ static void wake_thread(struct thread *thread)
 /* Adds up; returns how long the thread had the CPU if the watchdog wants that reported, else 0. */
 static uint64_t account(struct runqueue *rq, struct thread *thread, uint64_t now_ns)
 {
-    uint64_t ran = now_ns - thread->started_ns;
-
-    thread->run_ns += ran;
+    thread->run_ns += now_ns - thread->started_ns;
     if (thread->guest || thread == &rq->idle)
         return 0;
-    if (ran > thread->longest_ns)
-        thread->longest_ns = ran;
-    return ran > WATCHDOG_NS && thread->watchdog_reports++ < WATCHDOG_REPORTS ? ran : 0;
+    uint64_t stretch = note_stretch(thread, now_ns);
+    return stretch > WATCHDOG_NS && thread->watchdog_reports++ < WATCHDOG_REPORTS ? stretch : 0;
 }
 
 static void free_dead(struct runqueue *rq)
@@ -156,6 +166,7 @@ static void schedule(void)
     spin_lock(&rq->lock);
     if (old->state == THREAD_RUNNING) {
         if (!rq->first) {
+            (void)note_stretch(old, now);
             cpu->reschedule = false;
             spin_unlock(&rq->lock);
             irq_restore(flags);
@@ -178,7 +189,7 @@ static void schedule(void)
     bool others = rq->first;
     if (next != old) {
         uint64_t too_long = account(rq, old, now);
-        next->started_ns = now;
+        next->started_ns = next->offered_ns = now;
         cpu->current = next;
         if (old->state == THREAD_DEAD)
             rq->dead = old;
