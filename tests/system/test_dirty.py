@@ -47,8 +47,9 @@ class Writer:
         return {page for page in pages if page >= self.first}
 
 
-def steps(writer):
-    """(what, pages written): few and many in a frame, in all frames, the last page of RAM, none."""
+def steps(writer, ranges):
+    """(what, pages written): few and many in a frame, in all frames, the last page of RAM, none. `ranges` is how many a
+    list may have: a long one takes long over a serial port."""
     first, end = writer.first, writer.end
     total = end - first
     frame = (first + 511) // 512 * 512
@@ -57,28 +58,28 @@ def steps(writer):
         ("one in each frame", lambda: writer.write(first + 7, total // 513, 513)),
         ("a whole frame", lambda: writer.write(frame, 512)),
         ("the same frame again", lambda: writer.write(frame, 512)),
-        ("every third of it", lambda: writer.write(frame, 170, 3)),
+        ("every third of it", lambda: writer.write(frame, min(170, ranges), 3)),
         ("one page of it", lambda: writer.write(frame + 99)),
         ("nothing", set),
         ("the last page", lambda: writer.write(end - 1)),
         ("the first page", lambda: writer.write(first)),
         ("everything", lambda: writer.write(first, total)),
         ("nothing after everything", lambda: writer.read(first, total)),
-        ("every other page of three frames", lambda: writer.write(frame + 512, 500, 3)),
+        ("every third page of three frames", lambda: writer.write(frame + 512, ranges, 3)),
         ("few, twice", lambda: writer.write(frame + 5, 9, 50) | writer.write(frame + 6, 9, 50)),
     ]
 
 
-@pytest.mark.parametrize("cpu", ["amd", "intel"])
-def test_every_engine_is_exact(cpu):
+@pytest.mark.parametrize("cpu,ranges,turns", [("amd", 500, 2), ("intel", 40, 1)])
+def test_every_engine_is_exact(cpu, ranges, turns):
     vms = {"vm": {"kernel": guest("dirty"), "memory": "32M", "vcpus": VCPUS}}
     with Node(cpu, "dirty", vms=vms, memory=512) as node:
         writer = Writer(node, "vm")
         for engine in ENGINES[cpu]:
             assert node.shell_json(f"vm dirty vm start --engine {engine}")["engine"] == engine
             writer.collect()
-            for turn in range(2):
-                for what, step in steps(writer):
+            for turn in range(turns):
+                for what, step in steps(writer, ranges):
                     want, have = step(), writer.collect()
                     assert have == want, (f"{engine}, turn {turn}, {what}: {len(want - have)} pages missing "
                                           f"({sorted(want - have)[:5]}), {len(have - want)} too many "
