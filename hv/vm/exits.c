@@ -317,13 +317,12 @@ static COLD bool emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_
     return false;
 }
 
-static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
+/* A fault that was not a page of RAM waiting to be mapped, or to be noted in the dirty log. */
+static COLD bool memory_fault(struct vcpu *vcpu, const struct vm_exit *exit, enum stage2_result result)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
 
-    switch (stage2_fault(&cpu->vm->stage2, exit->memory.gpa, exit->memory.access)) {
-    case STAGE2_MAPPED:
-        return true;
+    switch (result) {
     case STAGE2_NO_MEMORY:
         vm_fail(cpu->vm, "vCPU %u: the node has no memory left for second-stage tables", vcpu->id);
         return false;
@@ -340,6 +339,13 @@ static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
         return false;
     }
     return machine_simple_move(vcpu, exit) || emulate(vcpu, exit->memory.bytes, exit->memory.byte_count);
+}
+
+static bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    enum stage2_result result = stage2_fault(&machine_cpu_of(vcpu)->vm->stage2, exit->memory.gpa, exit->memory.access);
+
+    return likely(result == STAGE2_MAPPED) || memory_fault(vcpu, exit, result);
 }
 
 static bool exit_string_io(struct vcpu *vcpu)
