@@ -48,12 +48,19 @@ static void set_xcr0(uint64_t value)
         xsetbv(0, value);
 }
 
+void vector_find_xcr0(struct vcpu *vcpu)
+{
+    if (cpu_features.xsave && vector_owner[this_cpu()->id] == vcpu)
+        vcpu->state.xcr0 = xgetbv(0);
+}
+
 static void release_here(void)
 {
     struct vcpu *owner = vector_owner[this_cpu()->id];
 
     if (!owner)
         return;
+    vector_find_xcr0(owner);
     set_xcr0(cpu_features.xcr0_mask);
     xsave_area(owner->xsave);
     vector_owner[this_cpu()->id] = NULL;

@@ -19,6 +19,11 @@ void vector_acquire(struct vcpu *vcpu);
 /* The registers' contents go to vcpu->xsave, if they are this vCPU's. Its thread, or its CPU with interrupts off. */
 void vector_release(struct vcpu *vcpu);
 
+/*
+ * Brings vcpu->state.xcr0 up to date where the vCPU's registers are in the CPU: QEMU 7.2 knows no intercept of XSETBV, so
+ * that a guest may have written XCR0 by itself. The vCPU's own thread, or its CPU with interrupts off.
+ */
+void vector_find_xcr0(struct vcpu *vcpu);
 /* XCR0 of the guest; the value has been checked. The vCPU's own thread. */
 void vcpu_set_xcr0(struct vcpu *vcpu, uint64_t value);
 

@@ -8,6 +8,7 @@
  */
 #include "kernel/cpu.h"
 #include "vmm/svm/svm.h"
+#include "vmm/vector.h"
 
 /* VMX access rights to VMCB attributes and back: the upper nibble moves by four bits, unusable means not present. */
 static void segment_store(struct vmcb_segment *to, const struct segment *from)
@@ -244,8 +245,10 @@ void svm_load(struct vcpu *vcpu, unsigned groups)
     }
     if (groups & STATE_INTR)
         s->interruptibility = svm_interruptibility(v);
-    if (groups & STATE_MISC)
-        s->pat = vmcb->g_pat; /* xcr0, xss, spec_ctrl: vcpu->state is their home */
+    if (groups & STATE_MISC) {
+        s->pat = vmcb->g_pat; /* xss, spec_ctrl: vcpu->state is their home */
+        vector_find_xcr0(vcpu);
+    }
 }
 
 void svm_store(struct vcpu *vcpu, unsigned groups)
