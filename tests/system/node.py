@@ -159,8 +159,8 @@ class Node:
     def shell_json(self, command, timeout=30):
         """Runs a command with --json; its object. ShellError where it is an error."""
         text = self.shell(command + " --json", timeout)
-        try:
-            value = json.loads(text)
+        try:  # lines of the log may come before it
+            value = json.loads(text[text.index("{"):] if text.startswith("{") else text[text.index("\n{"):])
         except ValueError:
             raise AssertionError(f"{command} --json printed no JSON: {text!r}") from None
         if "error" in value:

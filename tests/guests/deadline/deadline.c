@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Spins with interrupts off and stores the TSC in memory with each turn. A stretch in which it did not run (longer than
- * gap= microseconds, 5000 by default) is told with the last value before and the first after it, so that a test can hold the former
- * against the run deadline:
+ * gap= microseconds, 5000 by default) is told with the last value before and the first after it, in nanoseconds of the
+ * guest's clock (Hyper-V's reference time), so that a test can hold the former against the run deadline:
  *     gap FROM TO
  */
 #include "guest.h"
 
+static uint64_t reference[512] __attribute__((aligned(4096)));
 static volatile uint64_t last;
+
+static uint64_t clock_ns(uint64_t tsc)
+{
+    return ((uint64_t)(((unsigned __int128)tsc * reference[1]) >> 64) + reference[2]) * 100;
+}
 
 void guest_main(void)
 {
     uint64_t limit = guest_tsc_hz() / 1000000 * guest_argument_number("gap", 5000);
-    guest_note("tsc %lu Hz", guest_tsc_hz());
+    wrmsr(0x40000021, (uint64_t)reference | 1);
     guest_puts("spinning\n");
     interrupts_off();
     last = rdtsc();
@@ -22,7 +28,7 @@ void guest_main(void)
             last = now;
             continue;
         }
-        guest_printf("gap %lu %lu\r\n", last, now);
+        guest_printf("gap %lu %lu\r\n", clock_ns(last), clock_ns(now));
         last = rdtsc();
     }
 }

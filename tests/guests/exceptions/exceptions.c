@@ -15,9 +15,9 @@ static bool lax;
 #define WINDOW (1ull << 39)
 #define RFLAGS_TF BIT(8)
 
-extern uint64_t guest_pml4[512], guest_gdt[];
-static uint64_t window_pdpt[512] __attribute__((aligned(4096))), window_pd[512] __attribute__((aligned(4096)));
-static uint64_t window_pt[512] __attribute__((aligned(4096)));
+extern volatile uint64_t guest_pml4[512], guest_gdt[];
+static volatile uint64_t window_pdpt[512] __attribute__((aligned(4096))), window_pd[512] __attribute__((aligned(4096)));
+static volatile uint64_t window_pt[512] __attribute__((aligned(4096)));
 static uint8_t page[4096] __attribute__((aligned(4096)));
 
 /* Page `index` of a window that is mapped by 4 KiB pages. */

@@ -100,8 +100,8 @@ static void ports(void)
 
 /* ---- Memory that is not there ---- */
 
-extern uint64_t guest_pml4[512];
-static uint64_t far_pdpt[512] __attribute__((aligned(4096))), far_pd[512] __attribute__((aligned(4096)));
+extern volatile uint64_t guest_pml4[512];
+static volatile uint64_t far_pdpt[512] __attribute__((aligned(4096))), far_pd[512] __attribute__((aligned(4096)));
 #define FAR_WINDOW (1ull << 39)
 
 /* A window of 2 MiB on any guest physical address, at FAR_WINDOW. */

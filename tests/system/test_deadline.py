@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Past its run deadline no instruction of a VM runs: none later than a millisecond after, also when the guest spins with
+interrupts off. Time is counted in instructions here (QEMU's -icount, Bochs' sync=none), for the clock of a busy computer
+would be judged instead."""
+import re
+
+import pytest
+from node import Node, guest
+
+ICOUNT = {"accel": "tcg", "smp": 1,
+          "extra": ["-icount", "shift=0,sleep=off", "-rtc", "base=2020-01-01,clock=vm", "-seed", "1"]}
+LIMIT_NS = 1_000_000
+
+
+def gaps(text):
+    return [(int(a), int(b)) for a, b in re.findall(r"^gap (\d+) (\d+)\r?$", text, re.M)]
+
+
+@pytest.mark.parametrize("cpu", ["amd", "intel"])
+def test_no_instruction_after_the_deadline(cpu):
+    machine = ICOUNT if cpu == "amd" else {"smp": 1}
+    vms = {"spin": {"kernel": guest("deadline"), "memory": "8M", "cmdline": "gap=20000"}}
+    with Node(cpu, "deadline", vms=vms, memory=512, timeout=120, **machine) as node:
+        node.shell_json("vm start spin")
+        node.console("spin", r"spinning\r\n")
+        for turn in (1, 2):
+            deadline = node.shell_json("vm deadline spin 50")["guest_time_ns"]
+            # The guest's clock goes on while it is held; wait until the deadline is well past.
+            while node.shell_json("vm show spin")["guest_time_ns"] < deadline + 100_000_000:
+                pass
+            exits = node.shell_json("vm show spin")["exits"]
+            assert node.shell_json("vm show spin")["exits"] == exits, "the guest runs after its deadline"
+            node.shell_json("vm deadline spin none")
+            text = node.console("spin", rf"(?:gap \d+ \d+\r\n.*?){{{turn}}}").group().decode()
+            around = [gap for gap in gaps(text) if gap[1] > deadline]
+            assert around, f"no gap around {deadline}: {gaps(text)}"
+            late = around[0][0] - deadline
+            assert late <= LIMIT_NS, f"an instruction ran {late} ns after the deadline"
+            assert around[0][1] >= deadline + 100_000_000, "it went on before the deadline was taken away"
+        node.shell_json("vm stop spin --hard")
+
+
+def test_a_deadline_in_the_past_and_a_moved_one(booted, cpu):
+    vms = {"spin": {"kernel": guest("deadline"), "memory": "8M"}, "counter": {"kernel": guest("counter"), "memory": "8M"}}
+    node = booted.get(cpu, "deadline-moved", vms=vms)
+    node.shell_json("vm start spin")
+    node.shell_json("vm start counter")
+    node.console("spin", r"spinning\r\n")
+    node.shell_json("vm deadline spin 0")
+    exits = node.shell_json("vm show spin")["exits"]
+    node.console("counter", r"count \d+\r\n(?s:.*)count \d+\r\n")  # the neighbour runs on
+    assert node.shell_json("vm show spin")["exits"] - exits <= 1
+    node.shell_json("vm deadline spin 3600000")  # further away: it goes on
+    node.console("spin", r"gap \d+ \d+\r\n")
+    node.shell_json("vm deadline spin 0")
+    node.shell_json("vm stop spin --hard")       # a held VM can be stopped
+    assert node.state("spin") == "stopped"
+    node.shell_json("vm stop counter --hard")

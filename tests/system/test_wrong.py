@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""When things go wrong (the issue's section 9): the shell comes up and says what and why, and what is right still runs."""
+import os
+import re
+
+import pytest
+from node import BUILD, Node, ShellError, guest
+
+COUNTER = {"kernel": guest("counter"), "memory": "8M", "start": "auto"}
+
+
+def runs(node, name="counter"):
+    node.console(name, r"count 2\r\n")
+
+
+def problem(node, name):
+    """The error of `vm start`, in words."""
+    with pytest.raises(ShellError) as caught:
+        node.shell_json(f"vm start {name}")
+    error = caught.value.error
+    return f"{error['object']}: {error['cause']}; {error.get('cure', '')}"
+
+
+def test_no_configuration(cpu):
+    with Node(cpu, "noconf", conf="") as node:
+        assert node.shell_json("node show")["vms"] == 0
+        assert re.search(r"tasuki\.conf\s+could\s+not\s+be\s+read\s+\(there\s+is\s+no\s+such\s+file\)", node.shell("log show"))
+
+
+def test_bad_configuration_and_files(cpu):
+    """All wrong VMs in one configuration; the one that is right runs."""
+    damaged = os.path.join(BUILD, "system", "damaged.bin")
+    os.makedirs(os.path.dirname(damaged), exist_ok=True)
+    with open(guest("counter"), "rb") as file:
+        whole = file.read()
+    with open(damaged, "wb") as file:
+        file.write(whole[:4096 + 512])  # has its Multiboot header, lacks most of its segment
+    vms = {
+        "counter": COUNTER,
+        "nokernel": {"memory": "8M", "kernel": "\\tasuki\\images\\absent", "start": "auto"},
+        "noinitrd": {"memory": "8M", "kernel": guest("smp"), "initrd": "\\tasuki\\images\\gone.img"},
+        "nodisk": {"memory": "8M", "kernel": guest("smp"), "disk": "\\tasuki\\images\\gone.raw"},
+        "damaged": {"memory": "8M", "kernel": damaged},
+        "text": {"memory": "8M", "kernel": "\\tasuki\\tasuki.conf"},
+        "large": {"memory": "64G", "kernel": guest("smp"), "start": "auto"},
+        "odd": {"memory": "12X", "kernel": guest("smp"), "colour": "blue"},
+    }
+    with Node(cpu, "badconf", vms=vms, node={"frobnicate": "yes"}) as node:
+        runs(node)
+        problems = [f"{found['line']}:{found['column']} {found['text']}" for found in node.shell_json("config show")["problems"]]
+        text = "\n".join(problems)
+        for word in ("frobnicate", "colour", "12X"):
+            assert word in text, text
+        for name, words in {"nokernel": ["absent"], "noinitrd": ["gone.img"], "nodisk": ["gone.raw"], "damaged": ["damaged"],
+                            "text": ["tasuki.conf"], "large": ["memory"]}.items():
+            said = problem(node, name)
+            for word in words:
+                assert word in said, said
+        for name in ("nokernel", "large", "damaged"):
+            assert node.state(name) in ("stopped", "failed")
+        runs(node)
+
+
+def test_no_svm():
+    with Node("amd", "nosvm", vms={"counter": COUNTER}, model="max,-svm") as node:
+        shown = node.shell_json("node show")
+        assert shown["virtualization"] == "none"
+        assert "SVM" in shown["problem"]
+        assert "node show" in problem(node, "counter")
+
+
+def test_little_memory(cpu):
+    with Node(cpu, "small", vms={"counter": COUNTER, "large": {"kernel": guest("smp"), "memory": "400M"}}, memory=320) as node:
+        runs(node)
+        assert "memory" in problem(node, "large")
+
+
+# What a hostile guest may end as. None: it says by itself what it found.
+HOSTILE = {
+    "memory": None, "devices": None, "msr": None, "port": None, "opcodes": None,
+    "triple": "triple", "spin": "running", "walk": "failed", "fetch": "any", "stack": "any", "init": "running", "hlt": "running",
+}
+
+
+@pytest.mark.parametrize("means", HOSTILE)
+def test_a_neighbour_outlives_a_hostile_guest(booted, cpu, means):
+    vms = {"counter": COUNTER}
+    vms.update({name: {"kernel": guest("hostile"), "memory": "16M", "vcpus": 1, "cmdline": f"means={name}"} for name in HOSTILE})
+    node = booted.get(cpu, "hostile", vms=vms)
+    before = int(node.console("counter", r"count (\d+)\r\n(?!.*count)")[1])
+    fate = HOSTILE[means]
+    if fate is None:
+        node.run_guest(means, timeout=90).check()
+    else:
+        node.shell_json(f"vm start {means}")
+        node.console(means, rf"ending by {means}\r\n")
+        if fate == "triple":  # the VM is reset, and where that does not help, stopped
+            node.console(means, r"(?:ending by triple.*?){3}")
+            assert node.shell_json(f"vm show {means}")["resets"] >= 2
+        elif fate == "failed":
+            node.wait_state(means, "failed")
+            assert node.shell_json(f"vm show {means}")["reason"]
+    # The neighbour counts on, and its memory is whole.
+    text = node.console("counter", rf"count 1\r\n.*count {before + 10}\r\n", timeout=60).group().decode()
+    assert "fail" not in text
+    assert node.shell_json("vm show counter")["resets"] == 0
+    if fate is None:
+        node.wait_state(means, "stopped")
+    else:
+        if fate == "running":
+            assert node.state(means) == "running"
+        try:
+            node.shell_json(f"vm stop {means} --hard")
+        except ShellError as error:
+            assert "stopped" in str(error)
+        node.wait_state(means, "stopped")
+    assert node.shell_json(f"vm show {means}")["held_bytes"] == 0
