@@ -158,6 +158,9 @@ void cpuid_model_restore(struct cpuid_model *m, struct stream_reader *r, const s
                     "ARCH_CAPABILITIES 0x%llx promise what this node's CPU does not; use cpu = portable",
                     (unsigned long long)m->arch_capabilities);
     for (unsigned i = 1; i < m->count && !r->error; i++)
+        if (m->entry[i].subleaf && !(m->entry[i].flags & CPUID_INDEXED)) /* it would be found, and has not been checked */
+            stream_fail(r, ERR_CORRUPT, "CPUID 0x%x has no subleaf %u", m->entry[i].leaf, m->entry[i].subleaf);
+    for (unsigned i = 1; i < m->count && !r->error; i++)
         for (unsigned reg = REG_EAX; reg <= REG_EDX; reg++)
             check_register(r, m, ceiling, &m->entry[i], reg);
     check_xsave(r, m, ceiling);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzzes the state stream and the sections of a vCPU: the CPU model, registers, vector state, MSRs, the Hyper-V
- * interface.
+ * Fuzzes the state stream and the sections of a vCPU (the CPU model, registers, vector state, MSRs, the Hyper-V
+ * interface) and of vm/ (the VM, its clock, what a vCPU waits for, pages).
  *
  * Input: a stream. It is first taken as it is; then with all checksums put right, since no fuzzer finds those, and each
  * section goes to the part that it belongs to.
@@ -16,6 +16,7 @@
 #include "fake_cpuid.h"
 #include "kernel/bytes.h"
 #include "kernel/crc32c.h"
+#include "vm/save_stream.h"
 #include "vm/stream.h"
 #include "vmm/cpu_state_stream.h"
 #include "vmm/hyperv.h"
@@ -125,6 +126,43 @@ static void take_hyperv_vcpu(struct stream_reader *r)
     hyperv_vcpu_restore(&vcpu, r);
 }
 
+static void take_vm(struct stream_reader *r)
+{
+    static const struct config_vm config = { .name = "demo", .vcpus = 2, .kernel = "k", .cmdline = "", .disk_count = 1,
+                                             .disks = { "d" } };
+    struct save_vm vm = { .config = &config, .memory_bytes = 2 * MIB };
+    save_vm_get(&vm, r);
+    require(r->error || !stream_left(r));
+}
+
+static void take_clock(struct stream_reader *r)
+{
+    struct save_clock clock;
+    save_clock_get(&clock, r, 2400000);
+    require(r->error || (clock.tsc_khz == 2400000 && clock.guest_ns <= BIT(62)));
+}
+
+static void take_vcpu(struct stream_reader *r)
+{
+    struct save_vcpu vcpu;
+    save_vcpu_get(&vcpu, r);
+    require(r->error || r->instance || !vcpu.waits_for_sipi);
+}
+
+static void take_pages(struct stream_reader *r)
+{
+    uint8_t *frame = malloc(LARGE_PAGE_BYTES);
+    save_pages_get(frame, r, NULL);
+    require(r->error || !stream_left(r));
+    free(frame);
+}
+
+static void take_chunk(struct stream_reader *r)
+{
+    (void)stream_get_u64(r);
+    take_pages(r);
+}
+
 static void read_all(const uint8_t *bytes, size_t size)
 {
     static const struct {
@@ -134,6 +172,9 @@ static void read_all(const uint8_t *bytes, size_t size)
         { CPU_SECTION_TAG, take_registers }, { XSAVE_SECTION_TAG, take_vectors },
         { CPUID_SECTION_TAG, take_model },   { MSR_SECTION_TAG, take_msrs },
         { HYPERV_SECTION_TAG, take_hyperv }, { HYPERV_VCPU_SECTION_TAG, take_hyperv_vcpu },
+        { SAVE_VM_TAG, take_vm },            { SAVE_CLOCK_TAG, take_clock },
+        { SAVE_VCPU_TAG, take_vcpu },        { SAVE_MEMORY_TAG, take_pages },
+        { SAVE_CHUNK_TAG, take_chunk },
     };
     struct stream_reader r;
     char text[160];
