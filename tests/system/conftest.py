@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures of the system tests. A node is booted once for a vendor and a module (`node_of`), since Bochs takes 15 s to its
-firmware's end; a test that needs a machine of its own makes a Node.
+"""Fixtures of the system tests. $TASUKI_BUILD is the build directory; with $TASUKI_PREBUILT it is taken as it is.
+
+A node is booted once for a vendor and a module (`booted`), since Bochs takes 15 s to its firmware's end; a test that needs
+a machine of its own makes a Node.
 
 What the machines said is in $TASUKI_LOGS; where a test fails, the node's own log is fetched too and shown.
 """
@@ -18,7 +20,7 @@ CPUS = ["amd", "intel"]
 
 def pytest_configure(config):
     """Builds what the images hold. `make` decides what there is to do."""
-    if config.option.collectonly:
+    if config.option.collectonly or os.environ.get("TASUKI_PREBUILT"):
         return
     build = nodes.BUILD
     result = subprocess.run(["make", "--no-print-directory", f"BUILD={build}", f"{build}/BOOTX64.EFI", "guests",
