@@ -62,6 +62,20 @@ start = auto
 """
 
 
+KVM_DEBIAN_INIT = """#!/bin/sh
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+for module in $(cat /modules/order); do
+    insmod /modules/$module.ko 2>/dev/null
+done
+/usr/bin/qemu-system-x86_64 -accel kvm -cpu host -machine q35 -m 256 -nodefaults -display none -serial stdio \\
+    -kernel /vmlinuz -initrd /initrd.img -append console=ttyS0
+poweroff
+"""
+
+
 class Bench:
     def __init__(self, build):
         self.build = build
@@ -186,6 +200,7 @@ class Bench:
         kept = os.path.join(self.build, "bench-cache", f"kvm-{vendor}-{digest.hexdigest()[:16]}.json")
         if not os.path.exists(kept):
             values = self.kvm_run(cpu, package, sources)
+            values["debian_user_space"] = self.kvm_debian_run(cpu, package)
             os.makedirs(os.path.dirname(kept), exist_ok=True)
             with open(kept, "w", encoding="utf-8") as file:
                 json.dump(values, file, indent=1)
@@ -217,6 +232,25 @@ class Bench:
             text = machine.output.decode(errors="replace")
         return {name: float(value) for name, value in re.findall(r"bench: (\w+) ([0-9.]+)", text)}
 
+    def kvm_debian_run(self, cpu, package):
+        """The Debian guest under KVM, with QEMU as its machine: the guest's clock at its user space."""
+        files = {"vmlinuz": "demo/vmlinuz", "initrd.img": "demo/initrd.img"}
+        add = {}
+        for inside, name in files.items():
+            with open(os.path.join(self.build, name), "rb") as file:
+                add[inside] = file.read()
+        for name in qemu_files():
+            with open(name, "rb") as file:
+                add[name.lstrip("/")] = file.read()
+        initrd, loader = self.path("kvm-debian.initrd"), self.path("efi_start.efi")
+        mkdemo.write_initrd(initrd, package, KVM_DEBIAN_INIT, add, modules=("kvm-amd", "kvm-intel"))
+        efi_program(os.path.join(ROOT, "tests/peer/efi_start.c"), loader)
+        kernel = os.path.join(self.build, "demo/vmlinuz")
+        mkesp.write_image(self.path("kvm.img"), {"EFI/BOOT/BOOTX64.EFI": loader, "vmlinuz.efi": kernel, "initrd.img": initrd})
+        with self.machine(cpu, self.path("kvm.img"), f"kvm-debian-{cpu}.log", memory=1536) as machine:
+            seconds = machine.expect(r"user space after ([0-9.]+) s", timeout=2 * TIMEOUT).group(1)
+        return float(seconds)
+
     def kvm_rows(self, cpu, values):
         vendor, engine = VENDOR[cpu], {"amd": "wp", "intel": "pml"}[cpu]
         for name in LOOP_ROWS:
@@ -226,6 +260,7 @@ class Bench:
         for name in ("harvest_dense", "harvest_sparse"):
             self.put(f"{name}_{engine}_{vendor}", "instructions/page", kvm=values[name])
         self.put(f"first_guest_instruction_{vendor}", "instructions", kvm=int(values["host_user_space"]))
+        self.put(f"debian_user_space_{vendor}", "guest seconds", kvm=values["debian_user_space"])
 
     # ---- What comes out ----
 
@@ -281,6 +316,15 @@ def image_bytes(build):
                           text=True).stdout
     return sum((int(size, 16) + 4095) // 4096 * 4096
                for size in re.findall(r"^\s+LOAD\s+\S+\s+\S+\s+\S+\s+\S+\s+(0x\w+)", text, re.M))
+
+
+def qemu_files():
+    """QEMU, the libraries that it is linked with, and the firmware that it needs for a kernel."""
+    program = "/usr/bin/qemu-system-x86_64"
+    text = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    share = [os.path.join(directory, name) for directory in ("/usr/share/seabios", "/usr/share/qemu")
+             for name in ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin")]
+    return [program, *re.findall(r"(/\S+) \(0x", text), *[name for name in share if os.path.exists(name)]]
 
 
 def efi_program(source, output):
