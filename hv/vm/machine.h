@@ -204,6 +204,24 @@ bool machine_simple_move(struct vcpu *vcpu, const struct vm_exit *exit) MUST_CHE
 /* vm.c, for who carries out orders on the VM's thread. */
 void vm_park_all(struct vm *vm);
 void vm_unpark_all(struct vm *vm);
+/* The guest's clocks stand from the one to the other; all vCPUs are parked. Starting clocks that run does nothing. */
+void vm_stop_clocks(struct vm *vm);
+void vm_start_clocks(struct vm *vm);
+/* Makes the vCPUs' threads. `requests`: what they find at once; REQ_PARK keeps them out of the guest. */
+enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_t text_bytes) MUST_CHECK;
+/* Ends the threads and destroys the machine; none: nothing. */
+void vm_take_down(struct vm *vm);
+/* Notes and logs a change of state; the reason of an earlier one is forgotten. */
+void vm_set_state(struct vm *vm, enum vm_state state);
+/* True, with words, once the node is going down. */
+bool vm_starts_refused(const struct vm *vm, char *text, size_t text_bytes);
+
+/* save_orders.c: orders about a saved state; the argument of vm_do_describe is a struct vm_saved. */
+enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+enum status vm_do_describe(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* Gives the stream's memory back; none: nothing. */
+void vm_drop_saved(struct vm *vm);
 
 /* track.c: orders about the dirty log. The argument is a struct vm_dirty. */
 enum status track_start(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;

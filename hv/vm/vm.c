@@ -20,8 +20,6 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
-#include "vm/save.h"
-#include "vm/saved.h"
 
 #define RESETS_AT_ONCE 8
 #define RESET_WINDOW_NS (10 * NS_PER_S)
@@ -115,7 +113,7 @@ void vm_fail(struct vm *vm, const char *format, ...)
     vm_signal(vm, ORDER_FAILED);
 }
 
-static void set_state(struct vm *vm, enum vm_state state)
+void vm_set_state(struct vm *vm, enum vm_state state)
 {
     vm->state = state;
     vm->since_ns = time_now_ns();
@@ -141,15 +139,15 @@ void vm_unpark_all(struct vm *vm)
         vcpu_unpark(vm->vcpu[i]);
 }
 
-/* The guest's clocks stand still from stop_clocks to start_clocks. All vCPUs are parked. */
-static void stop_clocks(struct vm *vm)
+/* The guest's clocks stand still from vm_stop_clocks to vm_start_clocks. All vCPUs are parked. */
+void vm_stop_clocks(struct vm *vm)
 {
     vm->paused_at_tsc = rdtsc();
     vm->paused_at_ns = time_tsc_to_ns(vm->paused_at_tsc);
     vm->clock_stopped = true;
 }
 
-static void start_clocks(struct vm *vm)
+void vm_start_clocks(struct vm *vm)
 {
     uint64_t tsc = rdtsc(), stood_ns = time_tsc_to_ns(tsc) - vm->paused_at_ns, stood_tsc = tsc - vm->paused_at_tsc;
 
@@ -186,7 +184,7 @@ static void show_cpus(struct vm *vm, bool show)
     spin_unlock_irqrestore(&list_lock, flags);
 }
 
-static void take_down(struct vm *vm)
+void vm_take_down(struct vm *vm)
 {
     if (!vm->built)
         return;
@@ -196,7 +194,7 @@ static void take_down(struct vm *vm)
 }
 
 /* `requests`: what the vCPUs find at once; REQ_PARK keeps them out of the guest. */
-static enum status start_threads(struct vm *vm, uint32_t requests, char *text, size_t text_bytes)
+enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_t text_bytes)
 {
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vcpu *vcpu = vm->vcpu[i];
@@ -225,19 +223,21 @@ void vm_refuse_starts(void)
     __atomic_store_n(&starts_refused, true, __ATOMIC_SEQ_CST);
 }
 
-static enum status going_down(const struct vm *vm, char *text, size_t text_bytes)
+bool vm_starts_refused(const struct vm *vm, char *text, size_t text_bytes)
 {
-    snprintf(text, text_bytes, "vm %s: the node is going down; start it when the node is up again", vm->name);
-    return ERR_CANCELLED;
+    bool refused = __atomic_load_n(&starts_refused, __ATOMIC_SEQ_CST);
+
+    if (refused)
+        snprintf(text, text_bytes, "vm %s: the node is going down; start it when the node is up again", vm->name);
+    return refused;
 }
 
 static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
 {
     enum status status;
 
-    if (__atomic_load_n(&starts_refused, __ATOMIC_SEQ_CST))
-        return going_down(vm, text, text_bytes);
-
+    if (vm_starts_refused(vm, text, text_bytes))
+        return ERR_CANCELLED;
     if (vm->state == VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: its state is saved; `vm restore %s` lets it go on, `vm stop %s --hard` drops it",
                  vm->name, vm->name, vm->name);
@@ -255,21 +255,13 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
     if (status == OK)
         status = machine_boot(vm, text, text_bytes);
     if (status == OK)
-        status = start_threads(vm, 0, text, text_bytes);
+        status = vm_start_threads(vm, 0, text, text_bytes);
     if (status != OK) {
-        take_down(vm);
+        vm_take_down(vm);
         return status;
     }
-    set_state(vm, VM_RUNNING);
+    vm_set_state(vm, VM_RUNNING);
     return OK;
-}
-
-static void drop_saved(struct vm *vm)
-{
-    struct saved *saved = vm->saved;
-
-    vm->saved = NULL;
-    saved_destroy(saved);
 }
 
 static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
@@ -278,11 +270,11 @@ static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is stopped already", vm->name);
         return ERR_BUSY;
     }
-    take_down(vm);
+    vm_take_down(vm);
     if (vm->saved)
         snprintf(text, text_bytes, "vm %s: stopped; its saved state is dropped", vm->name);
-    drop_saved(vm);
-    set_state(vm, VM_STOPPED);
+    vm_drop_saved(vm);
+    vm_set_state(vm, VM_STOPPED);
     return OK;
 }
 
@@ -298,17 +290,17 @@ static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
     /* What the guest did to itself before it was parked ends with the life that it belongs to. */
     __atomic_fetch_and(&vm->orders, ~(uint32_t)(ORDER_FAILED | ORDER_GUEST_RESET | ORDER_GUEST_OFF), __ATOMIC_SEQ_CST);
     vm->deferred_orders = 0;
-    start_clocks(vm);
+    vm_start_clocks(vm);
     machine_reset(vm);
     vm->reason[0] = '\0';
     status = machine_boot(vm, text, text_bytes);
     if (status != OK) {
-        take_down(vm);
-        set_state(vm, VM_STOPPED);
+        vm_take_down(vm);
+        vm_set_state(vm, VM_STOPPED);
         return status;
     }
     vm->reset_count++;
-    set_state(vm, VM_RUNNING);
+    vm_set_state(vm, VM_RUNNING);
     vm_unpark_all(vm);
     return OK;
 }
@@ -320,8 +312,8 @@ static enum status do_pause(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     vm_park_all(vm);
-    stop_clocks(vm);
-    set_state(vm, VM_PAUSED);
+    vm_stop_clocks(vm);
+    vm_set_state(vm, VM_PAUSED);
     return OK;
 }
 
@@ -331,8 +323,8 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s; only a paused VM can be resumed", vm->name, vm_state_name(vm->state));
         return ERR_BUSY;
     }
-    start_clocks(vm);
-    set_state(vm, VM_RUNNING);
+    vm_start_clocks(vm);
+    vm_set_state(vm, VM_RUNNING);
     uint32_t deferred = vm->deferred_orders;
     vm->deferred_orders = 0;
     if (!deferred)
@@ -426,89 +418,6 @@ static enum status do_deadline(struct vm *vm, char *text, size_t text_bytes)
     return OK;
 }
 
-/* What the guest itself has brought about, and this thread has not looked at yet, comes before a save. */
-static bool guest_was_first(const struct vm *vm)
-{
-    return (__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) | vm->deferred_orders) &
-           (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
-}
-
-static enum status do_save(struct vm *vm, char *text, size_t text_bytes)
-{
-    bool paused = vm->state == VM_PAUSED;
-    enum status status = ERR_BUSY;
-
-    if (vm->state != VM_RUNNING && !paused) {
-        snprintf(text, text_bytes, "vm %s: it is %s; only a running or paused VM can be saved", vm->name,
-                 vm_state_name(vm->state));
-        return ERR_BUSY;
-    }
-    if (!paused)
-        vm_park_all(vm);
-    if (guest_was_first(vm))
-        snprintf(text, text_bytes, "vm %s: the guest is just going down by itself; `vm show %s` tells how", vm->name, vm->name);
-    else if (save_quiesce(vm, text, text_bytes)) {
-        if (!paused)
-            stop_clocks(vm);
-        status = save_write(vm, paused, text, text_bytes);
-        if (status == OK) {
-            take_down(vm);
-            set_state(vm, VM_SAVED);
-            return OK;
-        }
-        save_resume_devices(vm);
-    }
-    if (!paused) {
-        start_clocks(vm);
-        vm_unpark_all(vm);
-    }
-    return status;
-}
-
-static enum status do_restore(struct vm *vm, char *text, size_t text_bytes)
-{
-    enum status status;
-    bool paused;
-
-    if (__atomic_load_n(&starts_refused, __ATOMIC_SEQ_CST))
-        return going_down(vm, text, text_bytes);
-    if (vm->state != VM_SAVED) {
-        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
-                 vm_state_name(vm->state), vm->name);
-        return ERR_BUSY;
-    }
-    status = save_read(vm, &paused, text, text_bytes);
-    if (status == OK) {
-        if (!paused)
-            start_clocks(vm);
-        save_resume_devices(vm);
-        status = start_threads(vm, paused ? REQ_PARK : 0, text, text_bytes);
-    }
-    if (status != OK) {
-        take_down(vm);
-        snprintf(vm->reason, sizeof vm->reason, "%s", text);
-        log_error("%s", text);
-        return status;
-    }
-    drop_saved(vm);
-    set_state(vm, paused ? VM_PAUSED : VM_RUNNING);
-    if (paused)
-        snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name, vm->name);
-    vm_signal(vm, ORDER_WORK);
-    return OK;
-}
-
-static enum status do_describe(struct vm *vm, char *text, size_t text_bytes)
-{
-    if (!vm->saved) {
-        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
-                 vm_state_name(vm->state), vm->name);
-        return ERR_NOT_FOUND;
-    }
-    save_describe(vm, vm->order_argument);
-    return OK;
-}
-
 /* Last of all orders. Out of the list first, so that nobody finds it any more; those who have it hold a reference. */
 static enum status do_delete(struct vm *vm, char *text, size_t text_bytes)
 {
@@ -517,8 +426,8 @@ static enum status do_delete(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     list_remove(vm);
-    take_down(vm);
-    drop_saved(vm);
+    vm_take_down(vm);
+    vm_drop_saved(vm);
     vm->gone = true;
     return OK;
 }
@@ -526,8 +435,8 @@ static enum status do_delete(struct vm *vm, char *text, size_t text_bytes)
 static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char *text, size_t text_bytes) = {
     [VM_ORDER_START] = do_start, [VM_ORDER_STOP] = do_stop,   [VM_ORDER_SHUTDOWN] = do_shutdown,
     [VM_ORDER_RESET] = do_reset, [VM_ORDER_PAUSE] = do_pause, [VM_ORDER_RESUME] = do_resume,
-    [VM_ORDER_INSPECT] = do_inspect, [VM_ORDER_SAVE] = do_save, [VM_ORDER_RESTORE] = do_restore,
-    [VM_ORDER_DESCRIBE] = do_describe, [VM_ORDER_DIRTY_START] = track_start, [VM_ORDER_DIRTY_COLLECT] = track_collect,
+    [VM_ORDER_INSPECT] = do_inspect, [VM_ORDER_SAVE] = vm_do_save, [VM_ORDER_RESTORE] = vm_do_restore,
+    [VM_ORDER_DESCRIBE] = vm_do_describe, [VM_ORDER_DIRTY_START] = track_start, [VM_ORDER_DIRTY_COLLECT] = track_collect,
     [VM_ORDER_DIRTY_STOP] = track_stop, [VM_ORDER_DEADLINE] = do_deadline, [VM_ORDER_DELETE] = do_delete,
 };
 
@@ -561,9 +470,9 @@ static void follow_guest(struct vm *vm, uint32_t orders)
     if ((orders & ORDER_FAILED) && (vm->state == VM_RUNNING || vm->state == VM_PAUSED)) {
         if (vm->state == VM_RUNNING) {
             vm_park_all(vm);
-            stop_clocks(vm);
+            vm_stop_clocks(vm);
         }
-        set_state(vm, VM_FAILED);
+        vm_set_state(vm, VM_FAILED);
     }
     if (orders & ORDER_GUEST_OFF) {
         log_info("vm %s: the guest switched itself off", vm->name);

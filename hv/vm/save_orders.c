@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The orders save, restore and describe, as a VM's thread carries them out: parking before, threads and states after.
+ * save.c does the work between.
+ *
+ * At no moment is there neither a machine nor a whole stream: a machine is taken down when its stream is finished, and a
+ * stream is dropped when the machine that was made of it runs. What fails in between leaves the one that there is.
+ */
+#include <stdio.h>
+
+#include "kernel/log.h"
+#include "vm/save.h"
+#include "vm/saved.h"
+
+void vm_drop_saved(struct vm *vm)
+{
+    struct saved *saved = vm->saved;
+
+    vm->saved = NULL;
+    saved_destroy(saved);
+}
+
+/* What the guest itself has brought about, and this thread has not looked at yet, comes before a save. */
+static bool guest_was_first(const struct vm *vm)
+{
+    return (__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) | vm->deferred_orders) &
+           (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
+}
+
+enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
+{
+    bool paused = vm->state == VM_PAUSED;
+    enum status status = ERR_BUSY;
+
+    if (vm->state != VM_RUNNING && !paused) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a running or paused VM can be saved", vm->name,
+                 vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    if (!paused)
+        vm_park_all(vm);
+    if (guest_was_first(vm))
+        snprintf(text, text_bytes, "vm %s: the guest is just going down by itself; `vm show %s` tells how", vm->name, vm->name);
+    else if (save_quiesce(vm, text, text_bytes)) {
+        if (!paused)
+            vm_stop_clocks(vm);
+        status = save_write(vm, paused, text, text_bytes);
+        if (status == OK) {
+            vm_take_down(vm);
+            vm_set_state(vm, VM_SAVED);
+            return OK;
+        }
+        save_resume_devices(vm);
+    }
+    if (!paused) {
+        vm_start_clocks(vm);
+        vm_unpark_all(vm);
+    }
+    return status;
+}
+
+enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status;
+    bool paused;
+
+    if (vm_starts_refused(vm, text, text_bytes))
+        return ERR_CANCELLED;
+    if (vm->state != VM_SAVED) {
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
+                 vm_state_name(vm->state), vm->name);
+        return ERR_BUSY;
+    }
+    status = save_read(vm, &paused, text, text_bytes);
+    if (status == OK) {
+        if (!paused)
+            vm_start_clocks(vm);
+        save_resume_devices(vm);
+        status = vm_start_threads(vm, paused ? REQ_PARK : 0, text, text_bytes);
+    }
+    if (status != OK) {
+        vm_take_down(vm);
+        snprintf(vm->reason, sizeof vm->reason, "%s", text);
+        log_error("%s", text);
+        return status;
+    }
+    vm_drop_saved(vm);
+    vm_set_state(vm, paused ? VM_PAUSED : VM_RUNNING);
+    if (paused)
+        snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name, vm->name);
+    vm_signal(vm, ORDER_WORK);
+    return OK;
+}
+
+enum status vm_do_describe(struct vm *vm, char *text, size_t text_bytes)
+{
+    if (!vm->saved) {
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
+                 vm_state_name(vm->state), vm->name);
+        return ERR_NOT_FOUND;
+    }
+    save_describe(vm, vm->order_argument);
+    return OK;
+}
