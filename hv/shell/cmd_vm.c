@@ -13,6 +13,7 @@
 
 #define ESCAPE_KEY 0x1d /* Ctrl-] */
 #define DEADLINE_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
+#define CONSOLE_KEYS 32 /* between two looks at the output */
 #define CONSOLE_POLL_NS (5 * NS_PER_MS)
 
 static void vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
@@ -319,13 +320,14 @@ static enum status vm_console(struct shell *shell, const struct command_call *ca
         size_t count = vm_console_read(name, &position, bytes, sizeof bytes);
         bool more = count == sizeof bytes;
         shell_terminal_write(bytes, count);
-        count = shell_terminal_read(bytes, 32, more ? 0 : time_now_ns() + CONSOLE_POLL_NS);
-        for (size_t i = 0; i < count; i++) {
-            if (bytes[i] == ESCAPE_KEY) {
+        /* A key at a time: what follows Ctrl-] is for the shell. */
+        uint64_t until = more ? 0 : time_now_ns() + CONSOLE_POLL_NS;
+        for (unsigned keys = 0; keys < CONSOLE_KEYS && shell_terminal_read(bytes, 1, until); keys++, until = 0) {
+            if (bytes[0] == ESCAPE_KEY) {
                 shell_terminal_write("\r\n", 2);
                 return OK;
             }
-            (void)vm_console_write(name, &bytes[i], 1);
+            (void)vm_console_write(name, bytes, 1);
         }
         if (!vm_info_find(name, &info))
             return no_vm(shell, name);
