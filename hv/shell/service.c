@@ -133,23 +133,22 @@ static void greet(const char *node_name)
 
 static void shell_thread(void *arg)
 {
-    uint8_t bytes[32];
+    uint8_t byte;
 
     greet(arg);
     start_line();
     for (;;) {
-        size_t count = shell_terminal_read(bytes, sizeof bytes, TIME_NEVER);
-        for (size_t i = 0; i < count; i++) {
-            uint64_t flags = spin_lock_irqsave(&screen_lock);
-            enum line_result result = line_feed(&line, bytes[i]);
-            editing = result == LINE_MORE;
-            spin_unlock_irqrestore(&screen_lock, flags);
-            if (result == LINE_MORE)
-                continue;
-            if (result == LINE_DONE)
-                shell_run(&shell, line.text);
-            start_line();
-        }
+        /* A key at a time: what was typed ahead belongs to the command that this line starts. */
+        (void)shell_terminal_read(&byte, 1, TIME_NEVER);
+        uint64_t flags = spin_lock_irqsave(&screen_lock);
+        enum line_result result = line_feed(&line, byte);
+        editing = result == LINE_MORE;
+        spin_unlock_irqrestore(&screen_lock, flags);
+        if (result == LINE_MORE)
+            continue;
+        if (result == LINE_DONE)
+            shell_run(&shell, line.text);
+        start_line();
     }
 }
 
