@@ -371,7 +371,7 @@ static const struct part {
     uint16_t version;
     enum scope scope; /* which instances there must be */
     void (*put)(struct stream_writer *w, void *walk);           /* the body of one section, or */
-    void (*whole)(struct walk *walk, struct stream_writer *w);  /* writes its sections itself; with the lock held but for ANY */
+    void (*whole)(struct walk *walk, struct stream_writer *w); /* writes them itself; locked but for ANY */
     void (*get)(struct walk *walk, struct stream_reader *r);    /* NULL: read_head does it */
 } parts[] = {
     { SAVE_VM_TAG, 1, ONCE, put_vm, NULL, NULL },
@@ -454,7 +454,8 @@ bool save_quiesce(struct vm *vm, char *text, size_t text_bytes)
             thread_sleep_ns(DRAIN_STEP_NS);
     } while (busy && time_now_ns() < deadline);
     if (busy) {
-        snprintf(text, text_bytes, "vm %s: %s has requests that do not end; the VM goes on, try again later", vm->name, busy);
+        snprintf(text, text_bytes, "vm %s: %s has requests that do not end; the VM goes on, try again later", vm->name,
+                 busy);
         save_resume_devices(vm);
     }
     return !busy;
@@ -518,11 +519,12 @@ enum status save_write(struct vm *vm, bool paused, char *text, size_t text_bytes
     }
     saved_destroy(saved);
     if (status != ERR_NO_MEMORY) {
-        snprintf(text, text_bytes, "vm %s: its state could not be written (%s); it goes on", vm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: its state could not be written (%s); it goes on", vm->name,
+                 status_name(status));
         return status;
     }
 no_memory:
-    snprintf(text, text_bytes, "vm %s: the node has %lu MiB free, and its state takes more; it goes on. Stop another VM first",
+    snprintf(text, text_bytes, "vm %s: the node has %lu MiB free, and its state takes more; it goes on. Stop another VM",
              vm->name, totals.free_bytes / MIB);
     return ERR_NO_MEMORY;
 }
@@ -607,7 +609,8 @@ static void read_rest(struct walk *k, struct stream_reader *r)
     for (unsigned n = HEAD_PARTS; n < PARTS && !r->error; n++) {
         uint64_t missing = instances(k->vm, parts[n].scope) & ~seen[n];
         if (missing)
-            stream_fail(r, ERR_CORRUPT, "the section %s %u is missing", parts[n].tag, (unsigned)__builtin_ctzll(missing));
+            stream_fail(r, ERR_CORRUPT, "the section %s %u is missing", parts[n].tag,
+                        (unsigned)__builtin_ctzll(missing));
     }
 }
 
@@ -635,8 +638,8 @@ static enum status refuse(const struct vm *vm, const struct stream_reader *r, ch
     return r->error;
 }
 
-static enum status read_all(struct vm *vm, struct walk *k, struct stream_reader *r, struct cpuid_model *model, char *text,
-                            size_t text_bytes)
+static enum status read_all(struct vm *vm, struct walk *k, struct stream_reader *r, struct cpuid_model *model,
+                            char *text, size_t text_bytes)
 {
     struct save_clock clock;
 

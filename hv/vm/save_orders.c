@@ -3,8 +3,8 @@
  * The orders save, restore and describe, as a VM's thread carries them out: parking before, threads and states after.
  * save.c does the work between.
  *
- * At no moment is there neither a machine nor a whole stream: a machine is taken down when its stream is finished, and a
- * stream is dropped when the machine that was made of it runs. What fails in between leaves the one that there is.
+ * At no moment is there neither a machine nor a whole stream: a machine is taken down when its stream is finished, and
+ * a stream is dropped when the machine that was made of it runs. What fails in between leaves the one that there is.
  */
 #include <stdio.h>
 
@@ -40,7 +40,8 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
     if (!paused)
         vm_park_all(vm);
     if (guest_was_first(vm))
-        snprintf(text, text_bytes, "vm %s: the guest is just going down by itself; `vm show %s` tells how", vm->name, vm->name);
+        snprintf(text, text_bytes, "vm %s: the guest is just going down by itself; `vm show %s` tells how", vm->name,
+                 vm->name);
     else if (save_quiesce(vm, text, text_bytes)) {
         if (!paused)
             vm_stop_clocks(vm);
@@ -67,8 +68,8 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
     if (vm_starts_refused(vm, text, text_bytes))
         return ERR_CANCELLED;
     if (vm->state != VM_SAVED) {
-        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
-                 vm_state_name(vm->state), vm->name);
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM",
+                 vm->name, vm_state_name(vm->state), vm->name);
         return ERR_BUSY;
     }
     status = save_read(vm, &paused, text, text_bytes);
@@ -87,7 +88,8 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
     vm_drop_saved(vm);
     vm_set_state(vm, paused ? VM_PAUSED : VM_RUNNING);
     if (paused)
-        snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name, vm->name);
+        snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name,
+                 vm->name);
     vm_signal(vm, ORDER_WORK);
     return OK;
 }
@@ -95,8 +97,8 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
 enum status vm_do_describe(struct vm *vm, char *text, size_t text_bytes)
 {
     if (!vm->saved) {
-        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM", vm->name,
-                 vm_state_name(vm->state), vm->name);
+        snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM",
+                 vm->name, vm_state_name(vm->state), vm->name);
         return ERR_NOT_FOUND;
     }
     save_describe(vm, vm->order_argument);

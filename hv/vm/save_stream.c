@@ -193,7 +193,8 @@ static bool has(const struct save_map *map, unsigned page)
     return map->bits[page / 64] >> page % 64 & 1;
 }
 
-unsigned save_map_make(struct save_map *map, const void *frame, const void *base, uint64_t base_bytes, void (*yield)(void))
+unsigned save_map_make(struct save_map *map, const void *frame, const void *base, uint64_t base_bytes,
+                       void (*yield)(void))
 {
     unsigned count = 0;
 

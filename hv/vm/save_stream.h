@@ -70,7 +70,8 @@ struct save_map {
  * The pages of `frame` that are not the same as those of `base`: `base_bytes` bytes, zeros behind them (NULL with 0:
  * zeros only). Returns how many there are. `yield` is called between pages now and then; may be NULL.
  */
-unsigned save_map_make(struct save_map *map, const void *frame, const void *base, uint64_t base_bytes, void (*yield)(void));
+unsigned save_map_make(struct save_map *map, const void *frame, const void *base, uint64_t base_bytes,
+                       void (*yield)(void));
 /* Writes the map and its pages. */
 void save_pages_put(const struct save_map *map, const void *frame, struct stream_writer *w, void (*yield)(void));
 /* Reads them into `frame`, 2 MiB. Pages that are not in the map are left as they are. */

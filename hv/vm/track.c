@@ -59,7 +59,8 @@ static enum status need_machine(const struct vm *vm, char *text, size_t text_byt
 {
     if (vm->built)
         return OK;
-    snprintf(text, text_bytes, "vm %s: it is %s and writes nothing; start it first", vm->name, vm_state_name(vm->state));
+    snprintf(text, text_bytes, "vm %s: it is %s and writes nothing; start it first", vm->name,
+             vm_state_name(vm->state));
     return ERR_BUSY;
 }
 
@@ -102,7 +103,7 @@ enum status track_start(struct vm *vm, char *text, size_t text_bytes)
     if (dirty->engine == DIRTY_OFF)
         dirty->engine = best_engine();
     if (!has_engine(dirty->engine)) {
-        snprintf(text, text_bytes, "vm %s: this node's CPU has no dirty log by %s; without --engine the best that it has is taken",
+        snprintf(text, text_bytes, "vm %s: this node's CPU has no dirty log by %s; without --engine it takes the best",
                  vm->name, vm_dirty_engine_name(dirty->engine));
         return ERR_UNSUPPORTED;
     }
@@ -114,7 +115,8 @@ enum status track_start(struct vm *vm, char *text, size_t text_bytes)
         if (dirty->engine == DIRTY_PML)
             switch_pml(vm, false);
         vm->dirty_engine = DIRTY_OFF;
-        snprintf(text, text_bytes, "vm %s: no memory for its dirty log (%s); stop another VM", vm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: no memory for its dirty log (%s); stop another VM", vm->name,
+                 status_name(status));
     }
     return status;
 }
