@@ -193,8 +193,8 @@ class Bench:
         sources = [os.path.join(ROOT, "tests/peer", name) for name in ("kvm_bench.c", "efi_start.c")]
         emulator = ["qemu-system-x86_64", "--version"] if cpu == "amd" else ["dpkg-query", "-W", "bochs"]
         version = subprocess.run(emulator, check=True, capture_output=True).stdout
-        digest = hashlib.sha256(version + repr(ICOUNT).encode())
-        for file in [*sources, package]:
+        digest = hashlib.sha256(version + repr(ICOUNT).encode() + KVM_DEBIAN_INIT.encode())
+        for file in [*sources, package, os.path.join(self.build, "demo/initrd.img"), "/usr/bin/qemu-system-x86_64"]:
             with open(file, "rb") as data:
                 digest.update(data.read())
         kept = os.path.join(self.build, "bench-cache", f"kvm-{vendor}-{digest.hexdigest()[:16]}.json")
