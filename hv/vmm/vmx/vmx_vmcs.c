@@ -7,8 +7,11 @@
 
 #include "kernel/cpu.h"
 #include "kernel/log.h"
+#include "kernel/time.h"
 #include "vmm/dirty.h"
 #include "vmm/vmx/vmx.h"
+
+#define MSR_VMX_MISC 0x485
 
 #define PLE_GAP_CYCLES 128      /* PAUSEs that follow each other this closely are one loop (SDM vol. 3C, 26.1.3) ... */
 #define PLE_WINDOW_CYCLES 4096  /* ... and one that lasts this long exits */
@@ -55,6 +58,18 @@ static void host_fields(void)
     vmwrite(VMCS_HOST_RIP, (uint64_t)vmx_exit_entry);
 }
 
+/*
+ * Half a millisecond of the preemption timer, which begins anew at each entry (the field is not saved at exits; 26.6.4):
+ * no stretch in the guest is longer, whatever becomes of the host's interrupts. In Bochs 2.7 a guest that was entered with
+ * RFLAGS.IF clear keeps them out, and one that spins so would never leave.
+ */
+static uint32_t preemption_ticks(void)
+{
+    uint64_t ticks = time_tsc_khz() / 2 >> (rdmsr(MSR_VMX_MISC) & 0x1f);
+
+    return ticks ? (uint32_t)MIN(ticks, UINT32_MAX) : 1;
+}
+
 static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
 {
     const struct vmx_vm *vm = vcpu->vm->backend;
@@ -63,6 +78,8 @@ static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
     v->secondary_controls = vmx_caps.secondary;
     v->tpr_threshold = 0;
     vmwrite(VMCS_PIN_CONTROLS, vmx_caps.pin);
+    if (vmx_caps.pin & PIN_PREEMPTION_TIMER)
+        vmwrite(VMCS_PREEMPTION_TIMER, preemption_ticks());
     vmwrite(VMCS_PROCESSOR_CONTROLS, v->processor_controls);
     vmwrite(VMCS_SECONDARY_CONTROLS, v->secondary_controls);
     vmwrite(VMCS_EXIT_CONTROLS, vmx_caps.exit);
