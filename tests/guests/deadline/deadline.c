@@ -4,6 +4,7 @@
  * gap= microseconds, 5000 by default) is told with the last value before and the first after it, in nanoseconds of the
  * guest's clock (Hyper-V's reference time), so that a test can hold the former against the run deadline:
  *     gap FROM TO
+ * interrupts=1 spins with interrupts on.
  */
 #include "guest.h"
 
@@ -20,7 +21,8 @@ void guest_main(void)
     uint64_t limit = guest_tsc_hz() / 1000000 * guest_argument_number("gap", 5000);
     wrmsr(0x40000021, (uint64_t)reference | 1);
     guest_puts("spinning\n");
-    interrupts_off();
+    if (guest_argument_number("interrupts", 0))
+        interrupts_on();
     last = rdtsc();
     for (;;) {
         uint64_t now = rdtsc(), gap = now - last;
