@@ -190,12 +190,18 @@ static inline void vmread_to(enum vmcs_field field, uint64_t *value)
 /* Logs the field and the value that the CPU refuses. vmx.c. */
 void vmx_write_failed(enum vmcs_field field, uint64_t value);
 
-static inline void vmwrite(enum vmcs_field field, uint64_t value)
+static inline bool vmwrite_ok(enum vmcs_field field, uint64_t value)
 {
     __asm__ goto("vmwrite %0, %1; jna %l[failed]" : : "rm"(value), "r"((uint64_t)field) : "cc" : failed);
-    return;
+    return true;
 failed:
-    vmx_write_failed(field, value);
+    return false;
+}
+
+static inline void vmwrite(enum vmcs_field field, uint64_t value)
+{
+    if (!vmwrite_ok(field, value))
+        vmx_write_failed(field, value);
 }
 
 /* The four that take a physical address in memory. False: VMfail. */

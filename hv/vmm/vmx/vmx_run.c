@@ -89,13 +89,17 @@ static void inject(struct vcpu *vcpu)
     vmwrite(VMCS_ENTRY_INTERRUPTION_INFO, info);
 }
 
-static inline int prepare_rip(const struct vcpu *vcpu, struct vmx_vcpu *v)
+static COLD int rip_refused(const struct vcpu *vcpu, const struct vmx_vcpu *v)
 {
-    int launched = v->launched;
+    vmx_write_failed(VMCS_GUEST_RIP, vcpu->state.rip);
+    return v->launched;
+}
 
-    if (vcpu->state.rip != v->rip)
-        vmwrite(VMCS_GUEST_RIP, vcpu->state.rip);
-    return launched;
+static inline int prepare_rip(const struct vcpu *vcpu, const struct vmx_vcpu *v)
+{
+    if (vcpu->state.rip != v->rip && unlikely(!vmwrite_ok(VMCS_GUEST_RIP, vcpu->state.rip)))
+        return rip_refused(vcpu, v);
+    return v->launched;
 }
 
 static void base_store(struct vcpu *vcpu, struct vmx_vcpu *v)
@@ -357,9 +361,9 @@ static inline void exit_instruction(struct vm_exit *exit, enum exit_kind kind)
     exit->length = (uint8_t)vmread(VMCS_EXIT_INSTRUCTION_LENGTH);
 }
 
-static inline void backend_decode_exit(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
+static inline void backend_decode_exit(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit, uint64_t reason)
 {
-    switch (exit->raw_reason) {
+    switch (reason) {
     case REASON_CPUID: exit_instruction(exit, EXIT_CPUID); return;
     case REASON_HLT: exit_instruction(exit, EXIT_HLT); return;
     case REASON_PAUSE: exit_instruction(exit, EXIT_PAUSE); return;
@@ -415,7 +419,7 @@ static inline void backend_decode_exit(struct vcpu *vcpu, struct vmx_vcpu *v, st
 static COLD void swap_out(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
 {
     guest_regs_leave(&v->regs, &vcpu->state);
-    backend_decode_exit(vcpu, v, exit);
+    backend_decode_exit(vcpu, v, exit, exit->raw_reason);
 }
 
 void vmx_after_exit(struct vcpu *vcpu)
@@ -423,8 +427,8 @@ void vmx_after_exit(struct vcpu *vcpu)
     struct vmx_vcpu *v = vcpu->backend;
     struct vm_exit *exit = v->exit;
 
-    exit->raw_reason = vmread(VMCS_EXIT_REASON);
-    exit->length = 0;
+    uint64_t reason = vmread(VMCS_EXIT_REASON);
+    exit->raw_reason = reason;
     vcpu->state.rip = v->rip = vmread(VMCS_GUEST_RIP);
     vcpu->state.rflags = v->rflags = vmread(VMCS_GUEST_RFLAGS);
     vcpu->state.gpr[GPR_RSP] = v->rsp = vmread(VMCS_GUEST_RSP);
@@ -437,5 +441,5 @@ void vmx_after_exit(struct vcpu *vcpu)
     if (unlikely(v->regs.swap))
         swap_out(vcpu, v, exit);
     else
-        backend_decode_exit(vcpu, v, exit);
+        backend_decode_exit(vcpu, v, exit, reason);
 }
