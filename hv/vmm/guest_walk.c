@@ -212,7 +212,7 @@ static bool walk_pae(struct walk *w, unsigned physical_bits, gpa_t *gpa, struct 
     unsigned index = (w->gva >> 30) & 3;
     uint64_t entry = cached[index];
     if (!(cached[0] | cached[1] | cached[2] | cached[3]))
-        entry = read_entry(w->ops, (w->state->cr3 & 0xffffffe0u) + index * 8, 8);
+        entry = read_entry(w->ops, (w->state->cr3 & 0xffffffe0u) + index * 8, 8) & ~PTE_A; /* QEMU 7.2 sets it */
     if (!(entry & PTE_P))
         return page_fault(w, 0, fault);
     if ((entry & 0xfff00000000001e6ull) || ((entry & PTE_ADDRESS) >> physical_bits))
