@@ -119,7 +119,8 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         liked |= CPU2_VPID;
 
     *caps = (struct vmx_caps){
-        .pin = must(msrs->pin) | wanted_bits(pin_needed, ARRAY_COUNT(pin_needed)) | (may(msrs->pin) & PIN_PREEMPTION_TIMER),
+        .pin = must(msrs->pin) | wanted_bits(pin_needed, ARRAY_COUNT(pin_needed)) |
+               (may(msrs->pin) & PIN_PREEMPTION_TIMER),
         .processor = must(msrs->processor) | wanted_bits(processor_needed, ARRAY_COUNT(processor_needed)),
         .secondary = must(msrs->secondary) | wanted_bits(secondary_needed, ARRAY_COUNT(secondary_needed)) |
                      (liked & may(msrs->secondary)),

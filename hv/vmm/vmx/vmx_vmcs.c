@@ -59,9 +59,9 @@ static void host_fields(void)
 }
 
 /*
- * Half a millisecond of the preemption timer, which begins anew at each entry (the field is not saved at exits; 26.6.4):
- * no stretch in the guest is longer, whatever becomes of the host's interrupts. In Bochs 2.7 a guest that was entered with
- * RFLAGS.IF clear keeps them out, and one that spins so would never leave.
+ * Half a millisecond of the preemption timer, which begins anew at each entry (the field is not saved at exits;
+ * 26.6.4): no stretch in the guest is longer, whatever becomes of the host's interrupts. In Bochs 2.7 a guest that was
+ * entered with RFLAGS.IF clear keeps them out, and one that spins so would never leave.
  */
 static uint32_t preemption_ticks(void)
 {
