@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fixtures of the system tests. $TASUKI_BUILD is the build directory; with $TASUKI_PREBUILT it is taken as it is.
 
-A node is booted once for a vendor and a module (`booted`), since Bochs takes 15 s to its firmware's end; a test that needs
-a machine of its own makes a Node.
+A node is booted once for a vendor and a module (`booted`), since Bochs takes 15 s to its firmware's end; a test that
+needs a machine of its own makes a Node.
 
 What the machines said is in $TASUKI_LOGS; where a test fails, the node's own log is fetched too and shown.
 """

@@ -6,8 +6,8 @@
         node.shell_json("vm show apic")         # the object that --json prints
         report = node.run_guest("apic")         # start, console, wait for the end
 
-A value of a VM's key `kernel`, `initrd` or `disk` is a file here; it is put into the image under its own name. All waiting
-has a bound; what the machine said is in LOGS/NAME-CPU.log.
+A value of a VM's key `kernel`, `initrd` or `disk` is a file here; it is put into the image under its own name. All
+waiting has a bound; what the machine said is in LOGS/NAME-CPU.log.
 """
 import json
 import os
@@ -97,7 +97,8 @@ class Node:
         os.makedirs(os.path.join(BUILD, "system"), exist_ok=True)
         self.image = os.path.join(BUILD, "system", f"{name}-{cpu}-{os.getpid()}.img")
         mkesp.write_image(self.image, content)
-        self.machine = machines.Machine(cpu=cpu, image=self.image, log=os.path.join(LOGS, f"{name}-{cpu}.log"), **machine)
+        log = os.path.join(LOGS, f"{name}-{cpu}.log")
+        self.machine = machines.Machine(cpu=cpu, image=self.image, log=log, **machine)
         self.attached = None
         self.timeout = timeout
         try:
@@ -171,7 +172,7 @@ class Node:
         return self.shell_json(f"vm show {vm}")["state"]
 
     def wait_state(self, vm, *states, timeout=30):
-        """Until the VM is in one of the states; which. Every command takes some time itself, so this is no busy loop."""
+        """Until the VM is in one of the states; which. Every command takes its time, so this is no busy loop."""
         last = None
         for _ in range(int(timeout * self.patience * 20)):
             last = self.state(vm)

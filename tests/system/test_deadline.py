@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Past its run deadline no instruction of a VM runs: none later than a millisecond after, also when the guest spins with
-interrupts off. Time is counted in instructions here (QEMU's -icount, Bochs' sync=none), for the clock of a busy computer
-would be judged instead."""
+"""Past its run deadline no instruction of a VM runs: none later than a millisecond after, also when the guest spins
+with interrupts off. Time is counted in instructions here (QEMU's -icount, Bochs' sync=none), for the clock of a busy
+computer would be judged instead."""
 import re
 
 import pytest
@@ -41,7 +41,8 @@ def test_no_instruction_after_the_deadline(cpu):
 
 
 def test_a_deadline_in_the_past_and_a_moved_one(booted, cpu):
-    vms = {"spin": {"kernel": guest("deadline"), "memory": "8M"}, "counter": {"kernel": guest("counter"), "memory": "8M"}}
+    vms = {"spin": {"kernel": guest("deadline"), "memory": "8M"},
+           "counter": {"kernel": guest("counter"), "memory": "8M"}}
     node = booted.get(cpu, "deadline-moved", vms=vms)
     node.shell_json("vm start spin")
     node.shell_json("vm start counter")

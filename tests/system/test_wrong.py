@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""When things go wrong (the issue's section 9): the shell comes up and says what and why, and what is right still runs."""
+"""When things go wrong: the shell comes up and says what and why, and what is right still runs."""
 import os
-import re
 
 import pytest
 from node import BUILD, Node, ShellError, guest
@@ -24,7 +23,8 @@ def problem(node, name):
 def test_no_configuration(cpu):
     with Node(cpu, "noconf", conf="") as node:
         assert node.shell_json("node show")["vms"] == 0
-        assert re.search(r"tasuki\.conf\s+could\s+not\s+be\s+read\s+\(there\s+is\s+no\s+such\s+file\)", node.shell("log show"))
+        log = " ".join(node.shell("log show").split())
+        assert "tasuki.conf could not be read (there is no such file)" in log
 
 
 def test_bad_configuration_and_files(cpu):
@@ -47,15 +47,13 @@ def test_bad_configuration_and_files(cpu):
     }
     with Node(cpu, "badconf", vms=vms, node={"frobnicate": "yes"}) as node:
         runs(node)
-        problems = [f"{found['line']}:{found['column']} {found['text']}" for found in node.shell_json("config show")["problems"]]
-        text = "\n".join(problems)
+        found = node.shell_json("config show")["problems"]
+        text = "\n".join(f"{one['line']}:{one['column']} {one['text']}" for one in found)
         for word in ("frobnicate", "colour", "12X"):
             assert word in text, text
-        for name, words in {"nokernel": ["absent"], "noinitrd": ["gone.img"], "nodisk": ["gone.raw"], "damaged": ["damaged"],
-                            "text": ["tasuki.conf"], "large": ["memory"]}.items():
-            said = problem(node, name)
-            for word in words:
-                assert word in said, said
+        for name, word in {"nokernel": "absent", "noinitrd": "gone.img", "nodisk": "gone.raw", "damaged": "damaged",
+                           "text": "tasuki.conf", "large": "memory"}.items():
+            assert word in problem(node, name)
         for name in ("nokernel", "large", "damaged"):
             assert node.state(name) in ("stopped", "failed")
         runs(node)
@@ -70,7 +68,8 @@ def test_no_svm():
 
 
 def test_little_memory(cpu):
-    with Node(cpu, "small", vms={"counter": COUNTER, "large": {"kernel": guest("smp"), "memory": "400M"}}, memory=320) as node:
+    vms = {"counter": COUNTER, "large": {"kernel": guest("smp"), "memory": "400M"}}
+    with Node(cpu, "small", vms=vms, memory=320) as node:
         runs(node)
         assert "memory" in problem(node, "large")
 
@@ -78,14 +77,15 @@ def test_little_memory(cpu):
 # What a hostile guest may end as. None: it says by itself what it found.
 HOSTILE = {
     "memory": None, "devices": None, "msr": None, "port": None, "opcodes": None,
-    "triple": "triple", "spin": "running", "walk": "failed", "fetch": "any", "stack": "any", "init": "running", "hlt": "running",
+    "triple": "triple", "spin": "running", "walk": "failed", "fetch": "any", "stack": "any", "init": "running",
+    "hlt": "running",
 }
 
 
 @pytest.mark.parametrize("means", HOSTILE)
 def test_a_neighbour_outlives_a_hostile_guest(booted, cpu, means):
     vms = {"counter": COUNTER}
-    vms.update({name: {"kernel": guest("hostile"), "memory": "16M", "vcpus": 1, "cmdline": f"means={name}"} for name in HOSTILE})
+    vms.update({name: {"kernel": guest("hostile"), "memory": "16M", "cmdline": f"means={name}"} for name in HOSTILE})
     node = booted.get(cpu, "hostile", vms=vms)
     before = int(node.console("counter", r"count (\d+)\r\n(?!.*count)")[1])
     fate = HOSTILE[means]

@@ -2,8 +2,8 @@
 /*
  * Exceptions, and events around VM exits: every vector that can be raised comes with the right error code and address;
  * single steps, interrupt shadows and NMI blocking hold over instructions that exit; a page fault on device memory is a
- * page fault; HLT loses no wake-up. cpu=lax leaves out what QEMU 7.2 gets wrong by itself, no VM exit involved: INT1, #SS
- * for an address that is not canonical, #XM, and the P bit in the error code of a reserved bit's page fault.
+ * page fault; HLT loses no wake-up. cpu=lax leaves out what QEMU 7.2 gets wrong by itself, no VM exit involved: INT1,
+ * #SS for an address that is not canonical, #XM, and the P bit in the error code of a reserved bit's page fault.
  */
 #include "guest.h"
 
@@ -51,8 +51,9 @@ RAISE(raise_gp_selector, "movl $0xfff8, %%eax; movl %%eax, %%fs")
 RAISE(raise_np, "movl $0x58, %%eax; movl %%eax, %%fs")
 RAISE(raise_ss, "movq $0x8000000000000000, %%rbp; movl (%%rbp), %%ecx")
 RAISE(raise_mf, "fninit; pushq $0x37b; fldcw (%%rsp); popq %%rax; fld1; fldz; fdivrp; fwait; fninit")
-RAISE(raise_xm, "pushq $0x1d80; ldmxcsr (%%rsp); popq %%rax; pxor %%xmm0, %%xmm0; pcmpeqd %%xmm1, %%xmm1; pslld $25, %%xmm1;"
-                "psrld $2, %%xmm1; divss %%xmm0, %%xmm1")
+RAISE(raise_xm,
+      "pushq $0x1d80; ldmxcsr (%%rsp); popq %%rax; pxor %%xmm0, %%xmm0; pcmpeqd %%xmm1, %%xmm1; pslld $25, %%xmm1;"
+      "psrld $2, %%xmm1; divss %%xmm0, %%xmm1")
 RAISE(read_at, "movl (%0), %%eax")
 RAISE(write_at, "movl $1, (%0)")
 RAISE(execute_at, "call *%0")
@@ -109,8 +110,10 @@ static void vectors(void)
 
 static void page_faults(void)
 {
-    uint8_t *absent = map(0, 0), *read_only = map(1, (uint64_t)page | 1), *no_execute = map(2, (uint64_t)page | 3 | BIT(63));
-    uint8_t *reserved = map(3, (uint64_t)page | 3 | BIT(51)), *device = map(4, 0xfec00000 | 1), *device_absent = map(5, 0xfec00000);
+    uint8_t *absent = map(0, 0), *read_only = map(1, (uint64_t)page | 1),
+            *no_execute = map(2, (uint64_t)page | 3 | BIT(63));
+    uint8_t *reserved = map(3, (uint64_t)page | 3 | BIT(51)), *device = map(4, 0xfec00000 | 1),
+            *device_absent = map(5, 0xfec00000);
     wrmsr(0xc0000080, rdmsr(0xc0000080) | BIT(11));
     write_cr0(read_cr0() | BIT(16));
     expect("#PF: read of a page that is not there", read_at, absent + 0x123, 14, 0);
@@ -191,7 +194,9 @@ static void breakpoints(void)
 {
     static volatile uint64_t watched;
     guest_handlers[1] = on_debug;
-    __asm__ volatile("movq %0, %%dr0; movq %1, %%dr6; movq %2, %%dr7" : : "r"(&watched), "r"(0ull), "r"(0x90002ull | BIT(10)));
+    __asm__ volatile("movq %0, %%dr0; movq %1, %%dr6; movq %2, %%dr7"
+                     :
+                     : "r"(&watched), "r"(0ull), "r"(0x90002ull | BIT(10)));
     watched = 1;
     __asm__ volatile("nop");
     guest_equal("a data breakpoint hits once", 1, debug_hits);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every virtio device of the machine gets queues full of nonsense: descriptors that point outside RAM, at each other in a
- * circle, beyond the table, into device memory; lengths that wrap; rings that lie nowhere. (Virtual I/O Device 1.1,
+ * Every virtio device of the machine gets queues full of nonsense: descriptors that point outside RAM, at each other in
+ * a circle, beyond the table, into device memory; lengths that wrap; rings that lie nowhere. (Virtual I/O Device 1.1,
  * sections 2.6 and 4.1.) The part of RAM that no descriptor names must stay as it was.
  */
 #include "hostile.h"
@@ -41,7 +41,8 @@ static uint64_t bar_address(unsigned slot, unsigned bar)
 static bool find_areas(unsigned slot, struct device *device)
 {
     *device = (struct device){ 0 };
-    for (unsigned at = config_read(slot, 0x34) & 0xff, i = 0; at && i < 48; at = config_read(slot, at + 1) & 0xff, i++) {
+    for (unsigned at = config_read(slot, 0x34) & 0xff, i = 0; at && i < 48;
+         at = config_read(slot, at + 1) & 0xff, i++) {
         if ((config_read(slot, at) & 0xff) != 9)
             continue;
         unsigned type = config_read(slot, at + 3) & 0xff, bar = config_read(slot, at + 4) & 0xff;

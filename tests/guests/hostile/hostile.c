@@ -54,8 +54,14 @@ static void touch_msr(uint32_t msr)
 static void msrs(void)
 {
     static const struct { uint32_t first, last; } ranges[] = {
-        { 0, 0x17f }, { 0x180, 0x7ff }, { 0x800, 0x8ff }, { 0xc00, 0xdff }, { 0x40000000, 0x40000110 }, { 0xc0000000, 0xc0000110 },
-        { 0xc0010000, 0xc0010150 }, { 0xc0011000, 0xc0011050 },
+        { 0, 0x17f },
+        { 0x180, 0x7ff },
+        { 0x800, 0x8ff },
+        { 0xc00, 0xdff },
+        { 0x40000000, 0x40000110 },
+        { 0xc0000000, 0xc0000110 },
+        { 0xc0010000, 0xc0010150 },
+        { 0xc0011000, 0xc0011050 },
     };
     for (unsigned i = 0; i < COUNT(ranges); i++)
         for (uint32_t msr = ranges[i].first; msr <= ranges[i].last; msr++)
@@ -128,7 +134,9 @@ static void memory(void)
     unsigned bits = cpuid(0x80000008, 0).eax & 0xff;
     uint64_t end = guest_ram_end(), stray = 0;
     for (unsigned i = 0; i < 400; i++) {
-        uint64_t gpa = i < 100 ? end + i * 4096 : i < 200 ? BIT(bits) - 8 - i * 0x40000000ull : (any() & (BIT(bits) - 1)) & ~7ull;
+        uint64_t gpa = i < 100   ? end + i * 4096
+                       : i < 200 ? BIT(bits) - 8 - i * 0x40000000ull
+                                 : (any() & (BIT(bits) - 1)) & ~7ull;
         if (gpa < end || (gpa >= 0xe0000000 && gpa < 0x100000000))
             continue;
         volatile uint64_t *p = (volatile uint64_t *)far_map(gpa);
@@ -138,7 +146,8 @@ static void memory(void)
     guest_equal("where no RAM is, writes vanish and reads give ones", 0, stray);
     far_pd[0] = BIT(51) | 0x87; /* beyond the CPU's physical addresses */
     __asm__ volatile("invlpg (%0)" : : "r"(FAR_WINDOW) : "memory");
-    guest_equal("a reserved physical address bit is a page fault", 14, (uint64_t)guest_try(poke, (void *)FAR_WINDOW).vector);
+    guest_equal("a reserved physical address bit is a page fault", 14,
+                (uint64_t)guest_try(poke, (void *)FAR_WINDOW).vector);
     /* Across the end of RAM. */
     volatile uint8_t *edge = far_map(end - 4);
     (void)guest_try(poke, (void *)edge);
@@ -205,7 +214,7 @@ void guest_main(void)
         ports();
     if (wanted(given, "opcodes"))
         hostile_opcodes(guest_argument_number("count", 3000));
-    if (given && !wanted(given, "memory") && !wanted(given, "devices") && !wanted(given, "msr") && !wanted(given, "port") &&
-        !wanted(given, "opcodes"))
+    if (given && !wanted(given, "memory") && !wanted(given, "devices") && !wanted(given, "msr") &&
+        !wanted(given, "port") && !wanted(given, "opcodes"))
         end_by(means);
 }

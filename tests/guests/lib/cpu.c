@@ -52,7 +52,8 @@ unsigned guest_cpu(void)
 void guest_gate(unsigned vector, const void *entry, unsigned ring)
 {
     uint64_t at = (uint64_t)entry;
-    guest_idt[vector].low = (at & 0xffff) | KERNEL_CODE << 16 | (0x8e00ull | ring << 13) << 32 | (at >> 16 & 0xffff) << 48;
+    guest_idt[vector].low =
+        (at & 0xffff) | KERNEL_CODE << 16 | (0x8e00ull | ring << 13) << 32 | (at >> 16 & 0xffff) << 48;
     guest_idt[vector].high = at >> 32;
 }
 
@@ -91,7 +92,8 @@ void guest_interrupt(struct guest_frame *frame)
     }
     struct guest_cpu *cpu = trying_cpu();
     if (frame->vector < 32 && cpu->try_rsp) {
-        cpu->fault = (struct guest_fault){ (int)frame->vector, frame->error, frame->rip, read_cr2(), frame->rflags, frame->rsp };
+        cpu->fault =
+            (struct guest_fault){ (int)frame->vector, frame->error, frame->rip, read_cr2(), frame->rflags, frame->rsp };
         frame->rip = (uint64_t)guest_try_landing;
         frame->rsp = cpu->try_rsp;
         frame->rflags = cpu->try_rflags;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a small guest is made of. A guest is one folder: C and assembly that define guest_main(), linked with this library
- * into $(BUILD)/guests/NAME.elf, a Multiboot 1 kernel. guest_main() runs on the first CPU in 64-bit mode, interrupts off,
- * the first 4 GiB mapped one to one (2 MiB pages, user-accessible), an IDT in place.
+ * What a small guest is made of. A guest is one folder: C and assembly that define guest_main(), linked with this
+ * library into $(BUILD)/guests/NAME.elf, a Multiboot 1 kernel. guest_main() runs on the first CPU in 64-bit mode,
+ * interrupts off, the first 4 GiB mapped one to one (2 MiB pages, user-accessible), an IDT in place.
  *
  * It tells what it found on COM1, a line each:
  *     guest NAME
@@ -47,12 +47,36 @@ uint64_t guest_argument_number(const char *key, uint64_t otherwise);
 
 /* ---- The machine ---- */
 
-static inline void outb(uint16_t port, uint8_t value) { __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static inline void outw(uint16_t port, uint16_t value) { __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static inline void outl(uint16_t port, uint32_t value) { __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory"); }
-static inline uint8_t inb(uint16_t port) { uint8_t v; __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port) : "memory"); return v; }
-static inline uint16_t inw(uint16_t port) { uint16_t v; __asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port) : "memory"); return v; }
-static inline uint32_t inl(uint16_t port) { uint32_t v; __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port) : "memory"); return v; }
+static inline void outb(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+static inline void outw(uint16_t port, uint16_t value)
+{
+    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+static inline void outl(uint16_t port, uint32_t value)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+}
+static inline uint8_t inb(uint16_t port)
+{
+    uint8_t v;
+    __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
+static inline uint16_t inw(uint16_t port)
+{
+    uint16_t v;
+    __asm__ volatile("inw %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
+static inline uint32_t inl(uint16_t port)
+{
+    uint32_t v;
+    __asm__ volatile("inl %1, %0" : "=a"(v) : "Nd"(port) : "memory");
+    return v;
+}
 
 static inline uint64_t rdmsr(uint32_t msr)
 {
@@ -134,7 +158,8 @@ struct guest_frame {
 };
 
 typedef void guest_handler(struct guest_frame *frame);
-/* Who is called for a vector. NULL: an exception is caught by guest_try, anything else is a failure and ends the guest. */
+/* Who is called for a vector. NULL: an exception is caught by guest_try, anything else is a failure and ends the guest.
+ */
 extern guest_handler *guest_handlers[256];
 
 struct guest_fault { int vector; /* -1: none */ uint64_t error, rip, cr2, rflags, rsp; };
@@ -152,10 +177,27 @@ uint64_t guest_ring0_stack(void);
 /* ---- Local APIC ---- */
 
 enum guest_apic_register {
-    APIC_ID = 0x20, APIC_VERSION = 0x30, APIC_TPR = 0x80, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_LDR = 0xd0, APIC_DFR = 0xe0,
-    APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_TMR = 0x180, APIC_IRR = 0x200, APIC_ESR = 0x280, APIC_ICR = 0x300,
-    APIC_ICR_HIGH = 0x310, APIC_LVT_TIMER = 0x320, APIC_LVT_LINT0 = 0x350, APIC_LVT_LINT1 = 0x360, APIC_LVT_ERROR = 0x370,
-    APIC_TIMER_COUNT = 0x380, APIC_TIMER_NOW = 0x390, APIC_TIMER_DIVIDE = 0x3e0,
+    APIC_ID = 0x20,
+    APIC_VERSION = 0x30,
+    APIC_TPR = 0x80,
+    APIC_PPR = 0xa0,
+    APIC_EOI = 0xb0,
+    APIC_LDR = 0xd0,
+    APIC_DFR = 0xe0,
+    APIC_SVR = 0xf0,
+    APIC_ISR = 0x100,
+    APIC_TMR = 0x180,
+    APIC_IRR = 0x200,
+    APIC_ESR = 0x280,
+    APIC_ICR = 0x300,
+    APIC_ICR_HIGH = 0x310,
+    APIC_LVT_TIMER = 0x320,
+    APIC_LVT_LINT0 = 0x350,
+    APIC_LVT_LINT1 = 0x360,
+    APIC_LVT_ERROR = 0x370,
+    APIC_TIMER_COUNT = 0x380,
+    APIC_TIMER_NOW = 0x390,
+    APIC_TIMER_DIVIDE = 0x3e0,
 };
 #define APIC_PAGE 0xfee00000ull
 #define MSR_APIC_BASE 0x1bu
@@ -164,7 +206,8 @@ enum guest_apic_register {
 uint32_t apic_read(unsigned reg);
 void apic_write(unsigned reg, uint32_t value);
 bool apic_is_x2(void);
-/* Sends an interrupt: `command` is the low half of ICR, `destination` an APIC ID or logical mask. Waits for its delivery. */
+/* Sends an interrupt: `command` is the low half of ICR, `destination` an APIC ID or logical mask. Waits for its
+ * delivery. */
 void apic_send(uint32_t destination, uint32_t command);
 /* Switches the APIC on (software enable, spurious vector 0xff) and silences both 8259s. */
 void apic_enable(void);

@@ -3,8 +3,8 @@
  * Entry of a guest: from Multiboot's 32-bit protected mode (boot CPU) or real mode (the others) to 64-bit mode with the
  * first 4 GiB mapped one to one by 2 MiB pages; and the interrupt entries.
  *
- * A CPU's stack is 16 KiB and aligned so; struct guest_cpu lies at its lower end. No segment base or MSR is needed to find
- * it, so guests may do to these what they like.
+ * A CPU's stack is 16 KiB and aligned so; struct guest_cpu lies at its lower end. No segment base or MSR is needed to
+ * find it, so guests may do to these what they like.
  */
 #define STACK_BYTES 0x4000
 #define CPUS 32

@@ -16,7 +16,8 @@ saved_idt: .skip 16
 idt32:  .skip 32 * 8
 .skip 512
 ring0_top:
-.global modes_compat_leaf, modes_pm32_leaf, modes_pm32_device, modes_v86_flags, modes_v86_code, modes_v86_error, modes_tss
+.global modes_compat_leaf, modes_pm32_leaf, modes_pm32_device
+.global modes_v86_flags, modes_v86_code, modes_v86_error, modes_tss
 modes_compat_leaf: .skip 4
 modes_pm32_leaf: .skip 4
 modes_pm32_device: .skip 4

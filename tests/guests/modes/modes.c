@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Through the modes and back, several times: 64-bit, compatibility, 32-bit protected, 16-bit protected, real mode (with big
- * segments too) and virtual 8086. In each: CPUID, an I/O port, an MSR, device memory, an interrupt. modes.S does it.
+ * Through the modes and back, several times: 64-bit, compatibility, 32-bit protected, 16-bit protected, real mode (with
+ * big segments too) and virtual 8086. In each: CPUID, an I/O port, an MSR, device memory, an interrupt. modes.S does
+ * it.
  */
 #include "guest.h"
 
@@ -11,7 +12,8 @@
 extern void modes_run(void);
 extern uint64_t guest_gdt[];
 extern uint8_t modes_low[], modes_low_end[];
-extern uint32_t modes_compat_leaf, modes_pm32_leaf, modes_pm32_device, modes_v86_flags, modes_v86_code, modes_v86_error, modes_tss[26];
+extern uint32_t modes_compat_leaf, modes_pm32_leaf, modes_pm32_device, modes_v86_flags, modes_v86_code, modes_v86_error,
+    modes_tss[26];
 
 /* What the 16-bit code leaves at LOW_RESULTS (modes.S). */
 struct low {
@@ -25,7 +27,8 @@ void guest_main(void)
 {
     volatile struct low *low = (volatile struct low *)LOW_RESULTS;
     uint32_t leaf = cpuid(0, 0).eax;
-    guest_gdt[11] = 0x0000890000000000 | ((uint64_t)modes_tss & 0xffffff) << 16 | ((uint64_t)modes_tss >> 24) << 56 | 103;
+    guest_gdt[11] =
+        0x0000890000000000 | ((uint64_t)modes_tss & 0xffffff) << 16 | ((uint64_t)modes_tss >> 24) << 56 | 103;
     for (unsigned turn = 0; turn < 3; turn++) {
         for (unsigned i = 0; i < sizeof(*low) / 4; i++)
             ((volatile uint32_t *)low)[i] = 0;
@@ -51,7 +54,8 @@ void guest_main(void)
         guest_equal("real mode: device memory by a big segment", 0x11 + turn, low->device);
         guest_equal("real mode: write to device memory", 0x22, mmio_read32(IOAPIC));
         guest_equal("real mode: port", 0x90 + turn, low->cmos);
-        guest_equal("real mode: REP STOSW", 0x5aa5, low->string[7] == 0x5aa5 && low->string[0] == 0x5aa5 ? 0x5aa5 : low->string[7]);
+        guest_equal("real mode: REP STOSW", 0x5aa5,
+                    low->string[7] == 0x5aa5 && low->string[0] == 0x5aa5 ? 0x5aa5 : low->string[7]);
         guest_equal("virtual 8086: CPUID", leaf, low->v86_leaf);
         guest_equal("virtual 8086: segment times 16", 0x4321, low->v86_memory);
         guest_equal("virtual 8086: INT n with IOPL 0 is #GP, RFLAGS.VM set", 1, modes_v86_flags >> 17 & 1);

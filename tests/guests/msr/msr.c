@@ -2,8 +2,8 @@
 /*
  * The policy on MSRs and control registers: what does not exist is #GP on read and on write, what exists keeps what is
  * written, and EFER, CR0, CR4, XCR0 and CR8 refuse what CPUID does not promise. cpu=lax leaves out what only the CPU
- * checks, since it goes to no hypervisor, and QEMU 7.2 does not: canonical addresses in MSRs, PAT's types, reserved bits
- * of CR0, CR3 and CR8.
+ * checks, since it goes to no hypervisor, and QEMU 7.2 does not: canonical addresses in MSRs, PAT's types, reserved
+ * bits of CR0, CR3 and CR8.
  */
 #include "guest.h"
 
@@ -14,9 +14,11 @@ static bool lax;
 static void unknown(void)
 {
     /* Not on either vendor's list, among them VMX's, SVM's and the host's own secrets. */
-    static const uint32_t msrs[] = { 0x2, 0x3a, 0x40, 0x60, 0xc1, 0x186, 0x198, 0x345, 0x38f, 0x480, 0x48b, 0x4c1, 0x560, 0x606, 0x900,
-                                     0xda1, 0x20000000, 0x40000003, 0x4000ffff, 0xbfffffff, 0xc0000000, 0xc0000104,
-                                     0xc0000200, 0xc0010111, 0xc0010114, 0xc0010117, 0xc0010140, 0xc0020000, 0xffffffff };
+    static const uint32_t msrs[] = { 0x2,        0x3a,       0x40,       0x60,       0xc1,       0x186,
+                                     0x198,      0x345,      0x38f,      0x480,      0x48b,      0x4c1,
+                                     0x560,      0x606,      0x900,      0xda1,      0x20000000, 0x40000003,
+                                     0x4000ffff, 0xbfffffff, 0xc0000000, 0xc0000104, 0xc0000200, 0xc0010111,
+                                     0xc0010114, 0xc0010117, 0xc0010140, 0xc0020000, 0xffffffff };
     unsigned readable = 0, writable = 0;
     for (unsigned i = 0; i < COUNT(msrs); i++) {
         uint64_t value = 0;
@@ -38,12 +40,20 @@ static void unknown(void)
 static void round_trip(void)
 {
     static const struct { uint32_t msr; uint64_t value; const char *text; } kept[] = {
-        { 0xc0000100, 0xffff800012345678, "FS_BASE" }, { 0xc0000101, 0x00007fff87654321, "GS_BASE" },
-        { 0xc0000102, 0xffffc000deadbeef, "KERNEL_GS_BASE" }, { 0xc0000081, 0x0023001000000000, "STAR" },
-        { 0xc0000082, 0xffffffff81000000, "LSTAR" }, { 0xc0000083, 0xffffffff81000010, "CSTAR" },
-        { 0xc0000084, 0x47700, "FMASK" }, { 0x174, 0x10, "SYSENTER_CS" }, { 0x175, 0xffffffff80001000, "SYSENTER_ESP" },
-        { 0x176, 0xffffffff80002000, "SYSENTER_EIP" }, { 0x277, 0x0007010600070106, "PAT" }, { 0x2ff, 0xc06, "MTRR_DEF_TYPE" },
-        { 0x200, 0x00000006, "MTRR_PHYSBASE0" }, { 0x250, 0x0606060606060606, "MTRR_FIX64K" },
+        { 0xc0000100, 0xffff800012345678, "FS_BASE" },
+        { 0xc0000101, 0x00007fff87654321, "GS_BASE" },
+        { 0xc0000102, 0xffffc000deadbeef, "KERNEL_GS_BASE" },
+        { 0xc0000081, 0x0023001000000000, "STAR" },
+        { 0xc0000082, 0xffffffff81000000, "LSTAR" },
+        { 0xc0000083, 0xffffffff81000010, "CSTAR" },
+        { 0xc0000084, 0x47700, "FMASK" },
+        { 0x174, 0x10, "SYSENTER_CS" },
+        { 0x175, 0xffffffff80001000, "SYSENTER_ESP" },
+        { 0x176, 0xffffffff80002000, "SYSENTER_EIP" },
+        { 0x277, 0x0007010600070106, "PAT" },
+        { 0x2ff, 0xc06, "MTRR_DEF_TYPE" },
+        { 0x200, 0x00000006, "MTRR_PHYSBASE0" },
+        { 0x250, 0x0606060606060606, "MTRR_FIX64K" },
     };
     for (unsigned i = 0; i < COUNT(kept); i++) {
         uint64_t before = 0, after = 0;
@@ -142,14 +152,26 @@ static void control_registers(void)
     uint64_t cr4 = read_cr4(), cr0 = read_cr0(), efer = rdmsr(MSR_EFER);
     /* CR4's bits and the CPUID bit that allows each. */
     const struct { unsigned bit; bool have; const char *text; } bits[] = {
-        { 9, one.edx & BIT(24), "CR4.OSFXSR" }, { 11, seven.ecx & BIT(2), "CR4.UMIP" }, { 12, seven.ecx & BIT(16), "CR4.LA57" },
-        { 13, one.ecx & BIT(5), "CR4.VMXE" }, { 14, one.ecx & BIT(6), "CR4.SMXE" }, { 16, seven.ebx & BIT(0), "CR4.FSGSBASE" },
-        { 17, one.ecx & BIT(17), "CR4.PCIDE" }, { 18, one.ecx & BIT(26), "CR4.OSXSAVE" }, { 20, seven.ebx & BIT(7), "CR4.SMEP" },
-        { 21, seven.ebx & BIT(20), "CR4.SMAP" }, { 22, seven.ecx & BIT(3), "CR4.PKE" }, { 23, seven.edx & BIT(20), "CR4.CET" },
-        { 24, seven.ecx & BIT(31), "CR4.PKS" }, { 15, false, "CR4 bit 15" }, { 40, false, "CR4 bit 40" }, { 63, false, "CR4 bit 63" },
+        { 9, one.edx & BIT(24), "CR4.OSFXSR" },
+        { 11, seven.ecx & BIT(2), "CR4.UMIP" },
+        { 12, seven.ecx & BIT(16), "CR4.LA57" },
+        { 13, one.ecx & BIT(5), "CR4.VMXE" },
+        { 14, one.ecx & BIT(6), "CR4.SMXE" },
+        { 16, seven.ebx & BIT(0), "CR4.FSGSBASE" },
+        { 17, one.ecx & BIT(17), "CR4.PCIDE" },
+        { 18, one.ecx & BIT(26), "CR4.OSXSAVE" },
+        { 20, seven.ebx & BIT(7), "CR4.SMEP" },
+        { 21, seven.ebx & BIT(20), "CR4.SMAP" },
+        { 22, seven.ecx & BIT(3), "CR4.PKE" },
+        { 23, seven.edx & BIT(20), "CR4.CET" },
+        { 24, seven.ecx & BIT(31), "CR4.PKS" },
+        { 15, false, "CR4 bit 15" },
+        { 40, false, "CR4 bit 40" },
+        { 63, false, "CR4 bit 63" },
     };
     for (unsigned i = 0; i < COUNT(bits); i++) {
-        /* LA57 cannot be changed in long mode, CET needs CR0.WP; SMEP and SMAP would strike our user-accessible pages. */
+        /* LA57 cannot be changed in long mode, CET needs CR0.WP; SMEP and SMAP would strike our user-accessible pages.
+         */
         if (bits[i].have && (bits[i].bit == 12 || bits[i].bit == 20 || bits[i].bit == 21 || bits[i].bit == 23))
             continue;
         guest_equal(bits[i].text, bits[i].have ? UINT64_MAX : 13, (uint64_t)write_cr(4, cr4 | BIT(bits[i].bit)));

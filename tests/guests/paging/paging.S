@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * void paging_run(uint32_t mode, struct results *results): leaves 64-bit mode for protected mode, turns on 32-bit paging
- * with 4 MiB pages (mode 0) or PAE paging (mode 1), uses it, and comes back.
+ * void paging_run(uint32_t mode, struct results *results): leaves 64-bit mode for protected mode, turns on 32-bit
+ * paging with 4 MiB pages (mode 0) or PAE paging (mode 1), uses it, and comes back.
  *
- * The first 4 GiB are one to one by large pages but for the second half's first large page, which is made of small ones:
+ * The first 4 GiB are one to one by large pages but for the second half's first large page, which is of small ones:
  *     0x80000000 a page of RAM, 0x80001000 the IOAPIC, 0x80002000 the RAM read-only, 0x80003000 nothing
  */
 #define IOAPIC 0xfec00000

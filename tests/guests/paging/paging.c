@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Four-level paging in 64-bit mode here; paging.S does 32-bit and PAE paging from protected mode. In each: pages of every
- * size, accessed and dirty bits, device memory through it (so that the hypervisor walks these tables as well), page faults.
+ * Four-level paging in 64-bit mode here; paging.S does 32-bit and PAE paging from protected mode. In each: pages of
+ * every size, accessed and dirty bits, device memory through it (so that the hypervisor walks these tables as well),
+ * page faults.
  */
 #include "guest.h"
 
@@ -15,7 +16,8 @@
 #define PS BIT(7)
 
 extern volatile uint64_t guest_pml4[512];
-static volatile uint64_t pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))), pt[512] __attribute__((aligned(4096)));
+static volatile uint64_t pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))),
+    pt[512] __attribute__((aligned(4096)));
 static uint8_t page[4096] __attribute__((aligned(4096)));
 
 /* What paging32 and paging_pae leave behind (paging.S). */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All CPUs: each that the ACPI tables name starts by INIT and SIPI, has an APIC ID and CPUID of its own, runs at the same
- * time as the others, sees their stores and locked operations, takes their interrupts, and can be reset and started again.
+ * All CPUs: each that the ACPI tables name starts by INIT and SIPI, has an APIC ID and CPUID of its own, runs at the
+ * same time as the others, sees their stores and locked operations, takes their interrupts, and can be reset and
+ * started again.
  */
 #include "guest.h"
 
@@ -9,7 +10,8 @@
 #define VECTOR_ALL 0x51
 #define ROUNDS 300
 
-static volatile uint64_t arrived, stop, counters[GUEST_CPUS][8], shared_counter, pings[GUEST_CPUS], broadcasts[GUEST_CPUS];
+static volatile uint64_t arrived, stop, counters[GUEST_CPUS][8], shared_counter, pings[GUEST_CPUS],
+    broadcasts[GUEST_CPUS];
 static volatile uint64_t seen_id[GUEST_CPUS], seen_count[GUEST_CPUS], seen_msr_id[GUEST_CPUS], turn, nmis[GUEST_CPUS];
 static volatile uint64_t seen_tsc[GUEST_CPUS];
 static unsigned cpu_count;

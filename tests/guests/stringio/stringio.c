@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * INS and OUTS, and string moves to and from device memory: every size, both directions, with REP, over a page's end, and
- * stopped by a page fault in the middle. The port is the CMOS (a byte that keeps what is written), the device page the
- * IOAPIC's, whose index register does likewise.
+ * INS and OUTS, and string moves to and from device memory: every size, both directions, with REP, over a page's end,
+ * and stopped by a page fault in the middle. The port is the CMOS (a byte that keeps what is written), the device page
+ * the IOAPIC's, whose index register does likewise.
  */
 #include "guest.h"
 
@@ -11,7 +11,8 @@
 #define CMOS_BYTE 0x40
 
 extern volatile uint64_t guest_pml4[512];
-static volatile uint64_t pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))), pt[512] __attribute__((aligned(4096)));
+static volatile uint64_t pdpt[512] __attribute__((aligned(4096))), pd[512] __attribute__((aligned(4096))),
+    pt[512] __attribute__((aligned(4096)));
 static uint8_t pages[8192] __attribute__((aligned(4096)));
 
 /* Pages of the window; two that are side by side there lie apart in RAM. */
@@ -70,7 +71,8 @@ static void ins(void)
     s = (struct string){ .di = (uint64_t)low + 16, .count = 3, .port = 0x608, .size = 4, .in = true };
     string_io(&s);
     uint32_t *timer = (uint32_t *)(low + 16);
-    guest_check("REP INSL reads the PM timer three times", timer[1] - timer[0] < 0x1000000 && timer[2] - timer[1] < 0x1000000);
+    guest_check("REP INSL reads the PM timer three times",
+                timer[1] - timer[0] < 0x1000000 && timer[2] - timer[1] < 0x1000000);
     guest_equal("REP INSL: RDI", (uint64_t)low + 28, s.di);
 
     /* Each a word that straddles the page's end. */
@@ -87,7 +89,8 @@ static void ins(void)
     string_io(&s);
     __asm__ volatile("cld" : : : "cc");
     guest_equal("REP INSB backwards: RDI", (uint64_t)low + 4092, s.di);
-    guest_check("its bytes", pages[2] == 0xa7 && pages[4096 + 4093] == 0xa7 && pages[3] == 0x11 && pages[4096 + 4092] == 0x11);
+    guest_check("its bytes",
+                pages[2] == 0xa7 && pages[4096 + 4093] == 0xa7 && pages[3] == 0x11 && pages[4096 + 4092] == 0x11);
 
     /* Into a page that is not there. */
     map(1, 0);
@@ -141,7 +144,8 @@ static void moves(void)
     di = (uint64_t)low + 4094, si = IOAPIC, count = 1;
     __asm__ volatile("rep movsl" : "+D"(di), "+S"(si), "+c"(count) : : "memory");
     guest_equal("MOVSL from device memory to a place over a page's end", 0x2a,
-                pages[4096 + 4094] | (uint32_t)pages[4096 + 4095] << 8 | (uint32_t)pages[0] << 16 | (uint32_t)pages[1] << 24);
+                pages[4096 + 4094] | (uint32_t)pages[4096 + 4095] << 8 | (uint32_t)pages[0] << 16 |
+                    (uint32_t)pages[1] << 24);
     guest_equal("RSI", IOAPIC + 4, si);
     *(uint32_t *)(low + 32) = 0x15;
     di = IOAPIC, si = (uint64_t)low + 32, count = 1;

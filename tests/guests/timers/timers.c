@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The PC's other clocks: PIT, RTC, ACPI PM timer, and the Hyper-V clocks, which must tell the same time as the TSC. Interrupts
- * come through the 8259 first, then through the IOAPIC.
+ * The PC's other clocks: PIT, RTC, ACPI PM timer, and the Hyper-V clocks, which must tell the same time as the TSC.
+ * Interrupts come through the 8259 first, then through the IOAPIC.
  */
 #include "guest.h"
 
@@ -183,7 +183,8 @@ static void rtc_time(void)
         ;
     uint8_t century = cmos(0x32), year = cmos(0x09), month = cmos(0x08), day = cmos(0x07), hour = cmos(0x04);
     guest_note("RTC: %x%02x-%02x-%02x %02x h", century, year, month, day, hour);
-    guest_check("the RTC has a date of this century", century == 0x20 && month >= 1 && month <= 0x12 && day >= 1 && day <= 0x31);
+    guest_check("the RTC has a date of this century",
+                century == 0x20 && month >= 1 && month <= 0x12 && day >= 1 && day <= 0x31);
     uint8_t second = cmos(0);
     uint64_t began = rdtsc();
     while (cmos(0) == second && rdtsc() - began < 3 * guest_tsc_hz())

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Vector state: each CPU fills all registers with a pattern of its own and goes on exiting, halting and being switched
- * beside the others; nothing of it may change, nor may anything of another's appear. Then the same over changes of XCR0.
- * Run with more vCPUs than the machine has CPUs, or beside another VM.
+ * beside the others; nothing of it may change, nor may anything of another's appear. Then the same over changes of
+ * XCR0. Run with more vCPUs than the machine has CPUs, or beside another VM.
  */
 #include "guest.h"
 
@@ -78,7 +78,8 @@ static void pattern(struct area *area, uint64_t seed)
 
 static bool same(const struct area *a, const struct area *b)
 {
-    return !memcmp(a->bytes + 32, b->bytes + 32, 384) && (!(mask & 4) || !memcmp(a->bytes + 576, b->bytes + 576, 256)) &&
+    return !memcmp(a->bytes + 32, b->bytes + 32, 384) &&
+           (!(mask & 4) || !memcmp(a->bytes + 576, b->bytes + 576, 256)) &&
            *(const uint32_t *)(a->bytes + 24) == *(const uint32_t *)(b->bytes + 24);
 }
 
