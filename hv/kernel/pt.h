@@ -10,6 +10,7 @@
 #ifndef KERNEL_PT_H
 #define KERNEL_PT_H
 
+#include "kernel/layout.h"
 #include "kernel/page.h"
 #include "kernel/status.h"
 #include "kernel/types.h"
@@ -79,7 +80,11 @@ static inline bool pt_entry_is_leaf(const struct pt_format *format, uint64_t ent
 /* The 512 entries of the table that a non-leaf entry points to. */
 static inline uint64_t *pt_entry_table(uint64_t entry)
 {
+#ifdef TASUKI_HOST_TEST
     return phys_to_virt(HPA(entry & PT_ADDRESS_MASK));
+#else
+    return (uint64_t *)(HV_DIRECT_BASE + (entry & PT_ADDRESS_MASK)); /* phys_to_virt, for paths where a call counts */
+#endif
 }
 /* The leaf entry for a page of `bytes` at hpa with these rights; and the rights of a leaf entry. */
 uint64_t pt_leaf_entry(const struct pt_format *format, hpa_t hpa, uint64_t bytes, uint64_t rights);

@@ -4,8 +4,8 @@
  *
  *  LARGE   One leaf of 2 MiB, read-only. The first write splits it (SPARSE or PML). Where no table page is to be had,
  *          the leaf becomes writable and all 512 pages count as written: never too few.
- *  SPARSE  Leaves are writable exactly if their bit in the bitmap is set. A fault sets the bit, then the right; a
- *          collect takes both away, and flushes. The low bits of the mode count faults since the last collect.
+ *  SPARSE  A leaf is writable only if its page is in the list or in the bitmap. A fault puts it there, then sets the
+ *          right; a collect takes both away, and flushes. The low bits of the mode count faults since the last collect.
  *  DENSE   Leaves are writable and the CPU's dirty bits are the log. The directory entry is the gate: after a collect
  *          it is read-only (the frame is closed), and the first write opens it and sets the frame's `touched` bit.
  *  THIN    As DENSE, but with so few dirty pages at the last scan that the next write makes it SPARSE.
@@ -35,6 +35,8 @@
 #define FRAME_WORDS 8
 #define CHUNKS_PER_GIB (HUGE_PAGE_BYTES / (CHUNK_PAGES * PAGE_BYTES))
 #define YIELD_CHUNKS 64       /* a chunk takes some ten microseconds at most */
+#define LIST_MIN 512ull       /* the list has room for a page of each frame, or this */
+#define LIST_STEP 512         /* of its pages with the lock held */
 #define DETACHED_MAX (PAGE_BYTES / sizeof(uint64_t))
 
 /* Faults in one frame between two collects that make scanning the cheaper way: 512 entries twice against a fault each. */
@@ -92,11 +94,12 @@ static void begin_sparse(struct stage2 *stage2, uint64_t *table, uint64_t leaf, 
 {
     const struct pt_format *format = stage2->core->stage2.format;
     uint64_t attributes = leaf & ~(PT_ADDRESS_MASK | format->large | format->write | format->dirty);
+    uint64_t *written = &table[gpa / PAGE_BYTES % FRAME_PAGES];
 
     fill_table(table, leaf & PT_ADDRESS_MASK & ~(LARGE_PAGE_BYTES - 1), attributes | format->accessed);
-    dirty_log_mark(stage2->core, gpa / PAGE_BYTES);
-    set_bits(&table[gpa / PAGE_BYTES % FRAME_PAGES], format->write | format->dirty);
-    stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_SPARSE | 1;
+    stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_SPARSE;
+    dirty_log_written(stage2, &stage2->log, written, gpa);
+    set_bits(written, stage2->written);
 }
 
 /* No page for a table: all of the frame counts as written, until the next collect protects it again. */
@@ -135,8 +138,8 @@ static void split_frame(struct stage2 *stage2, uint64_t *slot, uint64_t leaf, ui
 }
 
 /*
- * SPARSE to DENSE. The clean leaves become writable; their stale dirty bits go. The written ones are in the bitmap, so it
- * does not matter whether they keep theirs.
+ * SPARSE to DENSE. The clean leaves become writable; their stale dirty bits go. The written ones are in the list or the
+ * bitmap, so it does not matter whether they keep theirs.
  */
 static void begin_dense(struct stage2 *stage2, uint64_t *table, uint64_t frame)
 {
@@ -145,6 +148,7 @@ static void begin_dense(struct stage2 *stage2, uint64_t *table, uint64_t frame)
     for (unsigned i = 0; i < FRAME_PAGES; i++)
         stage2_set_entry(&table[i], (stage2_entry(&table[i]) & ~format->dirty) | format->write);
     stage2->log.mode[frame] = MODE_DENSE;
+    stage2->log.dense_begun = true;
     stage2->log.touched[frame / CHUNK_FRAMES] |= frame_bit(frame);
 }
 
@@ -189,26 +193,48 @@ static void open_frame(struct stage2 *stage2, uint64_t *slot, uint64_t entry, ui
     set_bits(slot, stage2->core->stage2.format->write);
 }
 
-void dirty_log_write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+void dirty_log_open(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
 {
-    const struct pt_format *format = stage2->core->stage2.format;
-    struct dirty_log *log = &stage2->log;
-    uint64_t entry = stage2_entry(slot), *leaf;
+    uint64_t entry = stage2_entry(slot);
 
-    if (unlikely(entry & format->large)) {
-        if (!(entry & format->write)) /* else another vCPU was first */
-            split_frame(stage2, slot, entry, gpa);
-        return;
-    }
-    if (unlikely(!(entry & format->write)))
+    if (!(entry & STAGE2_LARGE))
         open_frame(stage2, slot, entry, gpa);
-    leaf = &pt_entry_table(entry)[gpa / PAGE_BYTES % FRAME_PAGES];
-    if (stage2_entry(leaf) & format->write)
-        return;
+    else if (!(entry & STAGE2_WRITE)) /* else another vCPU was first */
+        split_frame(stage2, slot, entry, gpa);
+}
+
+void dirty_log_full(struct stage2 *stage2, uint64_t gpa)
+{
     dirty_log_mark(stage2->core, gpa / PAGE_BYTES);
-    set_bits(leaf, format->write | format->accessed | format->dirty);
-    if (log->engine == DIRTY_ACCESSED_DIRTY && (++log->mode[gpa / LARGE_PAGE_BYTES] & MODE_COUNT) == DENSE_FAULTS)
-        begin_dense(stage2, pt_entry_table(entry), gpa / LARGE_PAGE_BYTES);
+}
+
+void dirty_log_logged(struct vm_core *core, uint64_t gfn)
+{
+    struct stage2 *stage2 = core->memory;
+    uint64_t frame = gfn / FRAME_PAGES, flags = spin_lock_irqsave(&stage2->lock);
+    struct dirty_log *log = &stage2->log;
+
+    if (log->list_count < log->list_max && gfn < log->bits && log->mode[frame] == MODE_PML) {
+        uint64_t slot = stage2->directory[gfn / (HUGE_PAGE_BYTES / PAGE_BYTES)][frame % PT_TABLE_ENTRIES];
+
+        log->list[log->list_count++] = (struct dirty_page){ gfn, &pt_entry_table(slot)[gfn % FRAME_PAGES] };
+    } else {
+        dirty_log_mark(core, gfn);
+    }
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+void dirty_log_count_fault(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t frame = gpa / LARGE_PAGE_BYTES;
+
+    if (log->period[frame] != log->now) {
+        log->period[frame] = log->now;
+        log->mode[frame] = MODE_SPARSE;
+    }
+    if ((++log->mode[frame] & MODE_COUNT) == DENSE_FAULTS)
+        begin_dense(stage2, leaf - gpa / PAGE_BYTES % FRAME_PAGES, frame);
 }
 
 /* ---- Start ---- */
@@ -218,12 +244,13 @@ uint64_t dirty_log_bits(const struct stage2 *stage2)
     return ALIGN_UP(gmem_end(stage2->gmem) / PAGE_BYTES, CHUNK_PAGES);
 }
 
-/* The run: bitmap, summary, mode, touched, pending, and a page of detached tables. */
+/* The run: a page of detached tables, the two lists, bitmap, summary, mode, period, touched, pending. */
 static bool allocate(struct stage2 *stage2)
 {
     struct dirty_log *log = &stage2->log;
     uint64_t bits = dirty_log_bits(stage2), frames = bits / FRAME_PAGES, chunks = bits / CHUNK_PAGES;
-    uint64_t bytes = PAGE_BYTES + bits / 8 + chunks * 8 + frames + 2 * chunks;
+    uint64_t list_bytes = MAX(frames, LIST_MIN) * sizeof(struct dirty_page);
+    uint64_t bytes = PAGE_BYTES + 2 * list_bytes + bits / 8 + chunks * 8 + 2 * frames + 2 * chunks;
     hpa_t run;
 
     if (!log->bitmap) {
@@ -231,15 +258,20 @@ static bool allocate(struct stage2 *stage2)
         if (!page_alloc_run(log->run_pages, stage2->core->owner, 0, &run))
             return false;
         log->detached = phys_to_virt(run);
-        log->bitmap = log->detached + DETACHED_MAX;
+        log->list = (struct dirty_page *)(log->detached + DETACHED_MAX);
+        log->taken = log->list + list_bytes / sizeof(struct dirty_page);
+        log->bitmap = (uint64_t *)(log->taken + list_bytes / sizeof(struct dirty_page));
         log->summary = log->bitmap + bits / 64;
         log->mode = (uint8_t *)(log->summary + chunks);
-        log->touched = log->mode + frames;
+        log->period = log->mode + frames;
+        log->touched = log->period + frames;
         log->pending = log->touched + chunks;
         log->bits = bits;
         stage2->core->dirty_bits = bits;
     }
     memset(log->detached, 0, bytes);
+    log->list_count = 0;
+    log->dense_begun = false;
     return true;
 }
 
@@ -277,6 +309,7 @@ enum status dirty_log_start(struct stage2 *stage2, enum dirty_engine engine, con
     flags = spin_lock_irqsave(&stage2->lock);
     log->ops = ops;
     log->engine = engine;
+    log->list_max = MAX(log->bits / FRAME_PAGES, LIST_MIN);
     __atomic_store_n(&stage2->core->dirty_bitmap, log->bitmap, __ATOMIC_SEQ_CST);
     spin_unlock_irqrestore(&stage2->lock, flags);
     for (uint64_t gib = 0; gib < stage2->gib_count; gib++)
@@ -287,37 +320,105 @@ enum status dirty_log_start(struct stage2 *stage2, enum dirty_engine engine, con
 
 /* ---- Collect ---- */
 
-/* Takes the bits of one word of the bitmap and arms its pages again. `slot` is the entry of its frame, or NULL. */
-static void take_word(struct stage2 *stage2, uint64_t n, uint64_t *slot)
+static void maybe_yield(const struct dirty_log *log, unsigned *done)
 {
-    const struct pt_format *format = stage2->core->stage2.format;
-    struct dirty_log *log = &stage2->log;
-    uint64_t bits = __atomic_exchange_n(&log->bitmap[n], 0, __ATOMIC_SEQ_CST), old = log->out[n], keep, count = 0;
-    uint64_t entry = slot ? stage2_entry(slot) : 0, *leaf;
-    uint8_t *mode = &log->mode[n / FRAME_WORDS];
+    if (++*done % YIELD_CHUNKS == 0 && log->ops->yield)
+        log->ops->yield();
+}
 
-    if (unlikely(!bits))
-        return;
-    log->out[n] = old | bits;
-    if (unlikely(old & bits))
-        log->count -= popcount(old & bits);
-    if (likely((*mode & MODE_MASK) == MODE_SPARSE)) {
-        *mode = MODE_SPARSE; /* no faults yet */
-        keep = ~format->write;
-    } else if (*mode == MODE_PML) {
-        keep = ~format->dirty;
-    } else {
-        log->count += popcount(bits);
-        if (entry & format->large)
-            clear_bits(slot, format->write);
-        return;
+/* Sets a bit of a word, and counts it if it was clear: BTS leaves the old bit in the carry flag. */
+static inline void set_and_count(uint64_t *words, uint64_t index, uint64_t *count)
+{
+    uint64_t word = words[index / 64];
+
+    __asm__("btsq %2, %0\n\t"
+            "sbbq $-1, %1"
+            : "+r"(word), "+r"(*count)
+            : "r"(index)
+            : "cc");
+    words[index / 64] = word;
+}
+
+/*
+ * Pages of the list that this collect has taken: reports them and arms them again. A frame that became dense after its
+ * pages were listed keeps its rights; that is rare enough to be looked at only if there was one. With the lock held.
+ */
+static void take_pages(struct stage2 *stage2, const struct dirty_page *page, const struct dirty_page *end, bool was_dense)
+{
+    struct dirty_log *log = &stage2->log;
+    const uint64_t clear = log->engine == DIRTY_PML ? stage2->core->stage2.format->dirty : STAGE2_WRITE;
+    uint64_t *out = log->out, count = 0;
+
+    if (unlikely(was_dense || log->dense_begun)) {
+        for (; page < end; page++) {
+            set_and_count(out, page->gfn, &count);
+            if ((log->mode[page->gfn / FRAME_PAGES] & MODE_MASK) == MODE_SPARSE)
+                clear_bits(page->leaf, clear);
+        }
     }
-    leaf = &pt_entry_table(entry)[n % FRAME_WORDS * 64];
-    do {
-        __atomic_fetch_and(&leaf[__builtin_ctzll(bits)], keep, __ATOMIC_SEQ_CST);
-        bits &= bits - 1;
-        count++;
-    } while (bits);
+    for (; page < end; page++) {
+        set_and_count(out, page->gfn, &count);
+        clear_bits(page->leaf, clear);
+    }
+    log->count += count;
+}
+
+static void take_list(struct stage2 *stage2)
+{
+    struct dirty_log *log = &stage2->log;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock);
+    struct dirty_page *page = log->list, *end = page + log->list_count;
+    bool was_dense = log->dense_begun;
+    unsigned done = 0;
+
+    log->list = log->taken;
+    log->taken = page;
+    log->list_count = 0;
+    log->dense_begun = false;
+    log->now++;
+    while (end - page > LIST_STEP) {
+        take_pages(stage2, page, page + LIST_STEP, was_dense);
+        page += LIST_STEP;
+        spin_unlock_irqrestore(&stage2->lock, flags);
+        maybe_yield(log, &done);
+        flags = spin_lock_irqsave(&stage2->lock);
+    }
+    take_pages(stage2, page, end, was_dense);
+    spin_unlock_irqrestore(&stage2->lock, flags);
+}
+
+/* Takes these words of a chunk's bitmap and arms their pages again. `slots`: its 8 directory entries, or NULL. */
+static void take_words(struct stage2 *stage2, uint64_t chunk, uint64_t words, uint64_t *slots)
+{
+    struct dirty_log *log = &stage2->log;
+    const uint64_t dirty = stage2->core->stage2.format->dirty;
+    uint64_t *bitmap = &log->bitmap[chunk * 64], *out = &log->out[chunk * 64], count = 0;
+    const uint8_t *mode = &log->mode[chunk * CHUNK_FRAMES];
+
+    for (; words; words &= words - 1) {
+        unsigned w = (unsigned)__builtin_ctzll(words), frame = w / FRAME_WORDS;
+        uint64_t bits = __atomic_exchange_n(&bitmap[w], 0, __ATOMIC_SEQ_CST), clear = STAGE2_WRITE, *leaf;
+
+        if (unlikely(!bits))
+            continue;
+        if (unlikely(out[w] & bits))
+            count -= popcount(out[w] & bits);
+        out[w] |= bits;
+        if (mode[frame] == MODE_PML) {
+            clear = dirty;
+        } else if ((mode[frame] & MODE_MASK) != MODE_SPARSE) {
+            count += popcount(bits);
+            if (slots && (stage2_entry(&slots[frame]) & STAGE2_LARGE))
+                clear_bits(&slots[frame], STAGE2_WRITE);
+            continue;
+        }
+        leaf = &pt_entry_table(stage2_entry(&slots[frame]))[w % FRAME_WORDS * 64];
+        do {
+            clear_bits(&leaf[__builtin_ctzll(bits)], clear);
+            count++;
+            bits &= bits - 1;
+        } while (bits);
+    }
     log->count += count;
 }
 
@@ -325,21 +426,17 @@ static void take_word(struct stage2 *stage2, uint64_t n, uint64_t *slot)
 static void take_chunk(struct stage2 *stage2, uint64_t chunk)
 {
     struct dirty_log *log = &stage2->log;
-    uint64_t flags = spin_lock_irqsave(&stage2->lock);
-    uint64_t words = __atomic_exchange_n(&log->summary[chunk], 0, __ATOMIC_SEQ_CST), gib = chunk / CHUNKS_PER_GIB;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock), gib = chunk / CHUNKS_PER_GIB;
     uint64_t *slots = gib < stage2->gib_count ? stage2->directory[gib] : NULL;
 
     if (slots)
         slots += chunk % CHUNKS_PER_GIB * CHUNK_FRAMES;
     for (unsigned i = 0; log->touched[chunk] >> i; i++)
         if (log->touched[chunk] >> i & 1)
-            clear_bits(&slots[i], stage2->core->stage2.format->write);
+            clear_bits(&slots[i], STAGE2_WRITE);
     log->pending[chunk] |= log->touched[chunk];
     log->touched[chunk] = 0;
-    for (; words; words &= words - 1) {
-        unsigned w = (unsigned)__builtin_ctzll(words);
-        take_word(stage2, chunk * 64 + w, slots ? &slots[w / FRAME_WORDS] : NULL);
-    }
+    take_words(stage2, chunk, __atomic_exchange_n(&log->summary[chunk], 0, __ATOMIC_SEQ_CST), slots);
     spin_unlock_irqrestore(&stage2->lock, flags);
 }
 
@@ -364,12 +461,6 @@ static void set_out(struct stage2 *stage2, uint64_t *out)
     spin_unlock_irqrestore(&stage2->lock, flags);
 }
 
-static void maybe_yield(const struct dirty_log *log, unsigned *done)
-{
-    if (++*done % YIELD_CHUNKS == 0 && log->ops->yield)
-        log->ops->yield();
-}
-
 enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint64_t *page_count)
 {
     struct dirty_log *log = &stage2->log;
@@ -382,6 +473,7 @@ enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint6
     set_out(stage2, bitmap_out);
     if (log->engine == DIRTY_PML)
         log->ops->flush_all(stage2->core); /* brings what the CPUs have logged into the bitmap */
+    take_list(stage2);
     for (uint64_t chunk = 0; chunk < chunks; chunk++) {
         if (__atomic_load_n(&log->summary[chunk], __ATOMIC_ACQUIRE) | __atomic_load_n(&log->touched[chunk], __ATOMIC_ACQUIRE)) {
             take_chunk(stage2, chunk);
@@ -447,6 +539,7 @@ void dirty_log_stop(struct stage2 *stage2)
         return;
     flags = spin_lock_irqsave(&stage2->lock);
     log->engine = DIRTY_OFF;
+    log->list_max = log->list_count = 0;
     __atomic_store_n(&stage2->core->dirty_bitmap, NULL, __ATOMIC_SEQ_CST);
     spin_unlock_irqrestore(&stage2->lock, flags);
     for (uint64_t chunk = 0; chunk < stage2->gib_count * CHUNKS_PER_GIB && chunk < log->bits / CHUNK_PAGES; chunk++) {

@@ -14,11 +14,12 @@
  *    cost more than the fault. After DENSE_FAULTS faults in one frame between two collects its leaves become writable,
  *    and the CPU's dirty bits are scanned. From then on it takes one fault for the frame, on the directory entry, after
  *    each collect, until it is found to have fewer dirty pages than DENSE_FAULTS again.
- *  - PML: leaves are writable with the dirty bit clear; the CPU logs what it sets, the backend drains that into the
- *    bitmap with dirty_log_mark(), and a collect clears the dirty bits of the pages that it takes.
+ *  - PML: leaves are writable with the dirty bit clear; the CPU logs what it sets, the backend drains that with
+ *    dirty_log_logged(), and a collect clears the dirty bits of the pages that it takes.
  *
  * The bitmap is indexed by guest frame number and has a second bitmap right behind it: one bit for each of its 64-bit
- * words that may have a bit set. So a collect looks at nothing that is clean.
+ * words that may have a bit set. So a collect looks at nothing that is clean. Pages that a fault has made writable go to
+ * a list first, which is shorter work for both sides, and to the bitmap when the list is full.
  *
  * Order. A writer changes the memory first and sets the bit then; the bitmap first and the summary then. A collect takes
  * the summary first, then the bitmap, then protects; what is copied afterwards has all of it.
@@ -48,13 +49,26 @@ struct dirty_ops {
     void (*yield)(void);
 };
 
+/* A page that a fault has made writable. */
+struct dirty_page {
+    uint64_t gfn;
+    uint64_t *leaf;
+};
+
 struct dirty_log {
     enum dirty_engine engine;
     const struct dirty_ops *ops;
+    struct dirty_page *list;    /* since the last collect */
+    uint64_t list_count;
+    uint64_t list_max;          /* 0 while the log is off */
+    bool dense_begun;           /* a frame became dense since its pages may have been listed */
+    struct dirty_page *taken;   /* the list of the collect that runs, else empty; the two change places */
     /* One run of pages, kept from the first start until the VM is destroyed: a late marker still finds it there. */
     uint64_t *bitmap;     /* bit = guest frame number */
     uint64_t *summary;    /* bit = word of the bitmap */
     uint8_t *mode;        /* of each 2 MiB frame; dirty.c */
+    uint8_t *period;      /* of each frame: the period in which the faults that `mode` counts were */
+    uint8_t now;          /* the period: changes with each collect */
     uint8_t *touched;     /* a byte for 8 frames: dense ones that were written since they were closed */
     uint8_t *pending;     /* the same: dense ones that were closed and whose dirty bits are still to be scanned */
     uint64_t bits;        /* of the bitmap; a multiple of 4096 */
@@ -82,6 +96,9 @@ static inline void dirty_log_mark(struct vm_core *core, uint64_t gfn)
     if (!(__atomic_load_n(summary, __ATOMIC_ACQUIRE) & summary_bit))
         __atomic_fetch_or(summary, summary_bit, __ATOMIC_SEQ_CST);
 }
+
+/* Notes a page that a CPU's page-modification log names. Any context that may take the stage-2 lock. */
+void dirty_log_logged(struct vm_core *core, uint64_t gfn);
 
 /* Notes that the hypervisor has just written count (1 or more) bytes at gpa. Lock-free; any context. */
 static inline void dirty_log_wrote(struct vm_core *core, gpa_t gpa, uint64_t count)
@@ -113,8 +130,22 @@ enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint6
 /* Ends it: the frames are put together again and the tables freed. What was not collected is lost. Off already: nothing. */
 void dirty_log_stop(struct stage2 *stage2);
 
-/* For stage2.c: a write fault at gpa, whose directory entry is `slot`. With the stage-2 lock held. */
-void dirty_log_write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa);
+/*
+ * For stage2.c, with the stage-2 lock held: a write fault at gpa, whose directory entry is `slot`. The first for what is
+ * not an open table; dirty_log_written for a page whose leaf in such a table was read-only and is writable now.
+ */
+void dirty_log_open(struct stage2 *stage2, uint64_t *slot, uint64_t gpa);
+void dirty_log_full(struct stage2 *stage2, uint64_t gpa);
+void dirty_log_count_fault(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa);
+static inline void dirty_log_written(struct stage2 *stage2, struct dirty_log *log, uint64_t *leaf, uint64_t gpa)
+{
+    if (likely(log->list_count < log->list_max))
+        log->list[log->list_count++] = (struct dirty_page){ gpa / PAGE_BYTES, leaf };
+    else
+        dirty_log_full(stage2, gpa);
+    if (log->engine == DIRTY_ACCESSED_DIRTY)
+        dirty_log_count_fault(stage2, leaf, gpa);
+}
 /* For stage2_destroy: frees the log's memory, with nothing running any more. */
 void dirty_log_destroy(struct stage2 *stage2);
 

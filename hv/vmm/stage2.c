@@ -23,7 +23,11 @@ enum status stage2_create(struct stage2 *stage2, struct vm_core *core, struct gm
 {
     hpa_t table;
 
-    *stage2 = (struct stage2){ .core = core, .gmem = gmem, .lock = SPINLOCK_INIT("stage2") };
+    if (!(format->read & STAGE2_PRESENT) || format->write != STAGE2_WRITE || format->large != STAGE2_LARGE)
+        panic("second-stage tables: the entries of %s are not as expected", format->name);
+    *stage2 = (struct stage2){ .core = core, .gmem = gmem, .lock = SPINLOCK_INIT("stage2"),
+                               .written = format->write | format->accessed | format->dirty };
+    core->memory = stage2;
     stage2->gib_count = ALIGN_UP(gmem_end(gmem), GIB) / GIB;
     stage2->table_pages = ALIGN_UP(table_bytes(stage2), PAGE_BYTES) / PAGE_BYTES;
     if (!page_alloc_run(stage2->table_pages, core->owner, PAGE_ZERO, &table))
@@ -110,7 +114,25 @@ static inline uint64_t *mapped_slot(struct stage2 *stage2, uint64_t gpa)
     if (unlikely(gib >= stage2->gib_count) || unlikely(!stage2->directory[gib]))
         return NULL;
     slot = &stage2->directory[gib][gpa / LARGE_PAGE_BYTES % FRAMES_PER_GIB];
-    return pt_entry_present(stage2->core->stage2.format, stage2_entry(slot)) ? slot : NULL;
+    return stage2_entry(slot) & STAGE2_PRESENT ? slot : NULL;
+}
+
+/* A write fault at gpa, which lies in a frame that is mapped. With the lock held. */
+static inline void write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+{
+    uint64_t entry = stage2_entry(slot), *leaf;
+
+    if (unlikely((entry & (STAGE2_WRITE | STAGE2_LARGE)) != STAGE2_WRITE)) {
+        dirty_log_open(stage2, slot, gpa);
+        entry = stage2_entry(slot);
+        if (entry & STAGE2_LARGE)
+            return;
+    }
+    leaf = &pt_entry_table(entry)[gpa / PAGE_BYTES % PT_TABLE_ENTRIES];
+    if (stage2_entry(leaf) & STAGE2_WRITE)
+        return; /* another vCPU was first */
+    dirty_log_written(stage2, &stage2->log, leaf, gpa);
+    __atomic_fetch_or(leaf, stage2->written, __ATOMIC_SEQ_CST);
 }
 
 /* The frame at gpa is not mapped, or was not a moment ago. */
@@ -127,7 +149,7 @@ static enum stage2_result first_touch(struct stage2 *stage2, uint64_t gpa, unsig
     if (!slot)
         slot = map_frame(stage2, gpa, index);
     if (slot && (access & ACCESS_WRITE))
-        dirty_log_write_fault(stage2, slot, gpa);
+        write_fault(stage2, slot, gpa);
     spin_unlock_irqrestore(&stage2->lock, flags);
     if (slot)
         return STAGE2_MAPPED;
@@ -141,7 +163,7 @@ enum stage2_result stage2_fault(struct stage2 *stage2, gpa_t gpa, unsigned acces
     uint64_t *slot = mapped_slot(stage2, gpa.v);
 
     if (likely(slot != NULL) && (access & ACCESS_WRITE))
-        dirty_log_write_fault(stage2, slot, gpa.v);
+        write_fault(stage2, slot, gpa.v);
     spin_unlock_irqrestore(&stage2->lock, flags);
     return likely(slot != NULL) ? STAGE2_MAPPED : first_touch(stage2, gpa.v, access);
 }

@@ -33,6 +33,7 @@ struct stage2 {
     uint64_t **directory;   /* for each GiB with RAM: the 512 entries of its frames, NULL before the first touch */
     uint16_t *mapped;       /* for each GiB: frames that are mapped */
     uint64_t table_pages;   /* what the two take */
+    uint64_t written;       /* what a leaf gets at its first write: the right, and accessed and dirty */
     struct dirty_log log;
 };
 
@@ -58,7 +59,11 @@ enum stage2_result stage2_fault(struct stage2 *stage2, gpa_t gpa, unsigned acces
 enum status stage2_map(struct stage2 *stage2, gpa_t gpa, hpa_t hpa, uint64_t bytes, uint64_t rights) MUST_CHECK;
 enum status stage2_unmap(struct stage2 *stage2, gpa_t gpa, uint64_t bytes) MUST_CHECK;
 
-/* For stage2.c and dirty.c. */
+/* For stage2.c and dirty.c. These bits are the same in EPT and NPT entries; stage2_create makes sure of it. */
+#define STAGE2_PRESENT BIT(0) /* readable, as all that is mapped for RAM */
+#define STAGE2_WRITE BIT(1)
+#define STAGE2_LARGE BIT(7)
+
 #define STAGE2_RAM_RIGHTS (PT_READ | PT_WRITE | PT_EXEC | PT_ACCESSED | PT_DIRTY)
 
 /* The entry of the directory pointer table for a GiB that has a directory: a pointer to it, or a 1 GiB leaf. */

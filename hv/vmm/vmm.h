@@ -178,7 +178,8 @@ struct vm_core {
     page_owner_t owner;       /* all of the VM's memory and tables */
     uint64_t serial;          /* never used twice: tells VMs apart where a pointer could be a reused one */
     void *backend;            /* per-VM things: bitmaps, ASID/VPID allocation */
-    uint64_t *dirty_bitmap;   /* PML drain sets bits here, by gfn, atomically; NULL while the log is off */
+    struct stage2 *memory;    /* vmm/stage2.h: set by stage2_create */
+    uint64_t *dirty_bitmap;   /* vmm/dirty.h sets bits here, by gfn, atomically; NULL while the log is off */
     uint64_t dirty_bits;      /* its size */
     unsigned physical_bits;   /* the guest's MAXPHYADDR */
     uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */

@@ -29,6 +29,7 @@ struct fake_vcpu {
     struct stage2 *stage2;
     unsigned id;
     bool ad, pml;            /* A/D bits enabled; page-modification log enabled */
+    bool blind;              /* always sets dirty bits through cached translations, never by walking again */
     struct fake_translation *small, *large, *huge; /* by page, frame, GiB */
     uint64_t log[FAKE_PML_ENTRIES];
     unsigned log_count;
@@ -65,7 +66,7 @@ static void vcpu_done(struct fake_vcpu *vcpu)
 static void vcpu_drain(struct fake_vcpu *vcpu)
 {
     while (vcpu->log_count)
-        dirty_log_mark(vcpu->stage2->core, vcpu->log[--vcpu->log_count] / PAGE_BYTES);
+        dirty_log_logged(vcpu->stage2->core, vcpu->log[--vcpu->log_count] / PAGE_BYTES);
 }
 
 /* What happens between an exit and the next entry, if anything was asked for. */
@@ -170,7 +171,7 @@ static enum fake_step vcpu_try(struct fake_vcpu *vcpu, uint64_t gpa, bool write,
             continue;
         }
         if (write && vcpu->ad && !cached[i]->dirty) {
-            if (vcpu_random(vcpu) % 2) {
+            if (!vcpu->blind && vcpu_random(vcpu) % 2) {
                 cached[i]->leaf = NULL; /* walks again */
                 continue;
             }

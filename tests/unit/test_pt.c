@@ -210,11 +210,11 @@ static void random_against_model(const struct pt_format *of, uint64_t at, uint64
         for (unsigned i = 0; i < 60; i++)
             page_free(hoard[--held], PAGE_BYTES, PAGE_OWNER_HV);
     }
-    for (unsigned round = 0; round < 1500; round++) {
+    for (unsigned round = 0; round < 800; round++) {
         step();
         if (round % 100 == 0)
             check_all(256 * KIB);
-        if (round % 500 == 499) { /* the table is emptied by unmapping, or made anew */
+        if (round % 300 == 299) { /* the table is emptied by unmapping, or made anew */
             if (fake_below(2)) {
                 assert_int_equal(pt_unmap(&pt, base, WINDOW), OK);
             } else {

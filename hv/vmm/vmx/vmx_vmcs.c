@@ -210,7 +210,7 @@ void vmx_pml_drain(struct vcpu *vcpu)
     volatile uint64_t *log = phys_to_virt(v->pml_page);
     for (uint64_t entry; (entry = log[next]) != PML_EMPTY; next = (next - 1) % PML_ENTRIES) {
         log[next] = PML_EMPTY;
-        dirty_log_mark(vcpu->vm, entry >> PAGE_SHIFT);
+        dirty_log_logged(vcpu->vm, entry >> PAGE_SHIFT);
     }
     v->pml_next = next;
 }
