@@ -74,7 +74,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table)
         return give_up(status);
 
     info = (struct boot_info *)take_pages(sizeof(*info), BELOW_4G, BOOT_MEM_LOADER);
-    stub = take_pages(PAGE, BELOW_4G, BOOT_MEM_LOADER);
+    stub = take_code_page(BELOW_4G, BOOT_MEM_LOADER);
     if (!info || !stub) {
         complain(L"Memory", L"none is left below 4 GiB", L"Add memory to the machine.", 0);
         return give_up(EFI_OUT_OF_RESOURCES);

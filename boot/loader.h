@@ -34,6 +34,9 @@ uint64_t take_pages(uint64_t bytes, uint64_t max_address, uint32_t type);
 /* The same, aligned to `align` bytes (a power of two, at least 4096). */
 uint64_t take_aligned(uint64_t bytes, uint64_t align, uint64_t max_address, uint32_t type);
 
+/* One page that is executed under the firmware's page tables: some firmware maps loader data without that right. */
+uint64_t take_code_page(uint64_t max_address, uint32_t type);
+
 /* Gives back what take_pages() returned last for this address. */
 void give_pages(uint64_t base);
 

@@ -34,7 +34,7 @@ static void note(uint64_t base, uint64_t bytes, uint32_t type)
     taken[i].type = type;
 }
 
-uint64_t take_aligned(uint64_t bytes, uint64_t align, uint64_t max_address, uint32_t type)
+static uint64_t take(uint64_t bytes, uint64_t align, uint64_t max_address, uint32_t type, EFI_MEMORY_TYPE memory_type)
 {
     uint64_t size = (bytes + PAGE - 1) & ~(PAGE - 1), room, base, aligned;
     EFI_PHYSICAL_ADDRESS got = max_address;
@@ -44,8 +44,7 @@ uint64_t take_aligned(uint64_t bytes, uint64_t align, uint64_t max_address, uint
     if (!size)
         size = PAGE;
     room = size + align - PAGE;
-    if (BS->AllocatePages(max_address == ANYWHERE ? AllocateAnyPages : AllocateMaxAddress, EfiLoaderData, room / PAGE,
-                          &got))
+    if (BS->AllocatePages(max_address == ANYWHERE ? AllocateAnyPages : AllocateMaxAddress, memory_type, room / PAGE, &got))
         return 0;
     base = got;
     aligned = (base + align - 1) & ~(align - 1);
@@ -56,6 +55,16 @@ uint64_t take_aligned(uint64_t bytes, uint64_t align, uint64_t max_address, uint
     ZeroMem((void *)aligned, size);
     note(aligned, size, type);
     return aligned;
+}
+
+uint64_t take_aligned(uint64_t bytes, uint64_t align, uint64_t max_address, uint32_t type)
+{
+    return take(bytes, align, max_address, type, EfiLoaderData);
+}
+
+uint64_t take_code_page(uint64_t max_address, uint32_t type)
+{
+    return take(PAGE, PAGE, max_address, type, EfiLoaderCode);
 }
 
 uint64_t take_pages(uint64_t bytes, uint64_t max_address, uint32_t type)

@@ -8,7 +8,7 @@
 static bool move(struct ramdisk *disk, const struct blk_request *request, uint64_t offset, gpa_t gpa, uint64_t bytes)
 {
     const struct gmem_ops *memory = request->memory;
-    uint8_t *chunk = disk->chunk(disk->context, offset / RAMDISK_CHUNK_BYTES);
+    uint8_t *chunk = disk->chunk(disk->context, offset / RAMDISK_CHUNK_BYTES, request->op != BLK_READ);
 
     if (!chunk)
         return false;
@@ -65,14 +65,15 @@ static void submit(struct blkdev *dev, struct blk_request *request)
     request->done(request, run(dev->context, request));
 }
 
-static void *array_chunk(void *context, uint64_t index)
+static void *array_chunk(void *context, uint64_t index, bool write)
 {
     void **chunks = context;
+    (void)write;
 
     return chunks[index];
 }
 
-void ramdisk_init(struct ramdisk *disk, uint64_t bytes, bool read_only, void *(*chunk)(void *context, uint64_t index),
+void ramdisk_init(struct ramdisk *disk, uint64_t bytes, bool read_only, void *(*chunk)(void *context, uint64_t index, bool write),
                   void *context)
 {
     memset(disk, 0, sizeof(*disk));

@@ -36,6 +36,7 @@
 #define SLOT_CONSOLE 1
 #define SLOT_RNG 2
 #define SLOT_DISK_FIRST 3
+#define DISK_FLOOR_BYTES (32 * MIB)
 #define BOOT_PIECE_BYTES (256 * KIB)
 #define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
@@ -72,17 +73,25 @@ static enum status find_module(const struct vm *vm, const char *kind, const char
 
 /* ---- Disks ---- */
 
-/* The VM's own copy of a chunk of the image, made at the first touch. */
-static void *disk_chunk(void *context, uint64_t index)
+/*
+ * A chunk of the disk: the image's own bytes until the VM writes there, then a copy of its own. The last chunk's end lies
+ * behind the disk's end and is never asked for. Disks grow by what a guest writes, so they stop while the node still
+ * has memory for everything else; the guest gets an I/O error.
+ */
+static void *disk_chunk(void *context, uint64_t index, bool write)
 {
     struct machine_disk *disk = context;
     uint64_t offset = index * LARGE_PAGE_BYTES;
 
     if (index >= disk->chunk_count)
         return NULL;
+    if (!disk->chunks[index].v && !write)
+        return (void *)(disk->image + offset);
     if (!disk->chunks[index].v) {
+        struct page_totals totals;
         hpa_t chunk;
-        if (!page_alloc(LARGE_PAGE_BYTES, disk->owner, 0, &chunk))
+        page_totals_get(&totals);
+        if (totals.free_bytes < DISK_FLOOR_BYTES || !page_alloc(LARGE_PAGE_BYTES, disk->owner, 0, &chunk))
             return NULL;
         uint64_t count = MIN(LARGE_PAGE_BYTES, disk->image_bytes - offset);
         memcpy(phys_to_virt(chunk), disk->image + offset, count);
@@ -119,9 +128,7 @@ static void host_timer_fired(struct timer *timer)
 static void timers_changed(void *context)
 {
     struct vm *vm = context;
-    uint64_t deadline = vtimer_next(&vm->timers);
-
-    timer_arm(&vm->host_timer, deadline > TIME_NEVER - 1 - vm->clock_base_ns ? TIME_NEVER : deadline + vm->clock_base_ns);
+    timer_arm(&vm->host_timer, machine_host_time(vm, vtimer_next(&vm->timers)));
 }
 
 static void send_msi(void *context, uint64_t address, uint32_t data)
@@ -343,7 +350,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     vm->tsc_offset = -rdtsc();
     static uint64_t last_serial;
     vm->core.serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
-    vm->core.run_deadline_tsc = UINT64_MAX;
+    vm->core.run_deadline_tsc = time_ns_to_tsc(vm->run_deadline_ns); /* it outlives a stop, a start, a restore */
     vm->core.physical_bits = cpu_features.physical_bits;
     if (!page_owner_create(vm->name, &vm->core.owner)) {
         snprintf(text, text_bytes, "vm %s: the node accounts for %u VMs at most", vm->name, PAGE_OWNERS - 1);

@@ -97,6 +97,7 @@ struct vm {
     char reason[VM_TEXT_BYTES];
     uint64_t since_ns;
     unsigned reset_count;
+    uint64_t run_deadline_ns;     /* host time; TIME_NEVER: none */
     uint64_t reset_window_ns;     /* host time; see resets_too_often */
     unsigned resets_in_window, crash_reports;
     uint32_t deferred_orders;     /* the guest's, until it is resumed */
@@ -160,6 +161,17 @@ struct vm {
 static inline uint64_t machine_now(const struct vm *vm)
 {
     return (unlikely(vm->clock_stopped) ? vm->paused_at_ns : time_now_ns()) - vm->clock_base_ns;
+}
+
+/*
+ * Host time at which the guest's clock reaches `deadline`, TIME_NEVER for never. From now on, and not by the clock's
+ * base: the clock of a guest that came from elsewhere may be ahead of this node's uptime.
+ */
+static inline uint64_t machine_host_time(const struct vm *vm, uint64_t deadline)
+{
+    uint64_t host_now = time_now_ns(), now = machine_now(vm), wait = deadline > now ? deadline - now : 0;
+
+    return wait < TIME_NEVER - 1 - host_now ? host_now + wait : TIME_NEVER;
 }
 
 /* The host's TSC as far as the guest is concerned: it stands likewise. */

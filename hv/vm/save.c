@@ -318,7 +318,7 @@ static void get_chunk(struct walk *k, struct stream_reader *r)
         stream_fail(r, ERR_CORRUPT, "offset 0x%lx is not on the disk", offset);
     if (r->error)
         return;
-    void *chunk = disk->ram.chunk(disk->ram.context, offset / LARGE_PAGE_BYTES);
+    void *chunk = disk->ram.chunk(disk->ram.context, offset / LARGE_PAGE_BYTES, true);
     if (!chunk)
         stream_fail(r, ERR_NO_MEMORY, "the node has no memory left for it");
     else

@@ -61,11 +61,7 @@ static unsigned tpr_threshold(struct vcpu *vcpu)
 
 static void arm_host_timer(struct machine_cpu *cpu)
 {
-    uint64_t deadline = vtimer_next(&cpu->timers);
-
-    timer_arm(&cpu->vcpu.timer, deadline == VTIMER_OFF || deadline > TIME_NEVER - 1 - cpu->vm->clock_base_ns
-                                    ? TIME_NEVER
-                                    : deadline + cpu->vm->clock_base_ns);
+    timer_arm(&cpu->vcpu.timer, machine_host_time(cpu->vm, vtimer_next(&cpu->timers)));
 }
 
 static void timer_due(struct vcpu *vcpu)
@@ -90,6 +86,10 @@ static bool request(struct vcpu *vcpu)
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
     uint32_t signals = __atomic_exchange_n(&cpu->signals, 0, __ATOMIC_ACQ_REL);
 
+    if ((signals & SIGNAL_INIT) && vcpu->id == 0) {
+        vm_signal(cpu->vm, ORDER_GUEST_RESET); /* there is no firmware at the reset vector: the machine starts anew */
+        return false;
+    }
     if (signals & SIGNAL_INIT) {
         machine_cpu_reset(cpu, true);
         cpu->waits_for_sipi = vcpu->id != 0;
@@ -167,7 +167,7 @@ static uint64_t apic_tsc(void *context)
 static uint64_t apic_tsc_to_ns(void *context, uint64_t tsc)
 {
     struct machine_cpu *cpu = context;
-    uint64_t now_tsc = rdtsc() + cpu->vcpu.tsc_offset, now = machine_now(cpu->vm);
+    uint64_t now_tsc = machine_tsc(cpu->vm) + cpu->vcpu.tsc_offset, now = machine_now(cpu->vm);
 
     /* In guest units and from now on: a value in the past is due, one that is ages away saturates and never wraps. */
     if (tsc <= now_tsc)

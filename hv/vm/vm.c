@@ -135,6 +135,9 @@ void vm_park_all(struct vm *vm)
 
 void vm_unpark_all(struct vm *vm)
 {
+    /* A vCPU that has stopped itself must not go on before this thread has seen why; it does so next. */
+    if (__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) & (ORDER_FAILED | ORDER_GUEST_RESET | ORDER_GUEST_OFF))
+        return;
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vcpu_unpark(vm->vcpu[i]);
 }
@@ -201,7 +204,7 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
         char name[32];
 
         snprintf(name, sizeof name, "%.20s/%u", vm->name, i);
-        vcpu->requests = requests;
+        vcpu->requests = REQ_PARK; /* none enters before all are there */
         vcpu->stopped = false;
         vcpu->parked = false;
         unsigned where = thread_guest_cpu_take();
@@ -213,6 +216,10 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
         }
     }
     show_cpus(vm, true);
+    if (!(requests & REQ_PARK)) {
+        vm_park_all(vm);
+        vm_unpark_all(vm);
+    }
     return OK;
 }
 
@@ -409,11 +416,11 @@ static enum status do_deadline(struct vm *vm, char *text, size_t text_bytes)
 {
     const uint64_t *deadline_ns = vm->order_argument;
 
-    if (!vm->built) {
-        snprintf(text, text_bytes, "vm %s: it is %s; start it first", vm->name, vm_state_name(vm->state));
-        return ERR_BUSY;
-    }
-    vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, *deadline_ns);
+    (void)text;
+    (void)text_bytes;
+    vm->run_deadline_ns = *deadline_ns; /* of a VM that does not run: for its next start */
+    if (vm->built)
+        vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, *deadline_ns);
     vm_signal(vm, ORDER_WORK);
     return OK;
 }
@@ -575,6 +582,7 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
         goto no_memory;
     vm->lock = (struct spinlock)SPINLOCK_INIT("machine");
     vm->console_lock = (struct spinlock)SPINLOCK_INIT("vm console");
+    vm->run_deadline_ns = TIME_NEVER;
     wait_queue_init(&vm->queue, "vm");
     wait_queue_init(&vm->done, "vm order");
     vm->since_ns = time_now_ns();

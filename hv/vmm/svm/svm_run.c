@@ -64,6 +64,8 @@ static void flush_now(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v
 {
     /* Cleared before the entry: whoever sets it again kicks, and that interrupt ends the run before it begins. */
     __atomic_store_n(&vcpu->flush_wanted, false, __ATOMIC_SEQ_CST);
+    if (v->vmcb->tlb_control == SVM_TLB_ALL)
+        return; /* ASIDs have just wrapped: the next entry drops everything, and nothing less will do */
     if (svm_features.flush_by_asid)
         v->vmcb->tlb_control = SVM_TLB_GUEST;
     else
@@ -319,7 +321,8 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
     mask = cpu_mode64(s) ? UINT64_MAX : UINT32_MAX;
     if (svm_features.decode_assists && (vmcb->exit_info1 & SVM_CR_IS_MOV)) {
         in.operation = vmcb->exit_code == SVM_EXIT_CR0_READ ? CR_MOV_FROM : CR_MOV_TO;
-        in.number = vmcb->exit_code & 0xf;
+        /* 0x00 to 0x1f name the register in their low bits; the selective intercept of CR0 has a code of its own. */
+        in.number = vmcb->exit_code == SVM_EXIT_CR0_SELECTIVE ? 0 : vmcb->exit_code & 0xf;
         in.gpr = vmcb->exit_info1 & 0xf;
         in.length = instruction_length(v);
     } else {
@@ -472,6 +475,8 @@ static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct v
 
     if (v->prepared) {
         v->prepared = false;
+        if (v->vmcb->exit_code == SVM_EXIT_INVALID && v->vmcb->tlb_control == SVM_TLB_ALL)
+            ((struct svm_cpu *)vmm_this_cpu())->next_asid = svm_features.asid_count; /* not entered, not flushed: wrap again */
         v->vmcb->clean = SVM_CLEAN_ALL; /* ignored by CPUs without clean bits */
         v->vmcb->tlb_control = SVM_TLB_NONE;
         v->vmcb->event_inject = 0;

@@ -260,6 +260,8 @@ static COLD void exit_exception(struct vcpu *vcpu, struct vm_exit *exit)
     if (type == INTERRUPTION_PRIV_SOFT_EXCEPTION) { /* INT1: returns behind itself, reports nothing in DR6 */
         exit->event.type = EVENT_PRIV_SOFT_EXCEPTION;
         exit->event.instruction_length = (uint8_t)vmread(VMCS_EXIT_INSTRUCTION_LENGTH);
+        /* It has been executed, so a shadow that it stood in is over; with TF set the entry would be refused (27.3.1.5). */
+        interruptibility_change(vcpu, INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS, 0);
     } else if (vector == EXC_DB) {
         debug_exception(vcpu);
     }
@@ -434,7 +436,8 @@ void vmx_after_exit(struct vcpu *vcpu)
     vcpu->state.gpr[GPR_RSP] = v->rsp = vmread(VMCS_GUEST_RSP);
     vcpu->state.cr8 = v->cr8 = v->virtual_apic[VTPR] >> 4;
     /* Whoever skips an instruction needs it: cheaper here than by load(). */
-    vcpu->state.interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY);
+    vcpu->state.interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY) &
+                                   (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_NMI);
     vcpu->valid = STATE_BASE | STATE_INTR;
     if (unlikely(v->cr8 < v->tpr_threshold))
         v->wants = VCPU_WANTS_UNKNOWN;
