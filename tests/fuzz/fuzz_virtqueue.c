@@ -95,8 +95,9 @@ static bool write_ram(void *context, gpa_t gpa, const void *bytes, uint64_t coun
 
 static const struct gmem_ops memory = { .read = read_ram, .write = write_ram, .valid = valid };
 
-static void *chunk(void *context, uint64_t index)
+static void *chunk(void *context, uint64_t index, bool write)
 {
+    (void)write;
     (void)context;
     require(index == 0);
     return disk_memory;
