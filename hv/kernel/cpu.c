@@ -22,6 +22,7 @@ unsigned cpu_count = 1;
 #define CR4_SMEP_BIT BIT(20)
 #define CR4_SMAP_BIT BIT(21)
 #define EFER_NXE_BIT BIT(11)
+#define EFER_AUTO_IBRS_BIT BIT(21)
 
 /*
  * Write combining in entry 1 (PWT alone), so that it can be chosen by one bit that stands in the same place in entries
@@ -72,6 +73,8 @@ static void detect(struct cpu_features *f)
         f->md_clear = r.edx & BIT(10);
         f->ibpb = r.edx & BIT(26);
         f->l1d_flush = r.edx & BIT(28);
+        /* IA32_ARCH_CAPABILITIES bit 1: IBRS may stay on for good (SDM vol. 4, table 2-2). */
+        f->eibrs = (r.edx & BIT(29)) && (rdmsr(MSR_ARCH_CAPABILITIES) & BIT(1));
     }
     if (f->xsave && max >= 0xd) {
         r = cpuid(0xd, 0);
@@ -100,6 +103,8 @@ static void detect(struct cpu_features *f)
             copy_register(f->brand + i * 16 + 12, r.edx);
         }
     }
+    if (max_extended >= 0x80000021)
+        f->auto_ibrs = cpuid(0x80000021, 0).eax & BIT(8);
     if (max_extended >= 0x80000007)
         f->invariant_tsc = cpuid(0x80000007, 0).edx & BIT(8);
     if (max_extended >= 0x80000008) {
@@ -136,6 +141,10 @@ void cpu_setup_control(void)
     if (f->nx)
         wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE_BIT);
     wrmsr(MSR_PAT, HOST_PAT);
+    if (f->eibrs)
+        wrmsr(MSR_SPEC_CTRL, cpu_host_spec_ctrl());
+    if (f->auto_ibrs)
+        wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_AUTO_IBRS_BIT);
     if (f->xsave)
         xsetbv(0, f->xcr0_mask);
 }

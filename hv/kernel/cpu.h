@@ -61,6 +61,7 @@ struct cpu_features {
     uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
     uint32_t xsave_offset[64]; /* of each component in it */
     bool ibpb, l1d_flush, md_clear; /* what is cleared between VMs */
+    bool eibrs, auto_ibrs;    /* the hypervisor's indirect branches are kept apart from guests' by the CPU */
     bool fpu_pointers_leak;   /* AMD without XSaveErPtr: APM vol. 3, CPUID 8000_0008H EBX bit 2 */
 };
 extern struct cpu_features cpu_features;
@@ -70,6 +71,12 @@ extern unsigned cpu_count; /* CPUs that came up; set once all are */
 
 /* Fills cpu_features from CPUID. Boot CPU, first thing. */
 void cpu_detect(void);
+
+/* SPEC_CTRL as the hypervisor runs with it. */
+static inline uint64_t cpu_host_spec_ctrl(void)
+{
+    return cpu_features.eibrs ? 1 : 0;
+}
 
 /* MXCSR_MASK of this CPU (SDM vol. 1, 11.6.6). Clobbers nothing: reads an FXSAVE image. */
 uint32_t cpu_mxcsr_mask(void);

@@ -60,6 +60,7 @@ struct runqueue {
 
 static struct spinlock all_lock = SPINLOCK_INIT("threads");
 static struct thread *all_threads;
+static void (*guest_hook)(void);
 
 void thread_switch(uint64_t *save_rsp, uint64_t load_rsp);
 void thread_entry(void);
@@ -196,6 +197,8 @@ static void schedule(void)
         spin_unlock(&rq->lock);
         if (too_long)
             log_debug("watchdog: thread %s kept CPU %u for %lu us without a yield", old->name, cpu->id, too_long / 1000);
+        if (next->guest && guest_hook)
+            guest_hook();
         timer_arm(&rq->slice, others ? now + SLICE_NS : TIME_NEVER);
         thread_switch(&old->rsp, next->rsp);
         free_dead(this_cpu()->runqueue);
@@ -229,6 +232,11 @@ unsigned thread_pick_cpu(void)
         if (cpus[i]->runqueue->thread_count < cpus[best]->runqueue->thread_count)
             best = i;
     return best;
+}
+
+void thread_set_guest_hook(void (*hook)(void))
+{
+    guest_hook = hook;
 }
 
 void thread_runs_guest(void)

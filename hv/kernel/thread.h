@@ -38,6 +38,11 @@ struct thread;
 struct thread *thread_create(const char *name, unsigned cpu, void (*fn)(void *arg), void *arg) MUST_CHECK;
 /* The CPU with the fewest threads, for spreading them. */
 unsigned thread_pick_cpu(void);
+/*
+ * Called on the switch to a thread that runs a guest, when another thread had the CPU: what that one left in the CPU's
+ * buffers is not for the guest. Interrupts off.
+ */
+void thread_set_guest_hook(void (*hook)(void));
 /* The calling thread runs a guest from now on: its stretches on the CPU are not the watchdog's business. */
 void thread_runs_guest(void);
 /* The CPU with the fewest guests' CPUs, and one more is counted there; given back when that thread has ended. */

@@ -196,12 +196,12 @@ void emu_resolve(struct step *s, enum seg seg, uint64_t offset, unsigned bytes, 
     uint64_t linear = emu_linear(s, seg, offset, bytes, access);
     if (s->result != EMU_DONE)
         return;
-    translate(s, linear, bytes, access, seg == SEG_SS, range);
-    if (!(s->state->rflags & RFLAGS_AC) || !(s->state->cr0 & CR0_AM) || cpu_cpl(s->state) != 3)
-        return;
+    bool checked = (s->state->rflags & RFLAGS_AC) && (s->state->cr0 & CR0_AM) && cpu_cpl(s->state) == 3;
     /* Far pointers align as their offset does; other operands above 8 bytes have rules in their handlers. */
     unsigned alignment = bytes == 10 ? 8 : bytes == 6 ? 4 : bytes <= 8 ? bytes : 1;
-    if (linear & (alignment - 1))
+    bool misaligned = checked && (linear & (alignment - 1));
+    translate(s, linear, bytes, misaligned ? access | ACCESS_PROBE : access, seg == SEG_SS, range);
+    if (misaligned)
         emu_raise(s, EXC_AC);
 }
 

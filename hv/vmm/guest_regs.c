@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guest registers that the hardware does not switch; see guest_regs.h. The host's XSS is the same on every CPU and
- * constant once the CPUs are up, so it is kept in a variable. The host runs with SPEC_CTRL zero.
+ * constant once the CPUs are up, so it is kept in a variable; so is its SPEC_CTRL (cpu_host_spec_ctrl).
  */
 #include "vmm/guest_regs.h"
 
@@ -50,7 +50,7 @@ void guest_regs_enter(const struct guest_regs *regs, const struct cpu_state *sta
 {
     if (xss_differs(state))
         wrmsr(MSR_XSS, state->xss);
-    if (regs->spec_ctrl && state->spec_ctrl)
+    if (regs->spec_ctrl && state->spec_ctrl != cpu_host_spec_ctrl())
         wrmsr(MSR_SPEC_CTRL, state->spec_ctrl);
 }
 
@@ -58,8 +58,8 @@ void guest_regs_leave(const struct guest_regs *regs, struct cpu_state *state)
 {
     if (regs->spec_ctrl) {
         state->spec_ctrl = rdmsr(MSR_SPEC_CTRL);
-        if (state->spec_ctrl)
-            wrmsr(MSR_SPEC_CTRL, 0);
+        if (state->spec_ctrl != cpu_host_spec_ctrl())
+            wrmsr(MSR_SPEC_CTRL, cpu_host_spec_ctrl());
     }
     if (xss_differs(state))
         wrmsr(MSR_XSS, host_xss);

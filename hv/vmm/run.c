@@ -58,6 +58,7 @@ enum status vmm_init(char *why, size_t why_bytes)
     if (!backend->probe(why, why_bytes))
         return ERR_UNSUPPORTED;
     vmm = backend;
+    vector_init();
     cpu_call_all(enable_here, NULL);
     if (vmm_enable_failed) {
         snprintf(why, why_bytes, "%s could not be switched on on every CPU; see the log for which and why", vmm->name);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "kernel/log.h"
+#include "kernel/thread.h"
 #include "kernel/x86.h"
 
 /* The standard format of the area: SDM vol. 1, 13.4. */
@@ -67,21 +68,33 @@ static void release_here(void)
 }
 
 /*
- * Another VM comes to this CPU: an indirect branch barrier, the L1 data cache, and the buffers that VERW clears, each
- * where CPUID lists it (SDM vol. 2A, CPUID leaf 7, EDX bits 26, 28 and 10; APM vol. 3, E.4.6 for IBPB on AMD).
+ * What other work has left in the L1 data cache and in the buffers that VERW clears, each where CPUID lists it (SDM
+ * vol. 2A, CPUID leaf 7, EDX bits 28 and 10).
  */
-static void clear_leaks(void)
+static void clear_buffers(void)
 {
     const struct cpu_features *f = &cpu_features;
 
-    if (f->ibpb)
-        wrmsr(MSR_PRED_CMD, 1);
     if (f->l1d_flush)
         wrmsr(MSR_FLUSH_CMD, 1);
     if (f->md_clear) {
         uint16_t selector = SEL_KERNEL_DS;
         __asm__ volatile("verw %0" : : "m"(selector) : "cc", "memory");
     }
+}
+
+/* Another VM comes to this CPU: an indirect branch barrier besides (EDX bit 26; APM vol. 3, E.4.6 for AMD). */
+static void clear_leaks(void)
+{
+    if (cpu_features.ibpb)
+        wrmsr(MSR_PRED_CMD, 1);
+    clear_buffers();
+}
+
+void vector_init(void)
+{
+    if (cpu_features.l1d_flush || cpu_features.md_clear)
+        thread_set_guest_hook(clear_buffers);
 }
 
 void vector_acquire(struct vcpu *vcpu)

@@ -14,6 +14,8 @@
 /* Whose state is in the registers, by CPU; NULL: nobody's. */
 extern struct vcpu *vector_owner[CPU_MAX];
 
+/* Once, before the first guest: has buffers cleared where a guest gets a CPU back, if the CPU leaks. */
+void vector_init(void);
 /* Before an entry of a vCPU that is not the owner. Interrupts off. */
 void vector_acquire(struct vcpu *vcpu);
 /* The registers' contents go to vcpu->xsave, if they are this vCPU's. Its thread, or its CPU with interrupts off. */
