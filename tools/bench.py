@@ -182,8 +182,10 @@ class Bench:
             self.put(f"first_guest_instruction_{vendor}", "instructions", tasuki=int(ticks))
             machine.expect(PROMPT, timeout=TIMEOUT)
             machine.sendline("vm console debian")
-            seconds = machine.expect(r"user space after ([0-9.]+) s", timeout=TIMEOUT).group(1)
-            self.put(f"debian_user_space_{vendor}", "guest seconds", tasuki=float(seconds))
+            seconds = float(machine.expect(r"user space after ([0-9.]+) s", timeout=TIMEOUT).group(1))
+            mhz = int(re.search(rb"TSC at (\d+) kHz", machine.output).group(1)) / 1000
+            self.put(f"debian_user_space_{vendor}", "guest seconds", tasuki=seconds)
+            self.put(f"debian_user_space_ticks_{vendor}", "M instructions", tasuki=round(seconds * mhz))
 
     # ---- KVM ----
 
@@ -261,6 +263,8 @@ class Bench:
             self.put(f"{name}_{engine}_{vendor}", "instructions/page", kvm=values[name])
         self.put(f"first_guest_instruction_{vendor}", "instructions", kvm=int(values["host_user_space"]))
         self.put(f"debian_user_space_{vendor}", "guest seconds", kvm=values["debian_user_space"])
+        self.put(f"debian_user_space_ticks_{vendor}", "M instructions",
+                 kvm=round(values["debian_user_space"] * values["tsc_mhz"]))
 
     # ---- What comes out ----
 

@@ -95,6 +95,7 @@ static void report_boot(void)
     double rate = (double)(ticks() - boot_ticks) / (double)(boottime_ns() - boot_ns);
 
     report("host_user_space", (double)boot_ns * rate);
+    report("tsc_mhz", rate * 1000);
 }
 
 static void load_modules(void)
