@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A polled 16550. Output waits for room in the transmitter, with a bound, so that a port without a listener (flow
- * control wired off, a card that died) costs time but never hangs the node.
+ * A 16550. Output is polled: it waits for room in the transmitter, with a bound, so that a port without a listener (flow
+ * control wired off, a card that died) costs time but never hangs the node. Input comes by interrupt where the port's line can
+ * be routed, into a ring; the FIFO of 16 bytes fills in 1.4 ms.
  */
 #include "drivers/uart.h"
 
+#include "kernel/ioapic.h"
 #include "kernel/spinlock.h"
 #include "kernel/x86.h"
 
@@ -26,6 +28,7 @@ static uint16_t base;
 static bool stuck;
 static uint8_t ring[RING_BYTES];
 static unsigned received, taken; /* counts; under the lock */
+static void (*listener)(void);
 static struct spinlock uart_lock = SPINLOCK_INIT("serial");
 
 bool uart_init(uint16_t port)
@@ -119,8 +122,33 @@ void uart_drain(void)
         cpu_pause();
 }
 
-void uart_enable_interrupt(void)
+bool uart_pending(void)
 {
-    if (base)
-        out8((uint16_t)(base + REG_IER), 1);
+    return base && (__atomic_load_n(&received, __ATOMIC_ACQUIRE) != taken || (in8((uint16_t)(base + REG_LSR)) & LSR_READY));
+}
+
+/* The line is an edge: the FIFO is emptied, so that the next byte makes another one. */
+static void interrupt(void *arg)
+{
+    uint64_t flags = spin_lock_irqsave(&uart_lock);
+    drain_receiver();
+    spin_unlock_irqrestore(&uart_lock, flags);
+    (void)arg;
+    if (listener)
+        listener();
+}
+
+bool uart_listen(void (*arrived)(void))
+{
+    /* COM1 and COM3 share ISA interrupt 4, COM2 and COM4 share 3. */
+    unsigned irq = base == 0x3f8 || base == 0x3e8 ? 4 : 3;
+
+    if (!base)
+        return false;
+    listener = arrived;
+    if (!ioapic_route_isa(irq, interrupt, NULL))
+        return false;
+    out8((uint16_t)(base + REG_IER), 1);
+    interrupt(NULL); /* what came before the interrupt was on */
+    return true;
 }

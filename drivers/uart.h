@@ -18,7 +18,12 @@ void uart_write_unlocked(const void *bytes, size_t count);
 size_t uart_read(void *bytes, size_t count);
 /* Waits until the last byte has left the port: before it loses its power. Bounded; any context. */
 void uart_drain(void);
-/* Lets the port raise its line when a byte arrives. */
-void uart_enable_interrupt(void);
+/* True if uart_read would return something. */
+bool uart_pending(void);
+/*
+ * Has the port interrupt this CPU when a byte arrives: arrived() then runs there, with interrupts off; the byte is in
+ * the ring already. false: its interrupt cannot be routed, so it has to be polled. Again after each uart_init.
+ */
+bool uart_listen(void (*arrived)(void)) MUST_CHECK;
 
 #endif

@@ -15,6 +15,7 @@
 #include "kernel/crc32c.h"
 #include "kernel/framebuffer.h"
 #include "kernel/heap.h"
+#include "kernel/ioapic.h"
 #include "kernel/layout.h"
 #include "kernel/log.h"
 #include "kernel/node.h"
@@ -106,6 +107,7 @@ static void hv_main(void)
     log_info("Tasuki on %s, %s", cpu_features.brand[0] ? cpu_features.brand : "an unnamed CPU", cpu_features.vendor_name);
     apic_init(acpi_info.apic_page ? acpi_info.apic_page : 0xfee00000);
     apic_cpu_init();
+    ioapic_init();
     boot_cpu.apic_id = apic_id();
     thread_init_cpu(&boot_cpu);
     timer_init_vector();

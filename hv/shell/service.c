@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The shell's thread. It sleeps until the serial port has something (polled every few milliseconds: the port's interrupt
- * line is not known on every machine), feeds the line editor, and runs the line that comes out.
+ * The shell's thread. It sleeps until the serial port has something (by its interrupt; polled where that cannot be
+ * routed), feeds the line editor, and runs the line that comes out.
  *
  * A log line that comes while the admin types is printed above the line: the log calls the hooks below with its lock
  * held, from any CPU. `screen_lock` keeps them and the editor apart; whoever holds it never logs.
@@ -21,7 +21,8 @@
 #include "shell/tables.h"
 #include "vm/vm.h"
 
-#define POLL_NS (4 * NS_PER_MS)
+#define POLL_NS (1 * NS_PER_MS) /* less than the port's FIFO takes to fill */
+#define CHECK_NS (250 * NS_PER_MS) /* with interrupts: only in case that one is lost */
 #define TERMINAL_COLUMNS 80
 #define OUTPUT_PIECE_BYTES 16u
 
@@ -29,6 +30,8 @@ static struct spinlock screen_lock = SPINLOCK_INIT("screen");
 static struct line line;
 static struct shell shell;
 static bool editing;
+static struct wait_queue keys = WAIT_QUEUE_INIT("keys");
+static bool interrupts; /* the port interrupts when a byte arrives */
 
 static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
                                                 thread_commands, vm_commands, help_commands, NULL };
@@ -80,6 +83,11 @@ static void show_line(void)
     spin_unlock(&screen_lock);
 }
 
+static void key_arrived(void)
+{
+    wake_all(&keys);
+}
+
 size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
 {
     for (;;) {
@@ -87,7 +95,7 @@ size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
         uint64_t now = time_now_ns();
         if (got || now >= deadline_ns)
             return got;
-        thread_sleep_ns(MIN(POLL_NS, deadline_ns - now));
+        (void)wait_event_until(&keys, uart_pending(), MIN(now + (interrupts ? CHECK_NS : POLL_NS), deadline_ns));
     }
 }
 
@@ -135,6 +143,7 @@ static void shell_thread(void *arg)
 {
     uint8_t byte;
 
+    interrupts = uart_listen(key_arrived);
     greet(arg);
     start_line();
     for (;;) {

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ISA interrupts by way of the I/O APIC. ISA interrupt n is GSI n, edge-triggered and active high, unless the MADT's
+ * source overrides say otherwise (ACPI 6.4, 5.2.12.5). What the firmware left unmasked is masked first: nobody here would
+ * acknowledge it.
+ */
+#include "kernel/ioapic.h"
+
+#include "kernel/acpi.h"
+#include "kernel/cpu.h"
+#include "kernel/log.h"
+#include "kernel/spinlock.h"
+#include "kernel/trap.h"
+#include "kernel/vmap.h"
+
+#define DEFAULT_ADDRESS 0xfec00000u
+#define REG_VERSION 1
+#define REG_ENTRY 0x10
+#define ENTRY_MASKED BIT(16)
+#define ENTRY_LEVEL BIT(15)
+#define ENTRY_ACTIVE_LOW BIT(13)
+/* MADT flags: two bits each, 3 = active low, level. */
+#define OVERRIDE_POLARITY(flags) ((flags) & 3)
+#define OVERRIDE_TRIGGER(flags) ((flags) >> 2 & 3)
+
+struct ioapic {
+    volatile uint32_t *page;
+    uint32_t gsi_base, pin_count;
+};
+
+static struct spinlock ioapic_lock = SPINLOCK_INIT("ioapic");
+static struct ioapic ioapics[ACPI_IOAPICS];
+static unsigned ioapic_count;
+
+static uint32_t ioapic_read(const struct ioapic *io, uint32_t reg)
+{
+    io->page[0] = reg;
+    return io->page[4];
+}
+
+static void ioapic_write(const struct ioapic *io, uint32_t reg, uint32_t value)
+{
+    io->page[0] = reg;
+    io->page[4] = value;
+}
+
+static void set_entry(const struct ioapic *io, uint32_t pin, uint64_t entry)
+{
+    ioapic_write(io, REG_ENTRY + pin * 2, (uint32_t)ENTRY_MASKED);
+    ioapic_write(io, REG_ENTRY + pin * 2 + 1, (uint32_t)(entry >> 32));
+    ioapic_write(io, REG_ENTRY + pin * 2, (uint32_t)entry);
+}
+
+static void add(uint32_t address, uint32_t gsi_base)
+{
+    struct ioapic *io = &ioapics[ioapic_count];
+
+    io->page = vmap_mmio(HPA(address), PAGE_BYTES);
+    if (!io->page)
+        return;
+    uint32_t version = ioapic_read(io, REG_VERSION);
+    if (version == 0 || version == UINT32_MAX)
+        return; /* nobody answers */
+    io->gsi_base = gsi_base;
+    io->pin_count = (version >> 16 & 0xff) + 1;
+    for (uint32_t pin = 0; pin < io->pin_count; pin++)
+        set_entry(io, pin, ENTRY_MASKED);
+    ioapic_count++;
+}
+
+void ioapic_init(void)
+{
+    for (unsigned i = 0; i < acpi_info.ioapic_count; i++)
+        add(acpi_info.ioapic[i].address, acpi_info.ioapic[i].gsi_base);
+    if (!acpi_info.ioapic_count)
+        add(DEFAULT_ADDRESS, 0);
+}
+
+bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg)
+{
+    uint32_t gsi = irq;
+    uint16_t override = 0;
+
+    if (irq >= ARRAY_COUNT(acpi_info.isa_irq))
+        return false;
+    if (acpi_info.isa_irq[irq].set) {
+        gsi = acpi_info.isa_irq[irq].gsi;
+        override = acpi_info.isa_irq[irq].flags;
+    }
+    for (unsigned i = 0; i < ioapic_count; i++) {
+        const struct ioapic *io = &ioapics[i];
+        if (gsi < io->gsi_base || gsi - io->gsi_base >= io->pin_count)
+            continue;
+        uint8_t vector = trap_alloc_vector();
+        uint32_t apic = this_cpu()->apic_id;
+        if (!vector || apic > 0xff) /* an 8-bit destination: others need interrupt remapping */
+            return false;
+        trap_set_handler(vector, handler, arg);
+        uint64_t flags = spin_lock_irqsave(&ioapic_lock);
+        set_entry(io, gsi - io->gsi_base, (uint64_t)apic << 56 | vector |
+                                              (OVERRIDE_TRIGGER(override) == 3 ? ENTRY_LEVEL : 0) |
+                                              (OVERRIDE_POLARITY(override) == 3 ? ENTRY_ACTIVE_LOW : 0));
+        spin_unlock_irqrestore(&ioapic_lock, flags);
+        return true;
+    }
+    return false;
+}
