@@ -56,7 +56,8 @@ struct svm_vcpu { /* vcpu.backend */
     bool native_once;          /* CR0 intercepts are off until the next exit */
     bool iret_seen;            /* at iret_rip, about to execute: unblocked as soon as RIP has moved on */
     uint64_t iret_rip;
-    bool stepping;             /* TF is ours, to get an NMI window after one instruction */
+    bool stepping;             /* TF is ours, to get an NMI window after one instruction, or to keep a shadow */
+    bool shadow_step;          /* the last exit came in an interrupt shadow: the next entry steps over its end */
     uint64_t step_rip;
     struct length_cache lengths; /* vcpu->lengths, without NRIP save */
 };

@@ -13,6 +13,10 @@
  * ignored it fires as soon as RFLAGS.IF and the shadow allow. For CR8 to fall, its writes are intercepted: CPUs disagree
  * whether a virtual interrupt whose priority equals V_TPR may come, and QEMU 7.2 ends with a failed assertion when a guest
  * writes CR8 itself while a virtual interrupt is pending.
+ *
+ * Shadows. Where a host interrupt ends the run in the shadow of STI or MOV SS, the next entry runs one instruction by TF
+ * and with no virtual interrupt. The VMCB's shadow bit should be enough, but QEMU 7.2 does not load it: an interrupt
+ * would come between STI and HLT, and the guest would sleep on.
  */
 #include "kernel/cpu.h"
 #include "vmm/emulate.h"
@@ -90,7 +94,9 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
     uint32_t intercepts = vmcb->intercepts1 & ~(uint32_t)SVM_I1_VINTR;
     uint16_t cr_writes = vmcb->cr_writes & (uint16_t)~BIT(8);
 
-    if (vcpu->want_irq_window) {
+    bool shadow = v->shadow_step && (vcpu->state.interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS));
+
+    if (vcpu->want_irq_window && !shadow) {
         int_ctl |= SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT;
         intercepts |= SVM_I1_VINTR;
     }
@@ -106,6 +112,11 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_INTERCEPTS;
     }
     v->wants = vcpu_wants(vcpu) & ~0xffu;
+    if (shadow) {
+        v->step_rip = vcpu->state.rip;
+        step_start(v, &vcpu->state);
+        v->wants = VCPU_WANTS_UNKNOWN;
+    }
     /* Blocked by an NMI handler whose IRET is not in sight: the IRET intercept is on and comes back here. */
     if (vcpu->want_nmi_window && !(v->nmi_blocked && !v->iret_seen)) {
         step_start(v, &vcpu->state);
@@ -469,6 +480,23 @@ static COLD void decode_exit_again(struct vcpu *vcpu, struct svm_vcpu *v, struct
     backend_decode_exit(vcpu, v, exit);
 }
 
+/*
+ * An exit between two instructions, in a shadow: told by the CPU, or the step over its end was not begun (a single-step
+ * trap goes before interrupts, so RIP where it was means that).
+ */
+static void shadow_find(struct svm_vcpu *v)
+{
+    struct vmcb *vmcb = v->vmcb;
+    bool between = vmcb->exit_code == SVM_EXIT_INTR || vmcb->exit_code == SVM_EXIT_NMI ||
+                   vmcb->exit_code == SVM_EXIT_SMI || vmcb->exit_code == SVM_EXIT_INIT;
+
+    v->shadow_step = between && ((vmcb->int_state & SVM_SHADOW) || (v->shadow_step && vmcb->rip == v->step_rip));
+    if (v->shadow_step) {
+        vmcb->int_state |= SVM_SHADOW;
+        v->wants = VCPU_WANTS_UNKNOWN;
+    }
+}
+
 static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
     bool mine = false;
@@ -485,6 +513,7 @@ static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct v
         vectoring(vcpu, v);
     if (v->odd)
         mine = odd_exit(vcpu, v, exit);
+    shadow_find(v);
     vcpu->state.interruptibility = svm_interruptibility(v);
     if (!mine)
         decode_exit_again(vcpu, v, exit);
