@@ -186,10 +186,15 @@ static void run(struct step *s, char operation, unsigned bytes)
             s->unfinished = true;
             return;
         }
+        uint64_t flags = s->flags;
         iterate(s, &str, operation);
         if (s->result != EMU_DONE) {
-            /* What was done before stands; the guest takes the fault itself when it comes back to this instruction. */
+            /*
+             * What was done before stands, the flags of the last comparison with it; the guest takes the fault itself
+             * when it comes back to this instruction.
+             */
             if (done > 0) {
+                s->flags = flags;
                 s->result = EMU_DONE;
                 s->unfinished = true;
             }
