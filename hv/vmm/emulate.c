@@ -125,14 +125,14 @@ static enum emu_result decode(struct emu *emu, ZydisDecodedInstruction *insn, Zy
     return EMU_DONE;
 }
 
-/* RIP after `length` bytes: wraps as wide as the code segment is, unless 16-bit code runs above 64 KiB already. */
+/*
+ * RIP after `length` bytes. In 16-bit code it does not wrap at 64 KiB: execution that runs past offset 0xffff meets the
+ * segment's limit at the next fetch (Intel 80386 Programmer's Reference Manual, 14.7).
+ */
 static uint64_t advance_rip(const struct cpu_state *state, unsigned length)
 {
     uint64_t next = state->rip + length;
-    if (cpu_mode64(state))
-        return next;
-    bool wide = (state->seg[SEG_CS].attributes & SEG_DB) || state->rip > 0xffff;
-    return next & (wide ? 0xffffffffu : 0xffffu);
+    return cpu_mode64(state) ? next : (uint32_t)next;
 }
 
 static void commit(struct step *s)

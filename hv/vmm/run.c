@@ -201,11 +201,14 @@ void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
     struct cpu_state *s = &vcpu->state;
     uint64_t rip = s->rip + length;
 
-    /* Only code below 4 GiB can wrap; 64-bit code that runs there is left alone because nothing was carried out. */
-    if (unlikely((rip ^ s->rip) >> 16)) {
+    /*
+     * It wraps at 4 GiB, where the code is not 64-bit code. 16-bit code does not wrap at 64 KiB: it meets its segment's
+     * limit at the next fetch (Intel 80386 Programmer's Reference Manual, 14.7).
+     */
+    if (unlikely((rip ^ s->rip) >> 32)) {
         vcpu_load(vmm, vcpu, STATE_CR | STATE_SEG);
         if (!cpu_mode64(s))
-            rip = s->seg[SEG_CS].attributes & SEG_DB ? (uint32_t)rip : rip & 0xffff;
+            rip = (uint32_t)rip;
     }
     s->rip = rip;
     if (unlikely(s->rflags & (RFLAGS_TF | RFLAGS_RF))) {

@@ -143,13 +143,14 @@ static void real_mode_limits(void **unused)
     assert_exception(RUN(0x8b, 0x07), EXC_GP, true, 0);
 }
 
-static void rip_wraps(void **unused)
+static void rip_does_not_wrap(void **unused)
 {
     (void)unused;
     state.rip = 0xfffe;
     state.gpr[GPR_RBX] = DATA;
     assert_int_equal(RUN(0x88, 0x07), EMU_DONE);
-    assert_int_equal(state.rip, 0);
+    assert_int_equal(state.rip, 0x10000); /* where the next fetch meets the limit */
+    assert_exception(RUN(0x88, 0x07), EXC_GP, false, 0);
     state.rip = 0xffff; /* an instruction that would go past the limit */
     assert_exception(RUN(0x88, 0x07), EXC_GP, false, 0);
 }
@@ -231,7 +232,7 @@ int main(void)
         TEST(segment_rights, mode_protected),
         TEST(segment_limits, mode_protected),
         TEST(real_mode_limits, mode_real),
-        TEST(rip_wraps, mode_real),
+        TEST(rip_does_not_wrap, mode_real),
         TEST(alignment_check, mode_long),
         TEST(wide_operands_align, mode_long),
         TEST(vector_upper_halves, mode_long),
