@@ -378,6 +378,8 @@ static void pae(void **unused)
     put(0x4000 + 8 * 1, 0x9000 | P | W | U);
     assert_true(walk(0x80201123, ACCESS_WRITE)); /* the PDPTEs come from memory while the state caches none */
     assert_int_equal(result.v, 0x9123);
+    put(0x1020 + 8 * 2, 0x3000 | P | A); /* as a CPU may leave one that it walked itself */
+    assert_true(walk(0x80201123, ACCESS_READ));
     state.pdpte[2] = 0x5000 | P;
     put(0x5000 + 8 * 1, 0x40000000 | P | W | PS);
     assert_true(walk(0x80201123, ACCESS_WRITE));
