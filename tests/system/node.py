@@ -25,6 +25,8 @@ LOGS = os.environ.get("TASUKI_LOGS", os.path.join(BUILD, "logs"))
 PATIENCE = {"amd": 1, "intel": 3}
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 EMPTY_LINE = rb"tasuki:[\w.-]+> \x1b\[K\r\x1b\[\d+C"
+# A line of the log may come at any time, also within a command's output.
+LOG_LINE = re.compile(r"\[ *\d+\.\d{6}\] (?:error|warning): [^\n]*\n")
 FILES = ("kernel", "initrd", "disk")
 
 
@@ -161,8 +163,8 @@ class Node:
     def shell_json(self, command, timeout=30):
         """Runs a command with --json; its object. ShellError where it is an error."""
         text = self.shell(command + " --json", timeout)
-        try:  # lines of the log may come before it
-            value = json.loads(text[text.index("{"):] if text.startswith("{") else text[text.index("\n{"):])
+        try:
+            value = json.loads(LOG_LINE.sub("", text))
         except ValueError:
             raise AssertionError(f"{command} --json printed no JSON: {text!r}") from None
         if "error" in value:

@@ -105,11 +105,15 @@ def test_create_and_delete(node):
         node.shell_json("vm show made")
 
 
-def test_reboot_and_poweroff(cpu):
-    with Node(cpu, "power", vms=VMS) as node:
+def test_reboot():
+    with Node("amd", "reboot", vms=VMS) as node:
         node.machine.sendline("node reboot")
         node.expect(r"BdsDxe|Tasuki\r\n", timeout=60)
         node.boot()
         assert node.shell_json("node show")["vms"] == 2
+
+
+def test_poweroff(cpu):
+    with Node(cpu, "poweroff", vms=VMS) as node:
         node.machine.sendline("node poweroff")
         node.machine.wait(60 * node.patience)
