@@ -171,7 +171,7 @@ static bool load_pdptes(struct machine_cpu *cpu, uint64_t cr0, uint64_t cr4)
     struct cpu_state *s = &cpu->vcpu.state;
     uint64_t entry[4];
 
-    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (s->efer & EFER_LME))
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (s->efer & EFER_LME) || vmm->features->pdptes_in_memory)
         return true;
     if (!gmem_read(&cpu->vm->gmem, GPA(s->cr3 & 0xffffffe0), entry, sizeof entry))
         return false;

@@ -98,6 +98,7 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool unrestricted, vpid, ept_ad, pml, preemption_timer, apic_register, virtual_interrupt, posted_interrupt; /* VMX */
     bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
     bool second_stage_1g;
+    bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
     bool tsc_scaling, xsaves;
     unsigned asid_count;
 };

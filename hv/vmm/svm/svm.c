@@ -70,6 +70,7 @@ static bool probe(char *why, size_t why_bytes)
         .avic = r.edx & SVM_FEATURE_AVIC,
         .second_stage_ad = true, /* nested tables are ordinary tables (15.25.5) */
         .second_stage_1g = cpuid(0x80000001, 0).edx & CPUID_1G,
+        .pdptes_in_memory = true, /* 15.25.10 */
         .tsc_scaling = r.edx & SVM_FEATURE_TSC_RATE,
         .xsaves = cpu_features.xsaves,
         .asid_count = r.ebx,
