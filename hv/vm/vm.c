@@ -109,16 +109,20 @@ void vm_fail(struct vm *vm, const char *format, ...)
         va_end(args);
         log_error("vm %s: stopped: %s", vm->name, vm->reason);
     }
+    __atomic_fetch_or(&vm->orders, ORDER_FAILED, __ATOMIC_SEQ_CST);
     spin_unlock(&vm->lock);
-    vm_signal(vm, ORDER_FAILED);
+    wake_all(&vm->queue);
 }
 
 void vm_set_state(struct vm *vm, enum vm_state state)
 {
     vm->state = state;
     vm->since_ns = time_now_ns();
-    if (state != VM_FAILED)
+    spin_lock(&vm->lock);
+    /* A guest may fail before its start has been told; the reason then belongs to what comes next. */
+    if (state != VM_FAILED && !(__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) & ORDER_FAILED))
         vm->reason[0] = '\0';
+    spin_unlock(&vm->lock);
     log_info("vm %s: %s", vm->name, vm_state_name(state));
 }
 
