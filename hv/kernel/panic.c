@@ -53,8 +53,8 @@ static void say(const char *format, ...)
     va_end(args);
     size_t bytes = MIN((size_t)count, sizeof line - 3);
     memcpy(line + bytes, "\r\n", 2);
+    framebuffer_panic_write(line, bytes + 2); /* first: whoever has read a line on the serial port finds it here */
     uart_write_unlocked(line, bytes + 2);
-    framebuffer_panic_write(line, bytes + 2);
 }
 
 static void say_address(unsigned depth, uint64_t address)
