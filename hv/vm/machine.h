@@ -213,7 +213,21 @@ bool machine_doorbell(struct vm *vm, gpa_t gpa);
 /* fast_mmio.c: carries out the MOV that met a device register; false: nothing is done, the emulator must. */
 bool machine_simple_move(struct vcpu *vcpu, const struct vm_exit *exit) MUST_CHECK;
 
-/* vm.c, for who carries out orders on the VM's thread. */
+/* vm.c, the list. The VM of that name, with a reference to give back by vm_put; NULL: there is none. Any thread. */
+struct vm *vm_get(const char *name) MUST_CHECK;
+/* Gives a reference back; the last one frees the VM, whose machine is taken down by then. */
+void vm_put(struct vm *vm);
+/* Takes it off the list, with the list's reference; nobody finds it any more. The caller holds a reference. */
+void vm_list_remove(struct vm *vm);
+/* Whether vm_info_get may look at the vCPUs, which it does from other threads. VM's thread. */
+void vm_show_cpus(struct vm *vm, bool show);
+/* Says so in `text`; always ERR_NOT_FOUND. */
+enum status vm_no_such(const char *name, char *text, size_t text_bytes) MUST_CHECK;
+
+/* orders.c: the VM's thread, a thread_create function; `vm` is a struct vm of which it holds a reference until it ends. */
+void vm_thread(void *vm);
+
+/* orders.c, for who carries out orders on the VM's thread. */
 void vm_park_all(struct vm *vm);
 void vm_unpark_all(struct vm *vm);
 /* The guest's clocks stand from the one to the other; all vCPUs are parked. Starting clocks that run does nothing. */
@@ -240,10 +254,11 @@ enum status track_start(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK
 enum status track_collect(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 enum status track_stop(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 
-/* Tells the VM's thread. Any context. */
+/* orders.c: tells the VM's thread. Any context. */
 void vm_signal(struct vm *vm, uint32_t orders);
 /* A vCPU cannot go on: remembers why (the first reason wins) and tells the VM's thread. */
 void vm_fail(struct vm *vm, const char *format, ...) PRINTF_LIKE(2, 3);
+/* vm.c: keeps what the guest printed. */
 void vm_console_output(struct vm *vm, const void *bytes, size_t count);
 
 /* The boot module with that path; NULL if the configuration does not name it or it could not be read (then *why says). */

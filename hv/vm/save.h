@@ -3,7 +3,7 @@
  * A whole machine into a state stream in the node's memory, and back. docs/state-stream.md lists the sections.
  *
  * All of it runs on the VM's own thread, with every vCPU parked (or not made yet) and the guest's clocks stopped.
- * vm.c does what comes before and after: parking, threads, states.
+ * save_orders.c does what comes before and after: parking, threads, states.
  */
 #ifndef VM_SAVE_H
 #define VM_SAVE_H
