@@ -82,6 +82,21 @@ def test_a_guest_does_not_notice(cpu, times):
         assert [owner["owner"] for owner in free["owners"]] == ["hypervisor"], "memory is still held"
 
 
+def test_a_paused_guest_stays_paused():
+    with Node("amd", "state-paused", vms={"vm": {"kernel": guest("state"), "memory": "16M", "vcpus": 2}}, memory=512) as node:
+        node.shell_json("vm start vm")
+        ask(node, "vm")
+        node.shell_json("vm pause vm")
+        paused = node.shell_json("vm show vm")
+        node.shell_json("vm save vm")
+        assert "paused as it was" in node.shell_json("vm restore vm")["message"]
+        again = node.shell_json("vm show vm")
+        assert (again["state"], again["guest_time_ns"]) == ("paused", paused["guest_time_ns"])
+        node.shell_json("vm resume vm")
+        assert ask(node, "vm")["failures"] == 0
+        finish(node, "vm")
+
+
 def test_what_a_stream_holds_is_listed():
     with Node("amd", "state-list", vms={"vm": {"kernel": guest("state"), "memory": "16M", "vcpus": 3}}, memory=512) as node:
         node.shell_json("vm start vm")
