@@ -18,6 +18,8 @@ COLD bool exit_finish_unknown(struct vcpu *vcpu)
 
     if (length)
         vcpu_skip(vcpu, length);
+    else
+        vcpu->flush_wanted = true; /* a stale translation, where another vCPU took the page away, would bring it here for ever */
     return true;
 }
 

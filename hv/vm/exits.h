@@ -20,7 +20,10 @@ static inline struct machine_cpu *machine_cpu_of(struct vcpu *vcpu)
 /* The same where the CPU does not tell the length: it is decoded. exits.c */
 bool exit_finish_unknown(struct vcpu *vcpu);
 
-/* RIP past the instruction. A length that cannot be told leaves RIP where it is: the guest takes the instruction again. */
+/*
+ * RIP past the instruction. A length that cannot be told leaves RIP where it is: the guest takes the instruction again,
+ * with no stale translation of its page, so that a CPU whose own walk finds no page either takes the fault.
+ */
 static inline __attribute__((always_inline)) bool finish(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     if (unlikely(!exit->length))

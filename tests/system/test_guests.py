@@ -6,8 +6,8 @@ from node import guest
 # name: (vCPUs, more settings, seconds)
 GUESTS = {
     "apic": (1, {}, 60),
-    "exceptions": (1, {}, 90),
-    "modes": (1, {}, 30),
+    "exceptions": (2, {}, 120),
+    "modes": (1, {}, 60),
     "msr": (1, {}, 30),
     "paging": (1, {}, 60),
     "smp": (4, {}, 120),

@@ -5,7 +5,8 @@
  *   svm.c        the table, probing, switching on, objects, dump
  *   svm_run.c    what happens between two VMRUNs: preparation of an entry, decoding of an exit
  *   svm_state.c  vcpu->state <-> VMCB
- *   svm_cr.c     MOV CRn without decode assists
+ *   svm_step.c   running one instruction by TF
+ *   svm_decode.c what an instruction is, from its bytes: MOV CRn without decode assists, use of RFLAGS
  *   svm_entry.S  the world switch
  *
  * A VMCB is plain memory, so groups can be loaded from any CPU while the vCPU is stopped. The exception are DR0-3 and
@@ -18,6 +19,7 @@
 #include "vmm/guest_regs.h"
 #include "vmm/length_cache.h"
 #include "vmm/offsets.h"
+#include "vmm/svm/svm_decode.h"
 #include "vmm/svm/vmcb.h"
 #include "vmm/vmm.h"
 
@@ -59,6 +61,9 @@ struct svm_vcpu { /* vcpu.backend */
     bool stepping;             /* TF is ours, to get an NMI window after one instruction, or to keep a shadow */
     bool shadow_step;          /* the last exit came in an interrupt shadow: the next entry steps over its end */
     uint64_t step_rip;
+    uint64_t step_dr6;         /* the sticky bits of DR6 from before the step, which must be told from its own */
+    bool step_loads;           /* the stepped instruction loads RFLAGS: TF is the guest's own after it */
+    bool leaving;              /* a host interrupt has been asked for, to end this run at once */
     struct length_cache lengths; /* vcpu->lengths, without NRIP save */
 };
 
@@ -81,15 +86,12 @@ static inline uint32_t svm_interruptibility(const struct svm_vcpu *v)
 void svm_intercepts_update(struct svm_vcpu *v);
 
 /*
- * An instruction that met an intercept of CR0 or CR4, from its bytes. OTHER: it needs more than its bytes (LMSW and
- * SMSW with an operand in memory, SMSW at all), or it has been changed meanwhile. Pure.
+ * The guest's next instruction with TF set, then an exit; between svm_store and the writing of RFLAGS, at an entry that
+ * injects nothing. False: no step, since the instruction would store TF where the guest sees it.
  */
-enum cr_operation { CR_OTHER, CR_MOV_TO, CR_MOV_FROM, CR_CLTS, CR_LMSW };
-struct cr_instruction {
-    enum cr_operation operation;
-    uint8_t number, gpr, length;
-};
-struct cr_instruction svm_decode_cr(const uint8_t *bytes, unsigned count, bool mode64);
+bool svm_step_start(struct vcpu *vcpu);
+/* After an exit while v->stepping: takes TF back. True if the #DB that ended the run was only the step. */
+bool svm_step_end(struct vcpu *vcpu);
 
 /* The table's `run`: svm_entry.S. It calls svm_prepare, enters, and leaves through svm_after_exit. */
 void svm_run(struct vcpu *vcpu, struct vm_exit *exit);

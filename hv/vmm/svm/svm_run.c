@@ -7,7 +7,7 @@
  * NMIs. The CPU has no NMI mask of its own for a guest, so blocking is kept here: an injected NMI blocks, an
  * intercepted IRET announces the end, and the instruction after it ends it. Where shared code waits for that moment (or
  * for the end of an interrupt shadow), the guest runs one instruction with TF set, and the #DB that follows is kept
- * from it.
+ * from it (svm_step.c).
  *
  * Windows. An interrupt window is a virtual interrupt that is never taken, because its intercept comes first: with TPR
  * ignored it fires as soon as RFLAGS.IF and the shadow allow. For CR8 to fall, its writes are intercepted: CPUs disagree
@@ -18,7 +18,9 @@
  * and with no virtual interrupt. The VMCB's shadow bit should be enough, but QEMU 7.2 does not load it: an interrupt
  * would come between STI and HLT, and the guest would sleep on.
  */
+#include "kernel/apic.h"
 #include "kernel/cpu.h"
+#include "kernel/trap.h"
 #include "vmm/emulate.h"
 #include "vmm/svm/svm.h"
 
@@ -76,15 +78,39 @@ static void flush_now(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v
         asid_new(cpu, v);
 }
 
-/* One instruction, then an exit. */
-static void step_start(struct svm_vcpu *v, struct cpu_state *s)
+static bool injectable(const struct event *event)
 {
-    if (v->stepping || (s->rflags & RFLAGS_TF))
-        return; /* the guest single-steps: every instruction exits with #DB as it is */
-    s->rflags |= RFLAGS_TF;
-    v->stepping = true;
-    v->step_rip = s->rip;
-    v->odd = true;
+    return event->type == EVENT_EXTERNAL || event->type == EVENT_NMI || event->type == EVENT_EXCEPTION;
+}
+
+/*
+ * What cannot be asked for by an intercept: the end of a shadow, the moment when an NMI can be taken, and the end of an
+ * instruction that runs without its intercept. An event that this entry delivers ends all three by itself, and a step
+ * would put our TF on its stack; where an NMI waits behind it, the guest is left again before its handler begins.
+ * Returns whether the shadow is still to be kept.
+ */
+static COLD bool step_set(struct vcpu *vcpu, struct svm_vcpu *v, bool shadow, bool nmi)
+{
+    bool leave = false;
+
+    v->wants = VCPU_WANTS_UNKNOWN;
+    if (injectable(&vcpu->state.pending)) {
+        leave = nmi;
+        shadow = false;
+    } else if (!svm_step_start(vcpu)) {
+        /* It stores RFLAGS, on the stack as it is now or in R11: an event in front of it is as good as behind it. */
+        v->vmcb->int_state &= ~SVM_SHADOW;
+        vcpu->state.interruptibility &= ~(uint32_t)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+        leave = nmi;
+        shadow = false;
+    }
+    v->shadow_step = shadow;
+    if (leave) {
+        v->leaving = true;
+        v->odd = true;
+        apic_ipi(this_cpu()->apic_id, VECTOR_KICK);
+    }
+    return shadow;
 }
 
 static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
@@ -93,9 +119,13 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
     uint32_t int_ctl = vmcb->int_ctl & ~(uint32_t)(SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT);
     uint32_t intercepts = vmcb->intercepts1 & ~(uint32_t)SVM_I1_VINTR;
     uint16_t cr_writes = vmcb->cr_writes & (uint16_t)~BIT(8);
-
     bool shadow = v->shadow_step && (vcpu->state.interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS));
+    /* Blocked by an NMI handler whose IRET is not in sight: the IRET intercept is on and comes back here. */
+    bool nmi = vcpu->want_nmi_window && vcpu->state.pending.type != EVENT_NMI && !(v->nmi_blocked && !v->iret_seen);
 
+    v->wants = vcpu_wants(vcpu) & ~0xffu;
+    if (shadow || nmi || v->native_once)
+        shadow = step_set(vcpu, v, shadow, nmi);
     if (vcpu->want_irq_window && !shadow) {
         int_ctl |= SVM_V_IRQ | SVM_V_IGN_TPR | 0xful << SVM_V_INTR_PRIO_SHIFT;
         intercepts |= SVM_I1_VINTR;
@@ -111,17 +141,6 @@ static void windows_set(struct vcpu *vcpu, struct svm_vcpu *v)
         vmcb->cr_writes = cr_writes;
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_INTERCEPTS;
     }
-    v->wants = vcpu_wants(vcpu) & ~0xffu;
-    if (shadow) {
-        v->step_rip = vcpu->state.rip;
-        step_start(v, &vcpu->state);
-        v->wants = VCPU_WANTS_UNKNOWN;
-    }
-    /* Blocked by an NMI handler whose IRET is not in sight: the IRET intercept is on and comes back here. */
-    if (vcpu->want_nmi_window && !(v->nmi_blocked && !v->iret_seen)) {
-        step_start(v, &vcpu->state);
-        v->wants = VCPU_WANTS_UNKNOWN;
-    }
 }
 
 /*
@@ -135,9 +154,15 @@ static void inject(struct svm_vcpu *v, struct event *event)
     unsigned type = event->type;
     uint8_t vector = type == EVENT_NMI ? EXC_NMI : event->vector;
 
+    bool deliver = injectable(event);
     event->type = EVENT_NONE;
-    if (type >= ARRAY_COUNT(types))
+    if (!deliver)
         return;
+    if (v->iret_seen || v->native_once) { /* the instruction at RIP is not the next one any more */
+        v->iret_seen = false;
+        v->native_once = false;
+        svm_intercepts_update(v);
+    }
     bool has_error = event->has_error && (v->vmcb->cr0 & CR0_PE); /* real mode pushes no error codes */
     v->vmcb->event_inject = SVM_EVENT_VALID | (uint64_t)types[type] << SVM_EVENT_TYPE_SHIFT | vector |
                             (has_error ? SVM_EVENT_HAS_ERROR | (uint64_t)event->error << 32 : 0);
@@ -242,21 +267,15 @@ static COLD void vectoring(struct vcpu *vcpu, struct svm_vcpu *v)
     } /* INT n, INT3, INTO: executed again */
 }
 
-/* True if the #DB that ended the run was only our step. */
-static bool step_end(struct vcpu *vcpu, struct svm_vcpu *v)
+/*
+ * The IRET that was announced has been executed: it went on, or it faulted, which ends NMI blocking too (SDM vol. 3A,
+ * 6.7.1). A #DB that leaves RIP at it is a breakpoint on its address, and comes before it.
+ */
+static bool iret_done(const struct svm_vcpu *v)
 {
-    struct vmcb *vmcb = v->vmcb;
-    bool iret = v->iret_seen && v->iret_rip == v->step_rip;
-    bool trapped = vmcb->exit_code == SVM_EXIT_EXCEPTION + EXC_DB && (vmcb->dr6 & BIT(14));
+    uint64_t vector = v->vmcb->exit_code - SVM_EXIT_EXCEPTION;
 
-    v->stepping = false;
-    if (vmcb->rip == v->step_rip || !iret)
-        vcpu->state.rflags &= ~RFLAGS_TF; /* an IRET that was executed has loaded the guest's own TF */
-    if (!trapped)
-        return false;
-    vmcb->dr6 &= ~BIT(14);
-    vmcb->clean &= ~(uint32_t)SVM_CLEAN_DRX;
-    return !(vmcb->dr6 & 0xf);
+    return v->vmcb->rip != v->iret_rip || (vector < 32 && vector != EXC_DB && vector != EXC_MC);
 }
 
 /* What is left of rare things. True: the exit was the backend's own business. */
@@ -270,12 +289,15 @@ static COLD bool odd_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit 
         v->native_once = false;
         svm_intercepts_update(v);
     }
-    if (v->stepping)
-        mine = step_end(vcpu, v);
-    if (v->iret_seen && v->vmcb->rip != v->iret_rip) {
+    if (v->iret_seen && iret_done(v)) {
         v->iret_seen = false;
         v->nmi_blocked = false;
     }
+    if (v->stepping)
+        mine = svm_step_end(vcpu);
+    if (v->leaving && v->vmcb->exit_code == SVM_EXIT_INTR) /* taken when interrupts go on, as any host interrupt */
+        mine = true;
+    v->leaving = false;
     v->odd = v->iret_seen;
     if (mine) {
         bool open = !v->nmi_blocked && !(v->vmcb->int_state & SVM_SHADOW);
@@ -317,6 +339,7 @@ static void pass_once(struct svm_vcpu *v, struct vm_exit *exit)
 {
     v->native_once = true;
     v->odd = true;
+    v->wants = VCPU_WANTS_UNKNOWN; /* windows_set sees to it that it is only one */
     svm_intercepts_update(v);
     exit->kind = EXIT_HOST;
 }
@@ -339,7 +362,8 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
     } else {
         uint8_t bytes[15];
         unsigned count = vmm_instruction_bytes(vcpu, bytes);
-        if (!count) { /* the page went away: the guest finds out itself */
+        if (!count) { /* another vCPU took the page away: without a stale translation the CPU takes the fetch fault */
+            vcpu->flush_wanted = true;
             exit->kind = EXIT_HOST;
             return;
         }
@@ -368,6 +392,14 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
         exit->cr.number = 0;
         exit->cr.value = (s->cr0 & ~0xeull) | (s->gpr[in.gpr] & 0xf);
         break;
+    case CR_SMSW:
+        if (!in.wide && (cpu_mode64(s) || (s->seg[SEG_CS].attributes & SEG_DB)) == in.other_size) {
+            pass_once(v, exit); /* 16 bits: nothing of what is hidden is among them */
+            break;
+        }
+        exit->kind = EXIT_CR_READ;
+        exit->cr.number = 0;
+        break;
     case CR_OTHER:
         pass_once(v, exit);
         break;
@@ -384,8 +416,10 @@ static COLD void exit_exception(struct vm_exit *exit, const struct vmcb *vmcb)
         return;
     }
     exit->kind = EXIT_EXCEPTION;
-    exit->event = (struct event){ .type = EVENT_EXCEPTION, .vector = vector, .has_error = vector == EXC_AC,
-                                  .error = (uint32_t)vmcb->exit_info1 };
+    exit->event = (struct event){ .type = EVENT_EXCEPTION, .vector = vector, .error = (uint32_t)vmcb->exit_info1,
+                                  .has_error = SVM_ERROR_VECTORS >> vector & 1 };
+    if (vector == EXC_PF) /* the intercept comes before CR2 is written (15.12.15) */
+        exit->event.cr2 = vmcb->exit_info2;
 }
 
 static COLD void exit_virtual_interrupt(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
@@ -470,7 +504,12 @@ static inline __attribute__((always_inline)) void backend_decode_exit(struct vcp
     case SVM_EXIT_INVLPGB_ILLEGAL:
     case SVM_EXIT_MCOMMIT:
     case SVM_EXIT_TLBSYNC: exit->kind = EXIT_UNDEFINED; return;
-    default: exit_unknown(exit, vmcb); return; /* SVM_EXIT_INVALID among them */
+    default:
+        if (vmcb->exit_code - SVM_EXIT_EXCEPTION < 32) /* intercepted during a step only */
+            exit_exception(exit, vmcb);
+        else
+            exit_unknown(exit, vmcb); /* SVM_EXIT_INVALID among them */
+        return;
     }
 }
 

@@ -194,6 +194,9 @@ _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 #define SVM_TLB_ALL 1
 #define SVM_TLB_GUEST 3
 
+/* Exceptions that push an error code (8.2): #DF, #TS, #NP, #SS, #GP, #PF, #AC, #CP, #VC, #SX. */
+#define SVM_ERROR_VECTORS 0x60227d00u
+
 /* exit_int_info and event_inject, 15.20. */
 #define SVM_EVENT_VECTOR 0xffu
 #define SVM_EVENT_TYPE_SHIFT 8

@@ -6,6 +6,7 @@
  * #SS for an address that is not canonical, #XM, and the P bit in the error code of a reserved bit's page fault.
  */
 #include "guest.h"
+#include "nmi.h"
 
 static bool lax;
 
@@ -354,4 +355,5 @@ void guest_main(void)
     nmis();
     hlt_races();
     storm();
+    nmi_tests();
 }

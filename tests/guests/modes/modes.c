@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Through the modes and back, several times: 64-bit, compatibility, 32-bit protected, 16-bit protected, real mode (with
+ * The machine status word: LMSW and SMSW. Then through the modes and back, several times: 64-bit, compatibility, 32-bit protected, 16-bit protected, real mode (with
  * big segments too) and virtual 8086. In each: CPUID, an I/O port, an MSR, device memory, an interrupt. modes.S does
  * it.
  */
@@ -23,8 +23,45 @@ struct low {
     uint16_t string[8];                                       /* 30 */
 };
 
+/* ---- The machine status word, beside bits of CR0 that a hypervisor keeps to itself ---- */
+
+#define CR0_TS BIT(3)
+#define CR0_CD BIT(30)
+static uint16_t status_word;
+
+static void smsw_absent(void *argument)
+{
+    __asm__ volatile("smsww (%0)" : : "r"(argument) : "memory");
+}
+
+static void status(void)
+{
+    uint64_t wide, narrow = 0x1234567800000000, after, cr0 = read_cr0();
+    write_cr0(cr0 | CR0_CD);
+    __asm__ volatile("smsww %1; movq %%cr0, %0" : "=r"(after), "=m"(status_word));
+    guest_equal("SMSW to memory", cr0 & 0xffff, status_word);
+    guest_equal("CR0.CD is seen behind it", CR0_CD, after & CR0_CD);
+    __asm__ volatile("smswq %0" : "=r"(wide));
+    guest_equal("SMSW to a 64-bit register", cr0 | CR0_CD, wide);
+    __asm__ volatile("smsww %w0" : "+r"(narrow));
+    guest_equal("SMSW to a 16-bit register", 0x1234567800000000 | (cr0 & 0xffff), narrow);
+    status_word = (uint16_t)(cr0 | CR0_TS);
+    __asm__ volatile("lmsw %1; movq %%cr0, %0" : "=r"(after) : "m"(status_word));
+    guest_equal("LMSW from memory, then CR0", cr0 | CR0_CD | CR0_TS, after);
+    __asm__ volatile("clts; movl %1, %%eax; lmsw %%ax; movq %%cr0, %0" : "=r"(after) : "r"((uint32_t)cr0) : "rax");
+    guest_equal("LMSW from a register, then CR0", cr0 | CR0_CD, after);
+    struct guest_fault fault = guest_try(smsw_absent, (void *)BIT(40));
+    guest_equal("SMSW to a page that is not there is #PF", 14, (uint64_t)fault.vector);
+    guest_equal("with its address", BIT(40), fault.cr2);
+    guest_equal("for a write", 2, fault.error);
+    guest_equal("and the program's own RFLAGS.TF", 0, fault.rflags & BIT(8));
+    write_cr0(cr0);
+    guest_equal("CR0.CD is gone", cr0, read_cr0());
+}
+
 void guest_main(void)
 {
+    status();
     volatile struct low *low = (volatile struct low *)LOW_RESULTS;
     uint32_t leaf = cpuid(0, 0).eax;
     guest_gdt[11] =

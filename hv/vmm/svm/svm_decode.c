@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Recognises instructions that read or write a control register in raw bytes, for CPUs whose CR intercepts do not name
- * the operand (no decode assists), and for CLTS and LMSW, whose intercepts never do. Pure.
+ * Recognises instructions in raw bytes. Pure. Those that read or write a control register, for CPUs whose CR intercepts
+ * do not name the operand (no decode assists), and for CLTS and LMSW, whose intercepts never do. And those that store
+ * or load RFLAGS, for single steps.
  *
  * AMD APM vol. 3: MOV CRn is 0F 22 /r (to) and 0F 20 /r (from), ModRM.mod is ignored; REX.R and, as the older way to
  * reach CR8, a LOCK prefix extend the register number; REX.B extends the general register. CLTS is 0F 06, LMSW is 0F 01
- * /6.
+ * /6, SMSW is 0F 01 /4.
  */
-#include "vmm/svm/svm.h"
+#include "vmm/svm/svm_decode.h"
 
 static bool legacy_prefix(uint8_t byte)
 {
@@ -20,6 +21,33 @@ static bool legacy_prefix(uint8_t byte)
     }
 }
 
+enum flags_use svm_decode_flags(const uint8_t *bytes, unsigned count, bool mode64)
+{
+    unsigned i = 0;
+
+    while (i < count && legacy_prefix(bytes[i]))
+        i++;
+    if (mode64 && i < count && (bytes[i] & 0xf0) == 0x40)
+        i++;
+    if (i >= count)
+        return FLAGS_KEPT;
+    switch (bytes[i]) {
+    case 0x9c:                                  /* PUSHF */
+    case 0xcc: case 0xcd: case 0xce: case 0xf1: /* INT3, INT n, INTO, INT1 */
+        return FLAGS_STORED;
+    case 0x9d: case 0xcf: /* POPF, IRET */
+        return FLAGS_LOADED;
+    case 0x0f:
+        if (i + 1 < count && bytes[i + 1] == 0x05) /* SYSCALL */
+            return FLAGS_STORED;
+        if (i + 1 < count && bytes[i + 1] == 0x07) /* SYSRET */
+            return FLAGS_LOADED;
+        return FLAGS_KEPT;
+    default:
+        return FLAGS_KEPT;
+    }
+}
+
 struct cr_instruction svm_decode_cr(const uint8_t *bytes, unsigned count, bool mode64)
 {
     struct cr_instruction in = { .operation = CR_OTHER };
@@ -28,7 +56,7 @@ struct cr_instruction svm_decode_cr(const uint8_t *bytes, unsigned count, bool m
     bool lock = false;
 
     for (; i < count && legacy_prefix(bytes[i]); i++)
-        lock |= bytes[i] == 0xf0;
+        lock |= bytes[i] == 0xf0, in.other_size |= bytes[i] == 0x66;
     if (mode64 && i < count && (bytes[i] & 0xf0) == 0x40)
         rex = bytes[i++];
     if (i + 2 > count || bytes[i] != 0x0f)
@@ -47,8 +75,11 @@ struct cr_instruction svm_decode_cr(const uint8_t *bytes, unsigned count, bool m
     if (opcode == 0x20 || opcode == 0x22) {
         in.operation = opcode == 0x22 ? CR_MOV_TO : CR_MOV_FROM;
         in.number = (uint8_t)((modrm >> 3 & 7) | ((rex & 4) || lock ? 8 : 0));
-    } else if (opcode == 0x01 && (modrm >> 3 & 7) == 6 && modrm >> 6 == 3) {
+    } else if (opcode == 0x01 && modrm >> 6 == 3 && (modrm >> 3 & 7) == 6) {
         in.operation = CR_LMSW;
+    } else if (opcode == 0x01 && modrm >> 6 == 3 && (modrm >> 3 & 7) == 4) {
+        in.operation = CR_SMSW;
+        in.wide = rex & 8;
     }
     return in;
 }
