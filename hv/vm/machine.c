@@ -25,6 +25,7 @@
 #include "vm/memory_map.h"
 #include "vmm/cpu_state_stream.h"
 
+#define IOAPIC_ID 0 /* four bits, in a space of its own: up to 32 local APICs do not leave it a number of theirs */
 #define PCI_WINDOW_BASE 0xe0000000ull
 #define PCI_WINDOW_END 0xfec00000ull
 #define ACPI_BASE 0xe0000ull
@@ -207,7 +208,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     vm->timers = (struct vtimer_queue){ .changed = timers_changed, .context = vm };
     timer_init(&vm->host_timer, host_timer_fired);
     vm->apics = (struct vlapic_bus){ .eoi = ioapic_eoi, .context = vm };
-    vioapic_init(&vm->ioapic, &vm->apics, vm->cpu_count);
+    vioapic_init(&vm->ioapic, &vm->apics, IOAPIC_ID);
     vpic_init(&vm->pic, (struct vline){ pic_intr, vm, 0 });
     vm->gsi = (struct vgsi){ &vm->pic, &vm->ioapic };
     vpit_init(&vm->pit, &vm->timers, vgsi_line(&vm->gsi, 0), now);
@@ -439,7 +440,7 @@ static enum status write_acpi(struct vm *vm, char *text, size_t text_bytes)
 {
     struct vacpi_config config = {
         .cpu_count = vm->cpu_count,
-        .ioapic_id = (uint8_t)vm->cpu_count,
+        .ioapic_id = IOAPIC_ID,
         .pm_base = VPM_BASE,
         .reset_port = VPM_CF9_PORT,
         .com1 = true,

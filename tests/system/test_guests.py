@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every small guest of tests/guests that judges itself, on both vendors: what a guest sees is a PC."""
 import pytest
-from node import guest
+from node import Node, guest
 
 # name: (vCPUs, more settings, seconds)
 GUESTS = {
@@ -31,3 +31,10 @@ def test_guest(booted, cpu, name):
     if not report.done:
         node.shell(f"vm inspect {name}")
     report.check()
+
+
+def test_thirty_two_cpus():
+    """As many as a VM may have. On one vendor: the number is the shared half's, and there are 32 of them to emulate."""
+    settings = {"kernel": guest("smp"), "memory": "64M", "vcpus": 32, "cmdline": "cpu=lax"}
+    with Node("amd", "smp32", vms={"smp": settings}) as node:
+        node.run_guest("smp", timeout=300).check()

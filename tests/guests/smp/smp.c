@@ -8,13 +8,14 @@
 
 #define VECTOR_PING 0x50
 #define VECTOR_ALL 0x51
-#define ROUNDS 300
+#define HOPS 1200 /* of the interrupt that is passed round, by all CPUs together */
 
 static volatile uint64_t arrived, stop, counters[GUEST_CPUS][8], shared_counter, pings[GUEST_CPUS],
     broadcasts[GUEST_CPUS];
 static volatile uint64_t seen_id[GUEST_CPUS], seen_count[GUEST_CPUS], seen_msr_id[GUEST_CPUS], turn, nmis[GUEST_CPUS];
 static volatile uint64_t seen_tsc[GUEST_CPUS];
 static unsigned cpu_count;
+static uint64_t rounds;
 
 static void on_ping(struct guest_frame *frame)
 {
@@ -63,7 +64,7 @@ static void passer(void *argument)
     (void)argument;
     apic_enable();
     __atomic_add_fetch(&arrived, 1, __ATOMIC_SEQ_CST);
-    for (uint64_t round = 1; round <= ROUNDS; round++) {
+    for (uint64_t round = 1; round <= rounds; round++) {
         while (pings[me] < round)
             wait_for_interrupt();
         apic_send((me + 1) % cpu_count, VECTOR_PING);
@@ -152,14 +153,14 @@ static void pass_round(void)
     if (!guest_check("CPUs start again after they have halted", start_all(passer)))
         return;
     uint64_t began = rdtsc();
-    for (turn = 1; turn <= ROUNDS; turn++) {
+    for (turn = 1; turn <= rounds; turn++) {
         apic_send(1, VECTOR_PING);
         while (pings[0] < turn && rdtsc() - began < 60 * guest_tsc_hz())
             take_interrupts();
         if (pings[0] < turn)
             break;
     }
-    guest_equal("an IPI passed round between halted CPUs is never lost", ROUNDS + 1, turn);
+    guest_equal("an IPI passed round between halted CPUs is never lost", rounds + 1, turn);
     guest_check("every passer ends", all_done());
 }
 
@@ -181,6 +182,7 @@ static void reset_and_start(void)
 void guest_main(void)
 {
     cpu_count = guest_cpu_count();
+    rounds = HOPS / cpu_count;
     guest_note("%u CPUs", cpu_count);
     guest_handlers[VECTOR_PING] = on_ping;
     guest_handlers[VECTOR_ALL] = on_all;
