@@ -106,6 +106,49 @@ enum status text_to_bytes(const char *text, uint64_t *bytes)
     return OK;
 }
 
+enum status text_to_khz(const char *text, uint32_t *khz)
+{
+    uint64_t unit = 1, number = 0, part = 0;
+    unsigned decimals = 0;
+    bool point = false;
+
+    if (*text < '0' || *text > '9')
+        return ERR_INVALID;
+    for (; (*text >= '0' && *text <= '9') || (*text == '.' && !point); text++) {
+        if (*text == '.') {
+            point = true;
+        } else if (!point) {
+            number = number * 10 + digit_value(*text);
+            if (number > UINT32_MAX)
+                return ERR_RANGE;
+        } else if (++decimals <= 6) { /* what follows must be zeros: GHz have 6 places down to kHz */
+            part = part * 10 + digit_value(*text);
+        } else if (*text != '0') {
+            return ERR_INVALID;
+        }
+    }
+    while (*text == ' ' || *text == '\t')
+        text++;
+    if ((*text | 0x20) == 'm')
+        unit = 1000;
+    else if ((*text | 0x20) == 'g')
+        unit = 1000000;
+    else if ((*text | 0x20) != 'k')
+        return ERR_INVALID;
+    if ((text[1] | 0x20) != 'h' || (text[2] | 0x20) != 'z' || text[3] || (point && !decimals))
+        return ERR_INVALID;
+    uint64_t places = 1;
+    for (unsigned i = 0; i < MIN(decimals, 6u); i++)
+        places *= 10;
+    if (part * unit % places)
+        return ERR_INVALID;
+    number = number * unit + part * unit / places;
+    if (number > UINT32_MAX)
+        return ERR_RANGE;
+    *khz = (uint32_t)number;
+    return OK;
+}
+
 unsigned utf8_decode(const char *text, size_t count, uint32_t *code_point)
 {
     static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };

@@ -34,6 +34,12 @@ enum status text_to_u64(const char *text, uint64_t *value) MUST_CHECK;
 enum status text_to_bytes(const char *text, uint64_t *bytes) MUST_CHECK;
 
 /*
+ * A frequency: a decimal number, with a point or not, blanks or none, and kHz, MHz or GHz, either case. ERR_INVALID: not
+ * one, or not of whole kHz; ERR_RANGE: beyond 32 bits of kHz. On failure *khz is unchanged.
+ */
+enum status text_to_khz(const char *text, uint32_t *khz) MUST_CHECK;
+
+/*
  * Decodes the character at `text`, at most `count` (1 or more) bytes of it. Returns its length in bytes (1 to 4) with
  * *code_point set, or 0 where it is not UTF-8 (RFC 3629: no surrogates, no overlong forms) or cut short.
  */

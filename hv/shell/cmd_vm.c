@@ -103,6 +103,8 @@ static enum status vm_show(struct shell *shell, const struct command_call *call)
     out_duration(out, "since", time_now_ns() - info.since_ns);
     out_uint(out, "vcpus", info.vcpu_count);
     out_string(out, "cpu_model", info.cpu_model);
+    if (info.tsc_khz)
+        out_uint(out, "tsc_khz", info.tsc_khz);
     out_bytes(out, "memory", info.memory_bytes);
     out_bytes(out, "held", info.held_bytes);
     out_uint(out, "disks", info.disk_count);
@@ -249,9 +251,10 @@ static enum status vm_dirty_command(struct shell *shell, const struct command_ca
 
 static enum status vm_create_command(struct shell *shell, const struct command_call *call)
 {
-    static const char *const options[] = { "memory", "vcpus", "kernel", "initrd", "cmdline", "disk", "cpu" };
+    static const char *const options[] = { "memory", "vcpus", "kernel", "initrd", "cmdline", "disk", "cpu",
+                                          "tsc-frequency" };
     struct config_vm config;
-    char text[VM_TEXT_BYTES] = "", option[16];
+    char text[VM_TEXT_BYTES] = "", option[24];
 
     if (!config_name_ok(call->argument[0]))
         return out_error(&shell->out, ERR_INVALID, "vm", "use letters, digits, '.', '_' and '-', a letter or digit first",
@@ -347,6 +350,7 @@ static const struct command_option create_options[] = {
     { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
     { .name = "--disk", .value = "PATH", .help = "likewise; a copy in memory" },
     { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
+    { .name = "--tsc-frequency", .value = "HZ", .help = "of its TSC, as in 2400MHz" },
     { .name = NULL },
 };
 

@@ -220,6 +220,21 @@ static bool set_cpu(struct config_vm *vm, const char *value, struct message *rea
     return true;
 }
 
+static bool set_tsc_frequency(struct config_vm *vm, const char *value, struct message *reason)
+{
+    uint32_t khz = 0;
+    enum status status = text_to_khz(value, &khz);
+
+    if (status == OK && khz >= CONFIG_MIN_TSC_KHZ && khz <= CONFIG_MAX_TSC_KHZ) {
+        vm->tsc_khz = khz;
+        return true;
+    }
+    add_quoted(reason, value, strlen(value));
+    add(reason, status == ERR_INVALID ? " is not a frequency of whole kHz: write a number and kHz, MHz or GHz, such as 2400 MHz"
+                                      : " is out of range: a TSC has 100 MHz to 10 GHz");
+    return false;
+}
+
 static bool set_node_name(struct config_node *node, const char *value, struct message *reason)
 {
     if (!config_name_ok(value)) {
@@ -290,6 +305,7 @@ static const struct {
     [CONFIG_VM_DISK] = { "disk", set_disk },
     [CONFIG_VM_START] = { "start", set_start },
     [CONFIG_VM_CPU] = { "cpu", set_cpu },
+    [CONFIG_VM_TSC_FREQUENCY] = { "tsc-frequency", set_tsc_frequency },
 };
 
 static const char *node_key_name(unsigned key)

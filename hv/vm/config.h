@@ -23,6 +23,8 @@
 #define CONFIG_MAX_VCPUS 32
 #define CONFIG_MIN_MEMORY (1ull << 20)
 #define CONFIG_MAX_MEMORY (1ull << 46)
+#define CONFIG_MIN_TSC_KHZ 100000u /* guests count in units of 100 MHz (MSR_PLATFORM_INFO) */
+#define CONFIG_MAX_TSC_KHZ 10000000u
 #define CONFIG_DIAGNOSTIC_BYTES 224
 
 enum config_severity {
@@ -52,6 +54,7 @@ enum config_vm_key {
     CONFIG_VM_DISK,
     CONFIG_VM_START,
     CONFIG_VM_CPU,
+    CONFIG_VM_TSC_FREQUENCY,
     CONFIG_VM_KEYS,
 };
 
@@ -75,6 +78,7 @@ struct config_vm {
     uint32_t disk_line[CONFIG_MAX_DISKS];
     uint32_t disk_count;
     enum config_start start;
+    uint32_t tsc_khz; /* of the guest's TSC; 0 = the host's. Whether a host can run it is not known here. */
     const char *cpu; /* name of the CPU model; NULL = the host's default. Whether it exists is not known here. */
     uint32_t line;   /* of the section's header; 0 = not from a file */
     uint32_t key_line[CONFIG_VM_KEYS];

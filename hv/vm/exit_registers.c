@@ -29,7 +29,7 @@ static bool msr_read(struct machine_cpu *cpu, uint32_t msr, uint64_t *value)
     case MSR_STORED:
         return msr_state_read(&cpu->msrs, &vm->model, msr, value);
     case MSR_IS_TSC:
-        *value = msr == MSR_TSC ? rdtsc() + vcpu->tsc_offset : cpu->tsc_adjust;
+        *value = msr == MSR_TSC ? machine_tsc(vm) + vcpu->tsc_offset : cpu->tsc_adjust;
         return true;
     case MSR_IS_APIC:
         return vlapic_msr_read(&cpu->apic, msr, value, machine_now(vm));
@@ -38,7 +38,7 @@ static bool msr_read(struct machine_cpu *cpu, uint32_t msr, uint64_t *value)
         *value = vcpu->state.efer;
         return true;
     case MSR_IS_HYPERV: {
-        uint64_t tsc = rdtsc() + vcpu->tsc_offset - cpu->tsc_adjust; /* the machine's, whatever this guest wrote to its own */
+        uint64_t tsc = machine_tsc(vm) + vcpu->tsc_offset - cpu->tsc_adjust; /* the machine's, whatever this guest wrote to its own */
         spin_lock(&vm->lock);
         bool ok = hyperv_msr_read(&vm->hyperv, &cpu->hyperv, msr, value, tsc, machine_now(vm));
         spin_unlock(&vm->lock);
@@ -67,7 +67,7 @@ static bool guest_write_efer(struct vcpu *vcpu, uint64_t value)
 static bool guest_write_tsc(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
 {
     struct vcpu *vcpu = &cpu->vcpu;
-    uint64_t delta = msr == MSR_TSC ? value - (rdtsc() + vcpu->tsc_offset) : value - cpu->tsc_adjust;
+    uint64_t delta = msr == MSR_TSC ? value - (machine_tsc(cpu->vm) + vcpu->tsc_offset) : value - cpu->tsc_adjust;
 
     cpu->tsc_adjust += delta; /* SDM vol. 3B, 18.17.3: a write of either moves both */
     vcpu->tsc_offset += delta;

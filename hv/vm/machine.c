@@ -292,7 +292,7 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
     struct cpuid_host host = { host_cpuid, NULL };
     struct cpuid_abilities abilities = {
         .vcpu_count = vm->config.vcpus,
-        .tsc_khz = (uint32_t)time_tsc_khz(),
+        .tsc_khz = vm->config.tsc_khz ? vm->config.tsc_khz : (uint32_t)time_tsc_khz(),
         .mxcsr_mask = cpu_mxcsr_mask(),
         .apic_khz = APIC_TIMER_KHZ_HERE,
         .xcr0 = cpu_features.xsave ? cpu_features.xcr0_mask : 0,
@@ -336,6 +336,27 @@ static enum status build_cpu(struct vm *vm, unsigned id)
     return status;
 }
 
+/* The guest's TSC gets the frequency of its model, and begins at 0. */
+static enum status set_tsc(struct vm *vm, char *text, size_t text_bytes)
+{
+    uint32_t khz = vm->model.tsc_khz, host_khz = (uint32_t)time_tsc_khz();
+
+    if (vm->config.tsc_khz && vm->config.tsc_khz != khz) {
+        snprintf(text, text_bytes, "vm %s: its saved state has a TSC of %u kHz, its configuration one of %u kHz; "
+                                   "set tsc-frequency to what it was", vm->name, khz, vm->config.tsc_khz);
+        return ERR_INVALID;
+    }
+    if (tsc_multiplier(&vmm->features->tsc, khz, host_khz, &vm->core.tsc_multiplier, &vm->tsc_rate_khz) != OK) {
+        snprintf(text, text_bytes, "vm %s: its TSC is to run at %u kHz, this node's runs at %u kHz and its CPU cannot "
+                                   "scale it to that; %s", vm->name, khz, host_khz,
+                 vm->config.tsc_khz ? "leave tsc-frequency out, or use a node whose CPU can"
+                                    : "use a node of the same frequency, or one whose CPU can");
+        return ERR_UNSUPPORTED;
+    }
+    vm->tsc_offset = -machine_tsc(vm);
+    return OK;
+}
+
 enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *text, size_t text_bytes)
 {
     enum status status = ERR_NO_MEMORY;
@@ -348,7 +369,6 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     vm->clock_stopped = false;
     vm->dirty_engine = DIRTY_OFF;
     vm->clock_base_ns = time_now_ns();
-    vm->tsc_offset = -rdtsc();
     static uint64_t last_serial;
     vm->core.serial = __atomic_add_fetch(&last_serial, 1, __ATOMIC_RELAXED);
     vm->core.run_deadline_tsc = time_ns_to_tsc(vm->run_deadline_ns); /* it outlives a stop, a start, a restore */
@@ -379,6 +399,9 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
             snprintf(text, text_bytes, "vm %s: no memory for its tables", vm->name);
         return status;
     }
+    status = set_tsc(vm, text, text_bytes);
+    if (status != OK)
+        return status;
     status = vmm->vm_create(&vm->core);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));
@@ -463,8 +486,9 @@ static enum status write_acpi(struct vm *vm, char *text, size_t text_bytes)
 
 void machine_hyperv_init(struct vm *vm)
 {
-    hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, (uint32_t)time_tsc_khz(), APIC_TIMER_KHZ_HERE,
+    hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, vm->tsc_rate_khz, APIC_TIMER_KHZ_HERE,
                 cpu_features.vendor == CPU_AMD, machine_tsc(vm) + vm->tsc_offset, machine_now(vm));
+    vm->hyperv.model_khz = vm->model.tsc_khz;
     vm->hyperv.crashed = guest_crashed;
     vm->hyperv.context = vm;
 }

@@ -119,7 +119,8 @@ struct vm {
     uint64_t clock_base_ns;       /* host time of guest time 0, moved on by pauses */
     bool clock_stopped;           /* the guest's clocks stand, at: */
     uint64_t paused_at_ns, paused_at_tsc; /* host clocks, one moment, when the guest's were stopped last */
-    uint64_t tsc_offset;          /* guest TSC = host TSC + this */
+    uint64_t tsc_offset;          /* guest TSC = machine_tsc() + this */
+    uint32_t tsc_rate_khz;        /* at which it really runs here; what the guest is told is model.tsc_khz */
 
     struct spinlock lock;         /* the device lock */
     struct vbus ports, mmio;
@@ -174,10 +175,10 @@ static inline uint64_t machine_host_time(const struct vm *vm, uint64_t deadline)
     return wait < TIME_NEVER - 1 - host_now ? host_now + wait : TIME_NEVER;
 }
 
-/* The host's TSC as far as the guest is concerned: it stands likewise. */
+/* The TSC of a guest that never had an offset: the host's, scaled. It stands likewise. */
 static inline uint64_t machine_tsc(const struct vm *vm)
 {
-    return unlikely(vm->clock_stopped) ? vm->paused_at_tsc : rdtsc();
+    return tsc_scale(vm->core.tsc_multiplier, unlikely(vm->clock_stopped) ? vm->paused_at_tsc : rdtsc());
 }
 
 /*

@@ -88,10 +88,11 @@ void vm_stop_clocks(struct vm *vm)
 
 void vm_start_clocks(struct vm *vm)
 {
-    uint64_t tsc = rdtsc(), stood_ns = time_tsc_to_ns(tsc) - vm->paused_at_ns, stood_tsc = tsc - vm->paused_at_tsc;
+    uint64_t tsc = rdtsc(), stood_ns = time_tsc_to_ns(tsc) - vm->paused_at_ns;
 
     if (!vm->clock_stopped)
         return;
+    uint64_t stood_tsc = tsc_scale(vm->core.tsc_multiplier, tsc) - machine_tsc(vm);
     vm->clock_stopped = false;
     vm->clock_base_ns += stood_ns;
     vm->tsc_offset -= stood_tsc;

@@ -548,7 +548,7 @@ static void read_head(struct walk *k, struct stream_reader *r, struct cpuid_mode
         if (i == 0)
             save_vm_get(&k->info, r);
         else if (i == 2)
-            save_clock_get(clock, r, (uint32_t)time_tsc_khz());
+            save_clock_get(clock, r, model->tsc_khz);
         else if (!host)
             stream_fail(r, ERR_NO_MEMORY, "the node has no memory left to read it");
         else if (machine_model(k->vm, NULL, host, text, sizeof text) != OK)
@@ -621,7 +621,7 @@ static void set_clocks(struct vm *vm, const struct save_clock *clock)
     vm->paused_at_ns = time_tsc_to_ns(vm->paused_at_tsc);
     vm->clock_stopped = true;
     vm->clock_base_ns = vm->paused_at_ns - clock->guest_ns;
-    vm->tsc_offset = clock->guest_tsc - vm->paused_at_tsc;
+    vm->tsc_offset = clock->guest_tsc - machine_tsc(vm);
 }
 
 /* Every checksum, before anything is built. */
@@ -659,7 +659,7 @@ static enum status read_all(struct vm *vm, struct walk *k, struct stream_reader 
     if (r->error)
         return refuse(vm, r, text, text_bytes);
     uint64_t least = hyperv_time(&vm->hyperv, clock.guest_tsc);
-    hyperv_retime(&vm->hyperv, (uint32_t)time_tsc_khz(), clock.guest_tsc, clock.guest_ns, least);
+    hyperv_retime(&vm->hyperv, vm->tsc_rate_khz, clock.guest_tsc, clock.guest_ns, least);
     for (unsigned i = 0; i < vm->cpu_count; i++)
         vm->vcpu[i]->valid = vm->vcpu[i]->dirty = STATE_ALL;
     return OK;

@@ -126,7 +126,7 @@ void save_clock_get(struct save_clock *clock, struct stream_reader *r, uint32_t 
     if (clock->guest_ns > GUEST_NS_MAX)
         stream_fail(r, ERR_CORRUPT, "a guest's clock at %llu ns", (unsigned long long)clock->guest_ns);
     if (clock->tsc_khz != tsc_khz)
-        stream_fail(r, ERR_UNSUPPORTED, "a TSC of %u kHz, this node's runs at %u", clock->tsc_khz, tsc_khz);
+        stream_fail(r, ERR_CORRUPT, "a TSC of %u kHz, the CPU model has %u", clock->tsc_khz, tsc_khz);
     if (stream_left(r))
         stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
 }

@@ -41,10 +41,10 @@ struct save_clock {
     uint64_t guest_ns;  /* the guest's monotonic clock when it was stopped */
     uint64_t guest_tsc; /* the TSC of a vCPU that never wrote its own, at the same moment */
     uint64_t unix_ns;   /* the world's time then: for a person */
-    uint32_t tsc_khz;
+    uint32_t tsc_khz;   /* as the CPU model has it */
 };
 void save_clock_put(const struct save_clock *clock, struct stream_writer *w);
-/* tsc_khz: of this host, which cannot run a guest's TSC at another speed. */
+/* tsc_khz: of the CPU model of the same stream. */
 void save_clock_get(struct save_clock *clock, struct stream_reader *r, uint32_t tsc_khz);
 
 /* ---- "VCPU": beside registers, APIC and MSRs ---- */

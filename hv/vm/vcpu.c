@@ -172,7 +172,7 @@ static uint64_t apic_tsc_to_ns(void *context, uint64_t tsc)
     /* In guest units and from now on: a value in the past is due, one that is ages away saturates and never wraps. */
     if (tsc <= now_tsc)
         return now;
-    uint64_t wait = time_ticks_to_ns(tsc - now_tsc);
+    uint64_t wait = time_ticks_to_ns(tsc_host_ticks(cpu->vm->core.tsc_multiplier, tsc - now_tsc));
     return wait < VTIMER_OFF - 1 - now ? now + wait : VTIMER_OFF - 1;
 }
 

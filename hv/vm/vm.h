@@ -41,6 +41,7 @@ struct vm_info {
     unsigned reset_count;
     unsigned disk_count;
     char cpu_model[32];
+    uint32_t tsc_khz;           /* as the guest is told; 0: as the host, not known before it is started */
 };
 
 const char *vm_state_name(enum vm_state state);

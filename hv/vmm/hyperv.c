@@ -47,6 +47,7 @@ void hyperv_init(struct hyperv *hv, const struct gmem_ops *memory, uint32_t vcpu
     hv->memory = memory;
     hv->vcpu_count = vcpu_count;
     hv->apic_khz = apic_khz;
+    hv->model_khz = tsc_khz;
     hv->vmmcall = vmmcall;
     hv->sequence = 1;
     set_clock(hv, tsc_khz, tsc, now_ns / 100);
@@ -113,7 +114,7 @@ bool hyperv_msr_read(const struct hyperv *hv, const struct hyperv_vcpu *vcpu, ui
         *value = hv->reference_tsc;
         return true;
     case HV_MSR_TSC_FREQUENCY:
-        *value = hv->tsc_khz * 1000ull;
+        *value = hv->model_khz * 1000ull;
         return true;
     case HV_MSR_APIC_FREQUENCY:
         *value = hv->apic_khz * 1000ull;

@@ -8,8 +8,9 @@
  * Pure: time comes as arguments. Reference time (100 ns units) is one function of the guest's TSC,
  *     ref = ((tsc * scale) >> 64) + offset
  * which is what the guest computes from the page, so the MSR and the page agree to the last unit on every vCPU. scale
- * and offset change only in hyperv_retime, when the guest's TSC frequency does or its TSC is set anew, with the page's
- * sequence going up.
+ * and offset change only in hyperv_retime, when the rate of the guest's TSC does or its TSC is set anew, with the page's
+ * sequence going up. The rate is what the TSC really does on this host, the frequency that the MSR tells is the CPU
+ * model's: they differ by a few parts in a million where a host cannot scale (vmm/tsc.h), and the clock stays right.
  *
  * Locking: the caller holds the machine's device lock, except around hyperv_time and hyperv_hypercall, which only read
  * words that do not change while vCPUs run.
@@ -54,7 +55,8 @@ struct hyperv {
     uint64_t scale;          /* 2^64 * 10^7 / TSC hertz */
     uint64_t offset;         /* 100 ns units, modulo 2^64 */
     uint32_t sequence;       /* of the TSC page; never 0 (= page not usable) */
-    uint32_t tsc_khz, apic_khz;
+    uint32_t tsc_khz, apic_khz; /* rate of the TSC, and the APIC timer's */
+    uint32_t model_khz;      /* what TSC_FREQUENCY tells */
     uint32_t vcpu_count;
     bool vmmcall;            /* the hypercall instruction is VMMCALL (AMD), else VMCALL */
     const struct gmem_ops *memory;
@@ -71,7 +73,7 @@ struct hyperv_vcpu {
 
 /*
  * State of a new VM (or after its reset: then call it again): reference time is now_ns / 100 at guest TSC `tsc`.
- * Clears all of *hv: `crashed` and `context` are set after it.
+ * Clears all of *hv: `crashed` and `context` are set after it, and model_khz where it is not `tsc_khz`.
  */
 void hyperv_init(struct hyperv *hv, const struct gmem_ops *memory, uint32_t vcpu_count, uint32_t tsc_khz,
                  uint32_t apic_khz, bool vmmcall, uint64_t tsc, uint64_t now_ns);
@@ -95,7 +97,7 @@ bool hyperv_msr_write(struct hyperv *hv, struct hyperv_vcpu *vcpu, uint32_t msr,
 bool hyperv_hypercall(const struct hyperv *hv, uint64_t input, uint64_t *result);
 
 /*
- * The guest's TSC has been set anew or has another frequency: from now on reference time at `tsc` is now_ns / 100, but
+ * The guest's TSC has been set anew or has another rate: from now on reference time at `tsc` is now_ns / 100, but
  * never less than `least` (what the guest may have seen: 0 if nothing). Rewrites the page with a new sequence. vCPUs
  * are stopped.
  */

@@ -28,6 +28,7 @@
 #include "kernel/timer.h"
 #include "kernel/types.h"
 #include "vmm/cpu_state.h"
+#include "vmm/tsc.h"
 
 struct vm_core;
 struct vcpu;
@@ -100,6 +101,7 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
     bool tsc_scaling, xsaves;
+    struct tsc_scaling tsc;
     unsigned asid_count;
 };
 
@@ -150,7 +152,7 @@ struct vcpu {
     bool want_irq_window;     /* exit as soon as an external interrupt can be taken */
     bool want_nmi_window;
     uint8_t tpr_threshold;    /* exit (EXIT_TPR) when CR8 falls below this; 0 = never */
-    uint64_t tsc_offset;      /* guest TSC = host TSC + tsc_offset */
+    uint64_t tsc_offset;      /* guest TSC = tsc_scale(vm->tsc_multiplier, host TSC) + tsc_offset */
     bool tsc_offset_changed;
     uint64_t exit_count;
     uint64_t exits[EXIT_KINDS]; /* by kind, for `vm show` */
@@ -184,6 +186,7 @@ struct vm_core {
     uint64_t dirty_bits;      /* its size */
     unsigned physical_bits;   /* the guest's MAXPHYADDR */
     uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */
+    uint64_t tsc_multiplier;  /* vmm/tsc.h; set before vm_create, constant from then on */
 };
 
 static inline void vcpu_load(const struct vmm_backend *b, struct vcpu *vcpu, unsigned groups)

@@ -84,7 +84,8 @@ static void the_documented_example_is_read(void **state)
           "disk = \\tasuki\\images\\disk.raw       # optional, repeatable\n"
           "disk = /tasuki/images/second.raw\n"
           "start = auto                         # or manual\n"
-          "cpu = portable\n");
+          "cpu = portable\n"
+          "tsc-frequency = 2.4 GHz\n");
     assert_int_equal(config.diagnostic_count, 0);
     assert_string_equal(config.node.name, "alpha");
     assert_int_equal(config.vm_count, 1);
@@ -100,6 +101,7 @@ static void the_documented_example_is_read(void **state)
     assert_string_equal(vm->disks[1], "/tasuki/images/second.raw");
     assert_int_equal(vm->start, CONFIG_START_AUTO);
     assert_string_equal(vm->cpu, "portable");
+    assert_int_equal(vm->tsc_khz, 2400000);
     assert_int_equal(vm->line, 4);
     assert_int_equal(vm->key_line[CONFIG_VM_KERNEL], 7);
     assert_int_equal(vm->disk_line[1], 11);
@@ -193,6 +195,10 @@ static void wrong_values_keep_the_default_and_say_what_is_right(void **state)
         { "cpu = a b", "cpu list" },
         { "initrd =", "path is empty" },
         { "disk =", "path is empty" },
+        { "tsc-frequency = fast", "such as 2400 MHz" },
+        { "tsc-frequency = 99999 kHz", "100 MHz to 10 GHz" },
+        { "tsc-frequency = 10000001 kHz", "100 MHz to 10 GHz" },
+        { "tsc-frequency = 5000 GHz", "100 MHz to 10 GHz" },
     };
 
     (void)state;
@@ -205,6 +211,7 @@ static void wrong_values_keep_the_default_and_say_what_is_right(void **state)
         assert_non_null(strstr(config.diagnostics[0].text, cases[i].says));
         assert_int_equal(config.vms[0].error_count, 1);
         assert_int_equal(config.vms[0].vcpus, 1);
+        assert_int_equal(config.vms[0].tsc_khz, 0);
         assert_int_equal(config.vms[1].error_count, 0);
     }
     parse("[node]\nname = a b\npanic = no\n");

@@ -117,6 +117,18 @@ static void the_clock_never_goes_back(void **state)
     assert_int_equal(le32_get(guest.ram + PAGE), 1);
 }
 
+static void the_frequency_that_is_told_is_the_models(void **state)
+{
+    (void)state;
+    hv.model_khz = 2000100; /* of a host that cannot scale, and is that near */
+    assert_true(wr(HV_MSR_REFERENCE_TSC, PAGE | 1));
+    assert_int_equal(rd(HV_MSR_TSC_FREQUENCY, 0), 2000100000);
+    assert_in_range(guest_clock(2000000000), 9999999, 10000000); /* a second by the rate that the TSC has */
+    hyperv_retime(&hv, 2000200, 0, 0, 0);
+    assert_int_equal(rd(HV_MSR_TSC_FREQUENCY, 0), 2000100000);
+    assert_in_range(guest_clock(2000200000), 9999999, 10000000);
+}
+
 static void the_hypercall_page_is_for_guests_that_say_who_they_are(void **state)
 {
     (void)state;
@@ -269,6 +281,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(page_and_msr_agree_at_every_frequency, start, stop),
         cmocka_unit_test_setup_teardown(the_clock_starts_at_the_guests_time, start, stop),
         cmocka_unit_test_setup_teardown(the_clock_never_goes_back, start, stop),
+        cmocka_unit_test_setup_teardown(the_frequency_that_is_told_is_the_models, start, stop),
         cmocka_unit_test_setup_teardown(the_hypercall_page_is_for_guests_that_say_who_they_are, start, stop),
         cmocka_unit_test_setup_teardown(pages_outside_of_memory_are_refused, start, stop),
         cmocka_unit_test_setup_teardown(what_is_not_offered_is_not_there, start, stop),

@@ -419,6 +419,51 @@ static void sizes_are_read_as_an_admin_writes_them(void **state)
     assert_int_equal(text_to_bytes("M", &bytes), ERR_INVALID);
 }
 
+static void frequencies_are_whole_kilohertz(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t khz; /* with ERR_...: unchanged */
+        enum status status;
+    } cases[] = {
+        { "2400 MHz", 2400000, OK },
+        { "2400MHz", 2400000, OK },
+        { "2.4 GHz", 2400000, OK },
+        { "2.596054 GHz", 2596054, OK },
+        { "2.596054000 GHz", 2596054, OK },
+        { "200006\tkhz", 200006, OK },
+        { "0.5 mhz", 500, OK },
+        { "1.000 kHz", 1, OK },
+        { "4294967295 kHz", UINT32_MAX, OK },
+        { "4.294967295 GHz", 7, ERR_INVALID },
+        { "4294.967296 GHz", 7, ERR_RANGE },
+        { "4294967296 kHz", 7, ERR_RANGE },
+        { "99999999999999999999999 kHz", 7, ERR_RANGE },
+        { "4295 GHz", 7, ERR_RANGE },
+        { "2.5960541 GHz", 7, ERR_INVALID },
+        { "1.5 kHz", 7, ERR_INVALID },
+        { "1.0005 MHz", 7, ERR_INVALID },
+        { "2400", 7, ERR_INVALID },
+        { "2400 Hz", 7, ERR_INVALID },
+        { "2400 MH", 7, ERR_INVALID },
+        { "2400 MHzz", 7, ERR_INVALID },
+        { "2. GHz", 7, ERR_INVALID },
+        { ".5 GHz", 7, ERR_INVALID },
+        { "1.2.3 GHz", 7, ERR_INVALID },
+        { "-1 GHz", 7, ERR_INVALID },
+        { "0x10 MHz", 7, ERR_INVALID },
+        { "M", 7, ERR_INVALID },
+        { "", 7, ERR_INVALID },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
+        uint32_t khz = 7;
+        assert_int_equal(text_to_khz(cases[i].text, &khz), cases[i].status);
+        assert_int_equal(khz, cases[i].khz);
+    }
+}
+
 static void utf8_is_checked_by_rfc_3629(void **state)
 {
     static const char *const bad[] = {
@@ -465,6 +510,7 @@ int main(void)
         cmocka_unit_test(bounded_copies_always_end_and_never_split_a_character),
         cmocka_unit_test(numbers_must_be_numbers_to_the_last_character),
         cmocka_unit_test(sizes_are_read_as_an_admin_writes_them),
+        cmocka_unit_test(frequencies_are_whole_kilohertz),
         cmocka_unit_test(utf8_is_checked_by_rfc_3629),
         cmocka_unit_test(every_status_has_a_name_of_its_own),
     };

@@ -72,6 +72,7 @@ static bool probe(char *why, size_t why_bytes)
         .second_stage_1g = cpuid(0x80000001, 0).edx & CPUID_1G,
         .pdptes_in_memory = true, /* 15.25.10 */
         .tsc_scaling = r.edx & SVM_FEATURE_TSC_RATE,
+        .tsc = { .integer_bits = 8, .fraction_bits = r.edx & SVM_FEATURE_TSC_RATE ? 32 : 0 },
         .xsaves = cpu_features.xsaves,
         .asid_count = r.ebx,
     };
@@ -97,6 +98,7 @@ static enum status cpu_enable(void)
     s->host_vmcb = s->host_page.v;
     s->next_asid = 1;
     s->asid_generation = 1;
+    svm_set_tsc_ratio(s, TSC_UNSCALED); /* the firmware may have left another */
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
     wrmsr(MSR_VM_HSAVE_PA, s->save_area.v);
     /* The host's FS, GS, TR, LDTR and system call MSRs do not change any more: kept once, loaded at each exit. */
@@ -120,6 +122,7 @@ static void cpu_disable(void)
     if (!s)
         return;
     svm_evict(s);
+    svm_set_tsc_ratio(s, TSC_UNSCALED);
     cpu->vmm = NULL;
     __asm__ volatile("stgi"); /* GIF means nothing with SVME clear, but a next user may rely on it */
     wrmsr(MSR_VM_HSAVE_PA, 0);

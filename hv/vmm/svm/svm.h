@@ -29,6 +29,7 @@ struct svm_cpu { /* struct cpu.vmm */
     hpa_t save_area, host_page;
     uint32_t next_asid;        /* 1 .. asid_count - 1 */
     uint64_t asid_generation;  /* counts how often ASIDs ran out; never 0 */
+    uint64_t tsc_multiplier;   /* that the CPU applies to the TSC of its guest */
 };
 
 struct svm_vm { /* vm_core.backend */
@@ -101,5 +102,8 @@ void svm_after_exit(struct vcpu *vcpu);
 
 /* Saves what the CPU holds of its current vCPU; interrupts off. */
 void svm_evict(struct svm_cpu *cpu);
+
+/* The TSC ratio of whatever guest this CPU enters next (15.30.5); the host's own TSC is not scaled. Interrupts off. */
+void svm_set_tsc_ratio(struct svm_cpu *cpu, uint64_t multiplier);
 
 #endif

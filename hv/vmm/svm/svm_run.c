@@ -36,6 +36,14 @@ void svm_evict(struct svm_cpu *cpu)
     cpu->current = NULL;
 }
 
+void svm_set_tsc_ratio(struct svm_cpu *cpu, uint64_t multiplier)
+{
+    if (!svm_features.tsc_scaling || cpu->tsc_multiplier == multiplier)
+        return;
+    wrmsr(MSR_AMD_TSC_RATIO, multiplier >> (TSC_FRACTION_BITS - 32)); /* 8.32 */
+    cpu->tsc_multiplier = multiplier;
+}
+
 /* A fresh ASID has no translations anywhere. When all are used, the CPU drops everything and we start again (15.16). */
 static void asid_new(struct svm_cpu *cpu, struct svm_vcpu *v)
 {
@@ -56,6 +64,7 @@ static void attach(struct svm_cpu *cpu, struct vcpu *vcpu, struct svm_vcpu *v)
 
     svm_evict(cpu);
     guest_regs_restore(&v->regs);
+    svm_set_tsc_ratio(cpu, vcpu->vm->tsc_multiplier);
     cpu->current = vcpu;
     if (vcpu->last_cpu != id) {
         v->vmcb->clean = 0; /* 15.15.2: another CPU may have cached an older VMCB */

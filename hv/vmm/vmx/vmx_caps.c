@@ -152,6 +152,7 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .second_stage_ad = ept & EPT_CAP_AD,
         .second_stage_1g = ept & EPT_CAP_1G,
         .tsc_scaling = may(msrs->secondary) & CPU2_TSC_SCALING,
+        .tsc = { .integer_bits = 16, .fraction_bits = may(msrs->secondary) & CPU2_TSC_SCALING ? 48 : 0 },
         .xsaves = may(msrs->secondary) & CPU2_XSAVES,
         .asid_count = vpid ? 65536 : 0,
     };

@@ -75,7 +75,7 @@ static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
     const struct vmx_vm *vm = vcpu->vm->backend;
 
     v->processor_controls = vmx_caps.processor;
-    v->secondary_controls = vmx_caps.secondary;
+    v->secondary_controls = vmx_caps.secondary | (vcpu->vm->tsc_multiplier != TSC_UNSCALED ? CPU2_TSC_SCALING : 0);
     v->tpr_threshold = 0;
     vmwrite(VMCS_PIN_CONTROLS, vmx_caps.pin);
     if (vmx_caps.pin & PIN_PREEMPTION_TIMER)
@@ -106,6 +106,8 @@ static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
     }
     if (v->secondary_controls & CPU2_XSAVES)
         vmwrite(VMCS_XSS_EXITING_BITMAP, 0);
+    if (v->secondary_controls & CPU2_TSC_SCALING)
+        vmwrite(VMCS_TSC_MULTIPLIER, vcpu->vm->tsc_multiplier);
     vmwrite(VMCS_VMCS_LINK_POINTER, UINT64_MAX);
     vmwrite(VMCS_GUEST_ACTIVITY, 0);
     vmwrite(VMCS_GUEST_INTERRUPTIBILITY, 0);
