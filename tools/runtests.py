@@ -5,7 +5,7 @@
     runtests.py [--build DIR] [--fuzz-seconds N] [STAGE ...]
 
 Stages, all by default, in this order:
-    build    gcc into DIR, clang into DIR/clang
+    build    gcc into DIR, clang into DIR/clang; gcc once more into DIR/again, which must give the same bytes
     unit     each program of tests/unit and tests/differential, two at a time
     fuzz     each fuzz target for some seconds over its corpus (tests/fuzz/corpus/NAME), two at a time
     system   pytest over tests/system
@@ -15,6 +15,7 @@ nothing to run counts as nothing.
 """
 import argparse
 import concurrent.futures
+import filecmp
 import glob
 import os
 import re
@@ -79,6 +80,13 @@ class Runner:
     def stage_build(self):
         self.make("build/gcc", f"BUILD={self.build}", "CC=gcc", "all")
         self.make("build/clang", f"BUILD={self.build}/clang", "CC=clang", "all")
+        again = os.path.join(self.build, "again")
+        subprocess.run(["make", "--no-print-directory", f"BUILD={again}", "clean"], cwd=TOP, stdout=subprocess.DEVNULL,
+                       check=True)
+        if self.make("build/again", f"BUILD={again}", "CC=gcc", "all"):
+            for name in ("BOOTX64.EFI", "esp.img"):
+                same = filecmp.cmp(os.path.join(self.build, name), os.path.join(again, name), shallow=False)
+                self.count(same, not same, f"build/again: {name} has the same bytes", 0)
 
     def programs(self, *patterns):
         """The names, below tests/, of the test programs whose sources match."""

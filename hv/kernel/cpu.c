@@ -102,6 +102,9 @@ static void detect(struct cpu_features *f)
             copy_register(f->brand + i * 16 + 8, r.ecx);
             copy_register(f->brand + i * 16 + 12, r.edx);
         }
+        /* Some CPUs set it to the right (SDM vol. 2A, CPUID, "the processor brand string"). */
+        size_t blanks = strspn(f->brand, " ");
+        memmove(f->brand, f->brand + blanks, sizeof f->brand - blanks);
     }
     if (max_extended >= 0x80000021)
         f->auto_ibrs = cpuid(0x80000021, 0).eax & BIT(8);

@@ -59,11 +59,12 @@ def test_bad_configuration_and_files(cpu):
         runs(node)
 
 
-def test_no_svm():
-    with Node("amd", "nosvm", vms={"counter": COUNTER}, model="max,-svm") as node:
+@pytest.mark.parametrize("vendor, model, name", [("amd", "max,-svm", "SVM"), ("intel", "p4_prescott_celeron_336", "VMX")])
+def test_no_virtualization(vendor, model, name):
+    with Node(vendor, "novirt", vms={"counter": COUNTER}, model=model) as node:
         shown = node.shell_json("node show")
         assert shown["virtualization"] == "none"
-        assert "SVM" in shown["problem"]
+        assert name in shown["problem"]
         assert "node show" in problem(node, "counter")
 
 
