@@ -191,10 +191,13 @@ bool exit_emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count)
         vcpu->state.pkru = vector_pkru(vcpu);
     memcpy(segments, vcpu->state.seg, sizeof segments);
     uint64_t dr6 = vcpu->state.dr6;
+    uint32_t traps = vcpu->state.pending_debug;
     enum emu_result result = emu_step(&emu);
     vcpu->dirty |= STATE_BASE | STATE_INTR;
     if (vcpu->state.dr6 != dr6)
         vcpu->dirty |= STATE_DEBUG;
+    if (vcpu->state.pending_debug != traps)
+        vcpu->dirty |= STATE_TRAP;
     if (memcmp(segments, vcpu->state.seg, sizeof segments))
         vcpu->dirty |= STATE_SEG;
     switch (result) {

@@ -116,6 +116,15 @@ struct event {
 #define INTERRUPTIBILITY_MOV_SS BIT(1)
 #define INTERRUPTIBILITY_NMI BIT(3) /* NMIs are blocked until IRET */
 
+/*
+ * cpu_state.pending_debug: debug traps of the instruction before RIP that are still to come. MOV SS holds them back over
+ * the next instruction; an exit may come before them. They are delivered as one #DB, before any interrupt.
+ */
+#define PENDING_DEBUG_HITS 0xfu          /* as DR6.B0-B3: breakpoints that were met */
+#define PENDING_DEBUG_ENABLED BIT(12)    /* one of those is enabled in DR7; without it they only come along */
+#define PENDING_DEBUG_STEP BIT(14)       /* as DR6.BS: a single step */
+#define PENDING_DEBUG_VALID (PENDING_DEBUG_HITS | PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP)
+
 struct cpu_state {
     uint64_t gpr[GPR_COUNT];
     uint64_t rip;
@@ -132,6 +141,7 @@ struct cpu_state {
     uint64_t pdpte[4]; /* PAE paging: the cached PDPTEs; elsewhere 0 */
     uint32_t pkru;     /* a copy of XSAVE component 9 for the page walk where CR4.PKE is set; elsewhere 0 */
     uint32_t interruptibility;
+    uint32_t pending_debug;
     bool halted;            /* in HLT */
     struct event pending;   /* to be injected at the next entry */
 };

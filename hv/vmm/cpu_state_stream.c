@@ -59,7 +59,7 @@ static void pass_bool(struct pass *p, bool *value, const char *name)
     *value = byte & 1;
 }
 
-static void pass_state(struct pass *p, struct cpu_state *s)
+static void pass_state(struct pass *p, struct cpu_state *s, unsigned version)
 {
     for (unsigned i = 0; i < GPR_COUNT; i++)
         pass_u64(p, &s->gpr[i]);
@@ -97,13 +97,15 @@ static void pass_state(struct pass *p, struct cpu_state *s)
     pass_u8(p, &s->pending.instruction_length);
     pass_u32(p, &s->pending.error);
     pass_u64(p, &s->pending.cr2);
+    if (version >= 2)
+        pass_u32(p, &s->pending_debug);
 }
 
 void cpu_state_save(const struct cpu_state *state, struct stream_writer *w)
 {
     struct cpu_state copy = *state;
     struct pass pass = { w, NULL };
-    pass_state(&pass, &copy);
+    pass_state(&pass, &copy, CPU_SECTION_VERSION);
 }
 
 /* ---- Checks ---- */
@@ -313,6 +315,7 @@ static void check_flow(struct check *c)
         wrong(c, "interruptibility has both the STI and the MOV SS shadow");
     if ((shadow & INTERRUPTIBILITY_STI) && !(s->rflags & RFLAGS_IF))
         wrong(c, "interruptibility has the STI shadow with IF clear");
+    no_bits(c, "pending_debug", s->pending_debug, ~(uint64_t)PENDING_DEBUG_VALID);
     if (s->halted && (shadow || (s->seg[SEG_SS].attributes >> SEG_DPL_SHIFT & 3)))
         wrong(c, "halted in an interrupt shadow or outside ring 0");
 }
@@ -385,10 +388,10 @@ void cpu_state_restore(struct cpu_state *state, struct stream_reader *r, const s
 {
     char text[96];
     memset(state, 0, sizeof(*state));
-    if (!r->error && r->version != CPU_SECTION_VERSION)
-        stream_fail(r, ERR_VERSION, "version %u, this node reads %u: update it", r->version, CPU_SECTION_VERSION);
+    if (!r->error && (!r->version || r->version > CPU_SECTION_VERSION))
+        stream_fail(r, ERR_VERSION, "version %u, this node reads up to %u: update it", r->version, CPU_SECTION_VERSION);
     struct pass pass = { NULL, r };
-    pass_state(&pass, state);
+    pass_state(&pass, state, r->version);
     /* An NMI whose delivery was interrupted brings its own blocking (SDM vol. 3C, 28.2.3): delivery sets it again. */
     if (state->pending.type == EVENT_NMI)
         state->interruptibility &= ~(uint32_t)INTERRUPTIBILITY_NMI;

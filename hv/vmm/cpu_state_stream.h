@@ -17,7 +17,7 @@
 #include "vmm/cpu_state.h"
 
 #define CPU_SECTION_TAG "CPU"
-#define CPU_SECTION_VERSION 1
+#define CPU_SECTION_VERSION 2 /* 1, without pending_debug, is read too */
 #define XSAVE_SECTION_TAG "XSAVE"
 #define XSAVE_SECTION_VERSION 1
 

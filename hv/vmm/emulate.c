@@ -140,6 +140,8 @@ static void commit(struct step *s)
     struct cpu_state *state = s->state;
     /* Branch stepping (DEBUGCTL.BTF) traps on taken branches only; MOV SS holds back the trap of its own step. */
     bool trap = (state->rflags & RFLAGS_TF) && !s->loaded_ss && (s->branched || !(state->debugctl & DEBUGCTL_BTF));
+    /* What a MOV SS before this instruction held back comes with it. */
+    uint32_t held = state->interruptibility & INTERRUPTIBILITY_MOV_SS ? state->pending_debug : 0;
     memcpy(state->gpr, s->gpr, sizeof(state->gpr));
     state->rflags = s->flags;
     state->interruptibility &= (uint32_t) ~(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
@@ -151,8 +153,13 @@ static void commit(struct step *s)
         state->rflags &= ~RFLAGS_RF;
         state->rip = s->next_rip;
     }
-    if (trap) {
+    if (held) {
+        state->pending_debug = 0;
+        state->dr6 |= held & (PENDING_DEBUG_HITS | PENDING_DEBUG_STEP);
+    }
+    if (trap)
         state->dr6 |= DR6_BS;
+    if (trap || (held & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP))) {
         if (state->pending.type == EVENT_NONE)
             state->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
     }

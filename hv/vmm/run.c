@@ -196,6 +196,35 @@ void vcpu_inject_ud(struct vcpu *vcpu)
     vcpu_inject_exception(vcpu, &(struct event){ .type = EVENT_EXCEPTION, .vector = EXC_UD });
 }
 
+/* A #DB for a trap that the CPU has not delivered: what it would have left in the registers, and the event. */
+static void debug_trap(struct vcpu *vcpu, uint32_t reasons)
+{
+    struct cpu_state *s = &vcpu->state;
+
+    if (s->pending.type != EVENT_NONE || !(reasons & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP)))
+        return;
+    vcpu_load(vmm, vcpu, STATE_DEBUG);
+    s->dr6 |= reasons & (PENDING_DEBUG_HITS | PENDING_DEBUG_STEP);
+    s->dr7 &= ~BIT(13); /* GD and LBR, as any #DB clears them (SDM vol. 3B, 18.2.4, 18.4.1) */
+    s->debugctl &= ~BIT(0);
+    vcpu->dirty |= STATE_DEBUG;
+    s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
+}
+
+/* Traps that were held back, taken out of the state. */
+static uint32_t pending_debug_take(struct vcpu *vcpu)
+{
+    struct cpu_state *s = &vcpu->state;
+
+    vcpu_load(vmm, vcpu, STATE_TRAP);
+    uint32_t reasons = s->pending_debug;
+    if (unlikely(reasons)) {
+        s->pending_debug = 0;
+        vcpu->dirty |= STATE_TRAP;
+    }
+    return reasons;
+}
+
 void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
 {
     struct cpu_state *s = &vcpu->state;
@@ -211,15 +240,13 @@ void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
             rip = (uint32_t)rip;
     }
     s->rip = rip;
+    uint32_t traps = 0;
     if (unlikely(s->rflags & (RFLAGS_TF | RFLAGS_RF))) {
         s->rflags &= ~RFLAGS_RF;
-        if ((s->rflags & RFLAGS_TF) && s->pending.type == EVENT_NONE) {
+        if (s->rflags & RFLAGS_TF) {
             vcpu_load(vmm, vcpu, STATE_DEBUG);
-            if (!(s->debugctl & BIT(1))) { /* BTF: only branches trap */
-                s->dr6 |= BIT(14);
-                vcpu->dirty |= STATE_DEBUG;
-                s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
-            }
+            if (!(s->debugctl & BIT(1))) /* BTF: only branches trap */
+                traps = PENDING_DEBUG_STEP;
         }
         vcpu->dirty |= STATE_BASE;
     }
@@ -227,17 +254,27 @@ void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
     if (unlikely(s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS))) {
         s->interruptibility &= ~(uint32_t)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
         vcpu->dirty |= STATE_INTR;
+        traps |= pending_debug_take(vcpu); /* of the MOV SS before this instruction */
     }
+    if (unlikely(traps))
+        debug_trap(vcpu, traps);
 }
 
 /* Chooses what is injected at the next entry, and which windows to ask for. */
 static void choose_event(struct vcpu *vcpu)
 {
     struct cpu_state *s = &vcpu->state;
-    bool free_slot = s->pending.type == EVENT_NONE;
+    int vector = vcpu->ops->interrupt_pending(vcpu);
 
     vcpu_load(vmm, vcpu, STATE_INTR);
     bool shadow = s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+    /*
+     * A debug trap that an exit came before goes first (SDM vol. 3A, 6.9): an entry that injects would drop it (27.7.3).
+     * Where there is nothing to inject, the CPU that holds one delivers it itself.
+     */
+    if (!shadow && s->pending.type == EVENT_NONE && (vector >= 0 || vcpu->nmi_pending || (vcpu->valid & STATE_TRAP)))
+        debug_trap(vcpu, pending_debug_take(vcpu));
+    bool free_slot = s->pending.type == EVENT_NONE;
 
     if (vcpu->nmi_pending && free_slot && !shadow && !(s->interruptibility & INTERRUPTIBILITY_NMI)) {
         vcpu->nmi_pending = false;
@@ -246,7 +283,6 @@ static void choose_event(struct vcpu *vcpu)
     }
     vcpu->want_nmi_window = vcpu->nmi_pending;
 
-    int vector = vcpu->ops->interrupt_pending(vcpu);
     if (vector >= 0 && free_slot && !shadow && (s->rflags & RFLAGS_IF)) {
         vector = vcpu->ops->interrupt_take(vcpu);
         s->pending = (struct event){ .type = EVENT_EXTERNAL, .vector = (uint8_t)vector };

@@ -44,7 +44,8 @@ struct length_cache;
 #define STATE_DEBUG BIT(5)     /* dr[], dr6, dr7, debugctl */
 #define STATE_INTR BIT(6)      /* interruptibility */
 #define STATE_MISC BIT(7)      /* pat, spec_ctrl, xcr0, xss */
-#define STATE_ALL 0xffu
+#define STATE_TRAP BIT(9)      /* pending_debug */
+#define STATE_ALL (0xffu | STATE_TRAP)
 #define STATE_CS BIT(8)        /* seg[SEG_CS] and seg[SEG_SS] alone: part of STATE_SEG, for vcpu_load() only, never dirty */
 
 enum exit_kind {

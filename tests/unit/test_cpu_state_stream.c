@@ -309,6 +309,31 @@ static void an_interrupted_nmi_is_delivered_again(void **state)
     assert_int_equal(after.pending.type, EVENT_NMI);
 }
 
+static void debug_traps_that_wait_are_kept_and_version_1_has_none(void **state)
+{
+    (void)state;
+    struct cpu_state s, after;
+    long_mode(&s);
+    s.interruptibility = INTERRUPTIBILITY_MOV_SS;
+    s.pending_debug = PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP | 5;
+    fake_stream_write(&stream, 2, body, &s);
+    struct stream_reader *r = fake_stream_read(&stream);
+    cpu_state_restore(&after, r, &limits);
+    assert_int_equal(r->error, OK);
+    assert_int_equal(after.pending_debug, s.pending_debug);
+    size_t count = fake_stream_payload(&stream);
+    fake_stream_write(&stream, 1, body, &s);
+    fake_stream_cut(&stream, count - 4);
+    r = fake_stream_read(&stream);
+    cpu_state_restore(&after, r, &limits);
+    assert_int_equal(r->error, OK);
+    assert_int_equal(after.pending_debug, 0);
+    assert_int_equal(after.interruptibility, INTERRUPTIBILITY_MOV_SS);
+    s.pending_debug = BIT(13);
+    assert_int_equal(cpu_state_check(&s, &limits, text, sizeof(text)), ERR_INVALID);
+    assert_non_null(strstr(text, "pending_debug"));
+}
+
 static void other_versions_and_lengths_are_refused(void **state)
 {
     (void)state;
@@ -316,6 +341,10 @@ static void other_versions_and_lengths_are_refused(void **state)
     long_mode(&s);
     fake_stream_write(&stream, CPU_SECTION_VERSION + 1, body, &s);
     struct stream_reader *r = fake_stream_read(&stream);
+    cpu_state_restore(&after, r, &limits);
+    assert_int_equal(r->error, ERR_VERSION);
+    fake_stream_write(&stream, 0, body, &s);
+    r = fake_stream_read(&stream);
     cpu_state_restore(&after, r, &limits);
     assert_int_equal(r->error, ERR_VERSION);
     fake_stream_write(&stream, CPU_SECTION_VERSION, body, &s);
@@ -443,6 +472,7 @@ int main(void)
         cmocka_unit_test(no_field_is_forgotten),
         cmocka_unit_test(states_that_cannot_enter_are_refused_by_name),
         cmocka_unit_test(an_interrupted_nmi_is_delivered_again),
+        cmocka_unit_test(debug_traps_that_wait_are_kept_and_version_1_has_none),
         cmocka_unit_test(other_versions_and_lengths_are_refused),
         cmocka_unit_test(vector_state_comes_back),
         cmocka_unit_test(initial_components_carry_no_old_bytes),

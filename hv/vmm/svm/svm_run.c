@@ -287,6 +287,22 @@ static bool iret_done(const struct svm_vcpu *v)
     return v->vmcb->rip != v->iret_rip || (vector < 32 && vector != EXC_DB && vector != EXC_MC);
 }
 
+/*
+ * The instruction behind a MOV SS is over, and with it the time of the traps that the MOV SS held back: they come with
+ * the step's, or with the guest's own single step; a fault drops them. True: they make a #DB of it.
+ */
+static bool held_debug_deliver(struct svm_vcpu *v, bool trapped)
+{
+    uint32_t held = v->held_debug;
+
+    v->held_debug = 0;
+    if (!trapped)
+        return false;
+    v->vmcb->dr6 |= held & (PENDING_DEBUG_HITS | PENDING_DEBUG_STEP);
+    v->vmcb->clean &= ~(uint32_t)SVM_CLEAN_DRX;
+    return held & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP);
+}
+
 /* What is left of rare things. True: the exit was the backend's own business. */
 static COLD bool odd_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
@@ -302,8 +318,11 @@ static COLD bool odd_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit 
         v->iret_seen = false;
         v->nmi_blocked = false;
     }
+    bool trapped = v->vmcb->exit_code == SVM_EXIT_EXCEPTION + EXC_DB && (v->vmcb->dr6 & PENDING_DEBUG_STEP);
     if (v->stepping)
         mine = svm_step_end(vcpu);
+    if (v->held_debug && (trapped || v->vmcb->rip != v->step_rip))
+        mine &= !held_debug_deliver(v, trapped);
     if (v->leaving && v->vmcb->exit_code == SVM_EXIT_INTR) /* taken when interrupts go on, as any host interrupt */
         mine = true;
     v->leaving = false;

@@ -203,7 +203,10 @@ static void interruptibility_store(struct svm_vcpu *v, const struct cpu_state *s
 {
     bool blocked = s->interruptibility & INTERRUPTIBILITY_NMI;
 
-    v->vmcb->int_state = s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS) ? SVM_SHADOW : 0;
+    v->shadow_step = s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS);
+    v->vmcb->int_state = v->shadow_step ? SVM_SHADOW : 0;
+    if (v->shadow_step)
+        v->wants = VCPU_WANTS_UNKNOWN; /* a step keeps the shadow, and brings the traps that it holds back */
     if (blocked != v->nmi_blocked) {
         v->nmi_blocked = blocked;
         v->iret_seen = false;
@@ -245,6 +248,8 @@ void svm_load(struct vcpu *vcpu, unsigned groups)
     }
     if (groups & STATE_INTR)
         s->interruptibility = svm_interruptibility(v);
+    if (groups & STATE_TRAP)
+        s->pending_debug = v->held_debug;
     if (groups & STATE_MISC) {
         s->pat = vmcb->g_pat; /* xss, spec_ctrl: vcpu->state is their home */
         vector_find_xcr0(vcpu);
@@ -274,6 +279,8 @@ void svm_store(struct vcpu *vcpu, unsigned groups)
         debug_store(v, s, holds_cpu(vcpu));
     if (groups & STATE_INTR)
         interruptibility_store(v, s);
+    if (groups & STATE_TRAP)
+        v->held_debug = s->pending_debug;
     if (groups & STATE_MISC) {
         vmcb->g_pat = s->pat;
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_NP;

@@ -197,16 +197,18 @@ static void debug_store(struct vcpu *vcpu, struct vmx_vcpu *v)
  * 27.3.1.5: STI blocks only while IF is set, not both kinds at once; while one of them blocks, a single-step trap is
  * pending exactly if TF is set (and DEBUGCTL.BTF clear).
  */
-static void interruptibility_store(const struct cpu_state *s)
+static void interruptibility_store(const struct cpu_state *s, unsigned groups)
 {
     uint32_t value = s->interruptibility & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_NMI);
-    uint64_t pending = vmread(VMCS_GUEST_PENDING_DEBUG) & ~PENDING_DEBUG_BS;
+    uint64_t pending = groups & STATE_TRAP ? s->pending_debug & PENDING_DEBUG_VALID : vmread(VMCS_GUEST_PENDING_DEBUG);
 
     if ((value & INTERRUPTIBILITY_MOV_SS) || !(s->rflags & RFLAGS_IF))
         value &= ~(uint32_t)INTERRUPTIBILITY_STI;
-    if ((value & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) && (s->rflags & RFLAGS_TF) &&
-        !(vmread(VMCS_GUEST_DEBUGCTL) & BIT(1)))
-        pending |= PENDING_DEBUG_BS;
+    if (value & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) {
+        pending &= ~PENDING_DEBUG_STEP;
+        if ((s->rflags & RFLAGS_TF) && !(vmread(VMCS_GUEST_DEBUGCTL) & BIT(1)))
+            pending |= PENDING_DEBUG_STEP;
+    }
     vmwrite(VMCS_GUEST_INTERRUPTIBILITY, value);
     vmwrite(VMCS_GUEST_PENDING_DEBUG, pending);
 }
@@ -256,6 +258,8 @@ void vmx_load(struct vcpu *vcpu, unsigned groups)
     if (groups & STATE_INTR)
         s->interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY) &
                               (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_NMI);
+    if (groups & STATE_TRAP)
+        s->pending_debug = (uint32_t)vmread(VMCS_GUEST_PENDING_DEBUG) & PENDING_DEBUG_VALID;
     if (groups & STATE_MISC)
         s->pat = vmread(VMCS_GUEST_PAT); /* xcr0, xss, spec_ctrl: vcpu->state is their home */
     irq_restore(flags);
@@ -278,8 +282,8 @@ void vmx_store(struct vcpu *vcpu, unsigned groups)
         syscall_store(vcpu, v);
     if (groups & STATE_DEBUG)
         debug_store(vcpu, v);
-    if (groups & (STATE_INTR | STATE_DEBUG))
-        interruptibility_store(s);
+    if (groups & (STATE_INTR | STATE_DEBUG | STATE_TRAP))
+        interruptibility_store(s, groups);
     if (groups & STATE_MISC) {
         vmwrite(VMCS_GUEST_PAT, s->pat);
         guest_regs_changed(&v->regs, s);

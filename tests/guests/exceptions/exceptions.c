@@ -3,7 +3,8 @@
  * Exceptions, and events around VM exits: every vector that can be raised comes with the right error code and address;
  * single steps, interrupt shadows and NMI blocking hold over instructions that exit; a page fault on device memory is a
  * page fault; HLT loses no wake-up. cpu=lax leaves out what QEMU 7.2 gets wrong by itself, no VM exit involved: INT1,
- * #SS for an address that is not canonical, #XM, and the P bit in the error code of a reserved bit's page fault.
+ * #SS for an address that is not canonical, #XM, the P bit in the error code of a reserved bit's page fault, and that
+ * MOV SS holds back debug traps.
  */
 #include "guest.h"
 #include "nmi.h"
@@ -213,9 +214,69 @@ static void breakpoints(void)
     guest_handlers[1] = NULL;
 }
 
+/* ---- Debug traps that MOV SS holds back ---- */
+
+static volatile uint16_t stack_selector = 0x10;
+static volatile uint64_t taken, taken_rip, trap_rip, trap_order;
+
+static void on_held_trap(struct guest_frame *frame)
+{
+    uint64_t dr6;
+    __asm__ volatile("movq %%dr6, %0; movq %1, %%dr6" : "=&r"(dr6) : "r"(0ull));
+    debug_dr6 = dr6;
+    debug_hits++;
+    trap_rip = frame->rip;
+    trap_order = taken;
+    frame->rflags &= ~RFLAGS_TF;
+}
+
+/* MOV SS from a watched word, then `code`: the trap comes behind that. */
+#define HELD(text, before, code, dr6)                                                                                  \
+    do {                                                                                                               \
+        uint64_t after;                                                                                                \
+        debug_hits = debug_dr6 = trap_rip = trap_order = 0;                                                            \
+        __asm__ volatile(before "; movw %1, %%ss; " code "\n1: nop\n nop\n cli\n leaq 1b(%%rip), %0"                  \
+                         : "=r"(after)                                                                                 \
+                         : "m"(stack_selector)                                                                         \
+                         : "rax", "rbx", "rcx", "rdx", "memory", "cc");                                                \
+        guest_equal("one trap: " text, 1, debug_hits);                                                                 \
+        guest_equal("with the reasons: " text, dr6, debug_dr6 & 0x400f);                                               \
+        guest_equal("behind the next instruction: " text, after, trap_rip);                                            \
+    } while (0)
+
+#define WITH_TF "pushfq; orq $0x100, (%%rsp); movl $0xfee00020, %%ebx; xorl %%eax, %%eax; popfq"
+
+static void on_ipi(struct guest_frame *frame);
+static void held_traps(void)
+{
+    guest_handlers[1] = on_held_trap;
+    guest_handlers[VECTOR_IPI] = on_ipi;
+    __asm__ volatile("movq %0, %%dr0; movq %1, %%dr6; movq %2, %%dr7"
+                     :
+                     : "r"(&stack_selector), "r"(0ull), "r"(0x70002ull | BIT(10)));
+    HELD("MOV SS, NOP", "", "nop", 1);
+    HELD("MOV SS, CPUID", "xorl %%eax, %%eax", "cpuid", 1);
+    HELD("MOV SS, RDMSR", "movl $0x1b, %%ecx", "rdmsr", 1);
+    HELD("MOV SS, load from device memory", "movl $0xfee00020, %%ebx", "movl (%%rbx), %%eax", 1);
+    taken = 0;
+    apic_send(0, TO_SELF | VECTOR_IPI);
+    HELD("MOV SS, CPUID, interrupt", "xorl %%eax, %%eax; sti", "cpuid", 1);
+    guest_equal("before the interrupt", 0, trap_order);
+    guest_equal("which comes too", 1, taken);
+    taken = 0;
+    apic_send(0, TO_SELF | VECTOR_IPI);
+    HELD("MOV SS, device memory, interrupt", "movl $0xfee00020, %%ebx; sti", "movl (%%rbx), %%eax", 1);
+    guest_equal("before this one, too", 0, trap_order);
+    guest_equal("which comes as well", 1, taken);
+    HELD("single step over MOV SS, CPUID", WITH_TF, "cpuid", 0x4001);
+    HELD("single step over MOV SS, load from device memory", WITH_TF, "movl (%%rbx), %%eax", 0x4001);
+    HELD("single step over MOV SS, NOP", WITH_TF, "nop", 0x4001);
+    __asm__ volatile("movq %0, %%dr7" : : "r"(0x400ull));
+    guest_handlers[1] = NULL;
+}
+
 /* ---- Interrupt shadows ---- */
 
-static volatile uint64_t taken, taken_rip;
 
 static void on_ipi(struct guest_frame *frame)
 {
@@ -351,6 +412,8 @@ void guest_main(void)
     page_faults();
     single_step();
     breakpoints();
+    if (!lax)
+        held_traps();
     shadows();
     nmis();
     hlt_races();
