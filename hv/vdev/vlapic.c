@@ -220,17 +220,18 @@ void vlapic_accept(struct vlapic *apic, uint8_t vector)
         apic->highest_isr = vector;
 }
 
-void vlapic_return(struct vlapic *apic, uint8_t vector)
+bool vlapic_return(struct vlapic *apic, uint8_t vector)
 {
     unsigned word = vector / 32;
     uint32_t bit = 1u << vector % 32;
     if (!(apic->isr[word] & bit))
-        return; /* it came from the 8259, or has been reset away */
+        return false; /* it came from the 8259, or has been reset away */
     apic->isr[word] &= ~bit;
     int next = highest(apic->isr);
     apic->highest_isr = (uint8_t)(next < 0 ? 0 : next);
     __atomic_fetch_or(&apic->irr[word], bit, __ATOMIC_SEQ_CST);
     __atomic_fetch_or(&apic->irr_words, 1u << word, __ATOMIC_SEQ_CST);
+    return true;
 }
 
 void vlapic_eoi(struct vlapic *apic)

@@ -102,8 +102,8 @@ void vlapic_lint1(struct vlapic *apic);
 int vlapic_pending(const struct vlapic *apic);
 /* Moves that vector from IRR to ISR: it has been handed to the CPU. */
 void vlapic_accept(struct vlapic *apic, uint8_t vector);
-/* Takes vlapic_accept back: the interrupt is requested again, and nothing is in service by it. */
-void vlapic_return(struct vlapic *apic, uint8_t vector);
+/* Takes vlapic_accept back: the interrupt is requested again, and nothing is in service by it. False: it was not. */
+bool vlapic_return(struct vlapic *apic, uint8_t vector);
 /* The guest's TSC was set anew: an armed TSC deadline is worked out again. */
 void vlapic_tsc_changed(struct vlapic *apic, uint64_t now_ns);
 /*

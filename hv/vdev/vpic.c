@@ -124,6 +124,29 @@ int vpic_acknowledge(struct vpic *pic)
     return vector;
 }
 
+/* Undoes serve(). An input that is not in service was not served: a spurious vector, or the guest has ended it. */
+static bool unserve(struct vpic_chip *chip, uint8_t vector)
+{
+    uint8_t bit = (uint8_t)(1u << (vector & 7));
+    if ((vector & 0xf8) != chip->base || chip->init_step || !(chip->auto_eoi || (chip->isr & bit)))
+        return false;
+    chip->isr &= (uint8_t)~bit;
+    if (!(chip->elcr & bit)) /* a level still shows in IRR, or is gone */
+        chip->irr |= bit;
+    return true;
+}
+
+void vpic_return(struct vpic *pic, uint8_t vector)
+{
+    struct vpic_chip *master = &pic->chip[0], *slave = &pic->chip[1];
+    bool cascaded = master->isr & 1u << CASCADE || master->auto_eoi;
+    if (cascaded && (unserve(slave, vector) || vector == slave->base + 7))
+        master->isr &= (uint8_t)~(1u << CASCADE);
+    else
+        (void)unserve(master, vector);
+    settle(pic);
+}
+
 /* OCW2. In special mask mode the masked levels are not what a non-specific EOI ends. */
 static void end_of_interrupt(struct vpic_chip *chip, uint8_t command)
 {

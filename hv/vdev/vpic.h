@@ -34,6 +34,8 @@ void vpic_set_line(void *pic, unsigned irq, bool level);
 bool vpic_output(const struct vpic *pic);
 /* The CPU's acknowledge cycle: the vector. If the request is gone, the vector of a spurious interrupt (IRQ 7 or 15). */
 int vpic_acknowledge(struct vpic *pic);
+/* The vector that was acknowledged last has not reached the guest: its input asks again, as if nothing had been. */
+void vpic_return(struct vpic *pic, uint8_t vector);
 
 /* Ports 0x20-0x21, 0xa0-0xa1 and 0x4d0-0x4d1; the device is the struct vpic for all three. */
 extern const struct vdev_ops vpic_master_ops, vpic_slave_ops, vpic_elcr_ops;

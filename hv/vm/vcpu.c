@@ -46,10 +46,15 @@ static int interrupt_take(struct vcpu *vcpu)
     return vector;
 }
 
-/* An interrupt of the 8259 has no way back; its line, if it is level-triggered, asks again after the EOI. */
 static void interrupt_return(struct vcpu *vcpu, uint8_t vector)
 {
-    vlapic_return(&machine_cpu_of(vcpu)->apic, vector);
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    if (vlapic_return(&cpu->apic, vector))
+        return;
+    spin_lock(&cpu->vm->lock);
+    vpic_return(&cpu->vm->pic, vector);
+    spin_unlock(&cpu->vm->lock);
 }
 
 static unsigned tpr_threshold(struct vcpu *vcpu)

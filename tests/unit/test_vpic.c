@@ -122,6 +122,51 @@ static void masks(void **state)
     assert_int_equal(in(0x21), 0);
 }
 
+static void what_did_not_reach_the_guest_asks_again(void **state)
+{
+    (void)state;
+    pulse(4);
+    assert_int_equal(vpic_acknowledge(&pic), 0x34);
+    assert_false(intr.level);
+    vpic_return(&pic, 0x34);
+    assert_true(intr.level);
+    assert_int_equal(pic.chip[0].isr, 0);
+    pulse(1); /* in between one that goes first */
+    assert_int_equal(vpic_acknowledge(&pic), 0x31);
+    out(0x20, 0x20);
+    assert_int_equal(vpic_acknowledge(&pic), 0x34);
+    out(0x20, 0x20);
+    assert_false(intr.level);
+    pulse(12);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3c);
+    vpic_return(&pic, 0x3c);
+    assert_int_equal(pic.chip[0].isr | pic.chip[1].isr, 0);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3c);
+    out(0xa0, 0x20);
+    out(0x20, 0x20);
+    assert_false(intr.level);
+    vpic_return(&pic, 0x3c); /* ended already */
+    vpic_return(&pic, 0x37); /* spurious */
+    vpic_return(&pic, 0x80); /* nobody's */
+    assert_false(intr.level);
+    out(0x4d1, 0x08);
+    vpic_set_line(&pic, 11, true);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3b);
+    vpic_set_line(&pic, 11, false); /* a level that has gone does not ask again */
+    vpic_return(&pic, 0x3b);
+    assert_false(intr.level);
+    program(3); /* automatic EOI */
+    pulse(6);
+    assert_int_equal(vpic_acknowledge(&pic), 0x36);
+    vpic_return(&pic, 0x36);
+    assert_int_equal(vpic_acknowledge(&pic), 0x36);
+    pulse(14);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3e);
+    vpic_return(&pic, 0x3e);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3e);
+    assert_false(intr.level);
+}
+
 static void spurious(void **state)
 {
     (void)state;
@@ -337,6 +382,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
         TEST(power_up_is_quiet), TEST(simple_interrupt), TEST(cascade), TEST(masks), TEST(spurious), TEST(levels),
+        TEST(what_did_not_reach_the_guest_asks_again),
         TEST(auto_eoi), TEST(rotation), TEST(special_mask), TEST(special_nested), TEST(poll),
         TEST(initialisation_steps), TEST(state_goes_on), TEST(hostile_state),
     };
