@@ -300,7 +300,9 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
         .tsc_deadline = true,
         .tsc_adjust = true,
         .invariant_tsc = cpu_features.invariant_tsc,
-        .rdtscp = cpu_features.rdtscp,
+        .rdtscp = vmm && vmm->features->rdtscp,
+        .invpcid = vmm && vmm->features->invpcid,
+        .xsaves = vmm && vmm->features->xsaves,
     };
 
     return cpuid_model_build(model, name, &host, &abilities, text, text_bytes);
@@ -402,6 +404,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     status = set_tsc(vm, text, text_bytes);
     if (status != OK)
         return status;
+    vm->core.instructions = cpuid_instructions(&vm->model);
     status = vmm->vm_create(&vm->core);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));

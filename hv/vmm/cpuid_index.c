@@ -8,6 +8,7 @@
 
 #include "vmm/cpuid_features.h"
 #include "vmm/cpuid_model.h"
+#include "vmm/vmm.h"
 
 const struct cpuid_entry *cpuid_find_indexed(const struct cpuid_model *model, const struct cpuid_entry *first,
                                              uint32_t subleaf)
@@ -171,6 +172,14 @@ void cpuid_read(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf
                 uint32_t out[4])
 {
     cpuid_adjust(model, cpuid_find(model, leaf, subleaf), dynamic, out);
+}
+
+uint32_t cpuid_instructions(const struct cpuid_model *m)
+{
+    const struct cpuid_entry *seven = cpuid_find(m, 7, 0);
+    bool rdtscp = (cpuid_find(m, 0x80000001, 0)->edx & BIT(27)) || (seven->ecx & BIT(22));
+    return (uint32_t)((rdtscp ? INSTRUCTION_RDTSCP : 0) | (seven->ebx & BIT(10) ? INSTRUCTION_INVPCID : 0) |
+                      (cpuid_find(m, 0xd, 1)->eax & BIT(3) ? INSTRUCTION_XSAVES : 0));
 }
 
 bool cpuid_xcr0_ok(const struct cpuid_model *model, uint64_t xcr0)

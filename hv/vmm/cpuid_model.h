@@ -136,6 +136,9 @@ void cpuid_adjust(const struct cpuid_model *model, const struct cpuid_entry *ent
 void cpuid_read(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf, const struct cpuid_dynamic *dynamic,
                 uint32_t out[4]);
 
+/* Those of INSTRUCTION_... (vmm.h) that the model has. */
+uint32_t cpuid_instructions(const struct cpuid_model *model);
+
 /* True if XSETBV may set XCR0 to this value (SDM vol. 1, 13.3): else #GP. */
 bool cpuid_xcr0_ok(const struct cpuid_model *model, uint64_t xcr0);
 

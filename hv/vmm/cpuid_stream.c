@@ -96,6 +96,11 @@ static void read_entries(struct cpuid_model *m, struct stream_reader *r)
     }
 }
 
+static bool same_entry(const struct cpuid_entry *a, const struct cpuid_entry *b)
+{
+    return a->eax == b->eax && a->ebx == b->ebx && a->ecx == b->ecx && a->edx == b->edx;
+}
+
 static void check_xsave(struct stream_reader *r, const struct cpuid_model *m, const struct cpuid_model *ceiling)
 {
     if ((m->limits.xcr0_valid & ~ceiling->limits.xcr0_valid) || (m->limits.xss_valid & ~ceiling->limits.xss_valid))
@@ -106,9 +111,9 @@ static void check_xsave(struct stream_reader *r, const struct cpuid_model *m, co
                     (unsigned long long)m->limits.xcr0_valid);
     if (!(cpuid_find(m, 1, 0)->ecx & BIT(26)) != !m->limits.xcr0_valid)
         stream_fail(r, ERR_CORRUPT, "CPUID 0xd does not go with the XSAVE bit");
+    /* Size, offset, and the alignment by which it finds its place in the compacted format: a guest keeps such areas. */
     for (unsigned i = 2; i < XSAVE_COMPONENTS; i++)
-        if ((m->limits.xcr0_valid & BIT(i)) && (m->xsave.component[i].offset != ceiling->xsave.component[i].offset ||
-                                                m->xsave.component[i].bytes != ceiling->xsave.component[i].bytes))
+        if ((m->limits.xcr0_valid & BIT(i)) && !same_entry(cpuid_find(m, 0xd, i), cpuid_find(ceiling, 0xd, i)))
             stream_fail(r, ERR_UNSUPPORTED, "this node's CPU keeps XSAVE component %u elsewhere; use cpu = portable",
                         i);
 }

@@ -1,19 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Guest registers that the hardware does not switch; see guest_regs.h. The host's XSS is the same on every CPU and
- * constant once the CPUs are up, so it is kept in a variable; so is its SPEC_CTRL (cpu_host_spec_ctrl).
+ * Guest registers that the hardware does not switch; see guest_regs.h. The hypervisor runs with XSS = 0 and with a SPEC_CTRL
+ * that is the same on every CPU and constant (cpu_host_spec_ctrl).
  */
 #include "vmm/guest_regs.h"
 
 #include "kernel/cpu.h"
 #include "kernel/log.h"
 
-static uint64_t host_xss;
-
 void guest_regs_host_init(void)
 {
-    if (!cpu_features.xsaves || !rdmsr_safe(MSR_XSS, &host_xss))
-        host_xss = 0;
+    if (cpu_features.xsaves)
+        wrmsr(MSR_XSS, 0);
 }
 
 void guest_regs_save(struct guest_regs *regs)
@@ -38,7 +36,7 @@ void guest_regs_restore(const struct guest_regs *regs)
 
 static bool xss_differs(const struct cpu_state *state)
 {
-    return cpu_features.xsaves && state->xss != host_xss;
+    return cpu_features.xsaves && state->xss;
 }
 
 void guest_regs_changed(struct guest_regs *regs, const struct cpu_state *state)
@@ -62,7 +60,7 @@ void guest_regs_leave(const struct guest_regs *regs, struct cpu_state *state)
             wrmsr(MSR_SPEC_CTRL, cpu_host_spec_ctrl());
     }
     if (xss_differs(state))
-        wrmsr(MSR_XSS, host_xss);
+        wrmsr(MSR_XSS, 0);
 }
 
 void guest_wrmsr(const struct vcpu *vcpu, const char *what, uint32_t msr, uint64_t value)

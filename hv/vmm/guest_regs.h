@@ -21,7 +21,7 @@ struct guest_regs {
     bool spec_ctrl;          /* the guest writes SPEC_CTRL itself */
 };
 
-/* Once for each CPU, when virtualization is switched on: what the host's XSS is. It does not change after that. */
+/* Once for each CPU, when virtualization is switched on: clears XSS, which the firmware may have left set. */
 void guest_regs_host_init(void);
 
 /* The registers that stay: CPU to home, and home to CPU. */

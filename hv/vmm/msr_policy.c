@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#include "vmm/vmm.h"
+
 #define RULE(k, ...) (struct msr_rule){ .kind = (k), __VA_ARGS__ }
 
 /* MCG_CAP without banks; MTRRCAP: 8 variable ranges, fixed ranges, write-combining. */
@@ -25,11 +27,6 @@ const uint32_t msr_open[] = {
     MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_TSC_AUX,
     MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT, MSR_SPEC_CTRL, 0,
 };
-
-static bool has_rdtscp(const struct cpuid_model *m)
-{
-    return cpuid_find(m, 0x80000001, 0)->edx & BIT(27) || cpuid_find(m, 7, 0)->ecx & BIT(22);
-}
 
 /* Registers that only CPUs of one vendor have; a vendor that is neither gets both sets. */
 static struct msr_rule vendor_policy(const struct cpuid_model *m, uint32_t msr)
@@ -106,9 +103,9 @@ struct msr_rule msr_policy(const struct cpuid_model *m, uint32_t msr)
     case MSR_DEBUGCTL:
         return RULE(MSR_SWITCHED);
     case MSR_TSC_AUX:
-        return has_rdtscp(m) ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
+        return cpuid_instructions(m) & INSTRUCTION_RDTSCP ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
     case MSR_XSS:
-        return cpuid_find(m, 0xd, 1)->eax & BIT(3) ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
+        return cpuid_instructions(m) & INSTRUCTION_XSAVES ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
     case MSR_SPEC_CTRL:
         return m->limits.spec_ctrl_valid ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
     case MSR_PRED_CMD: /* IBPB */

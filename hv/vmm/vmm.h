@@ -101,7 +101,8 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
-    bool tsc_scaling, xsaves;
+    bool tsc_scaling;
+    bool rdtscp, invpcid, xsaves; /* the instructions work in a guest (RDTSCP: RDPID and TSC_AUX too) */
     struct tsc_scaling tsc;
     unsigned asid_count;
 };
@@ -176,6 +177,14 @@ struct vcpu {
     struct length_cache *lengths; /* the backend's, where the CPU reports no instruction lengths; else NULL */
 };
 
+/*
+ * Instructions of the VM's CPU model that a backend can take away; the others of these are #UD, or, where the CPU has no
+ * means against them, harmless.
+ */
+#define INSTRUCTION_RDTSCP BIT(0) /* and RDPID */
+#define INSTRUCTION_INVPCID BIT(1)
+#define INSTRUCTION_XSAVES BIT(2)
+
 /* What the backend needs of struct vm: the first member of it. */
 struct vm_core {
     struct pt stage2;
@@ -188,6 +197,7 @@ struct vm_core {
     unsigned physical_bits;   /* the guest's MAXPHYADDR */
     uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */
     uint64_t tsc_multiplier;  /* vmm/tsc.h; set before vm_create, constant from then on */
+    uint32_t instructions;    /* INSTRUCTION_...: likewise */
 };
 
 static inline void vcpu_load(const struct vmm_backend *b, struct vcpu *vcpu, unsigned groups)

@@ -14,6 +14,7 @@
 #include "fake_stream.h"
 #include "vmm/cpuid_features.h"
 #include "vmm/hyperv.h"
+#include "vmm/vmm.h"
 
 static struct cpuid_model model, ceiling, restored;
 static char text[160];
@@ -307,6 +308,29 @@ static void frequencies_and_hypervisor_leaves(void **state)
     assert_memory_equal(&cpuid_find(&model, 0x40000100, 0)->ebx, "TasukiTasuki", 12);
 }
 
+static void instructions_and_their_registers_go_together(void **state)
+{
+    (void)state;
+    const struct cpuid_host *const hosts[] = { &fake_intel_host, &fake_amd_host };
+    for (unsigned h = 0; h < 2; h++)
+        for (unsigned without = 0; without < 8; without++) {
+            struct cpuid_abilities some = fake_abilities;
+            some.rdtscp = !(without & INSTRUCTION_RDTSCP);
+            some.invpcid = !(without & INSTRUCTION_INVPCID);
+            some.xsaves = !(without & INSTRUCTION_XSAVES);
+            assert_int_equal(cpuid_model_build(&model, "host", hosts[h], &some, NULL, 0), OK);
+            /* The AMD server's CPU has no INVPCID. */
+            uint32_t there = (h ? 5 : 7) & ~without;
+            assert_int_equal(cpuid_instructions(&model), there);
+            assert_int_equal(reg(&model, 7, 0, REG_EBX) >> 10 & 1, there >> 1 & 1);
+            assert_int_equal(reg(&model, 0xd, 1, REG_EAX) >> 3 & 1, there >> 2);
+            assert_int_equal(model.limits.xss_valid, 0);
+            assert_int_equal(reg(&model, 0xd, 1, REG_ECX) | reg(&model, 0xd, 1, REG_EDX), 0);
+        }
+    build(&model, "portable", &fake_intel_host);
+    assert_int_equal(cpuid_instructions(&model), INSTRUCTION_RDTSCP);
+}
+
 static void xcr0_follows_the_rules(void **state)
 {
     (void)state;
@@ -363,9 +387,20 @@ static void a_model_comes_back_where_the_host_has_it(void **state)
     assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
     assert_int_equal(restore(), ERR_UNSUPPORTED);
     assert_non_null(strstr(text, "invpcid"));
+    less = fake_abilities, less.xsaves = false;
+    assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
+    assert_int_equal(restore(), ERR_UNSUPPORTED);
+    assert_non_null(strstr(text, "xsaves"));
     less = fake_abilities, less.xcr0 = 7;
     assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
     assert_int_equal(restore(), ERR_UNSUPPORTED);
+    /* The same offsets, but a component that is aligned in the compacted format: guests' areas would not fit. */
+    build(&ceiling, "host", &fake_intel_host);
+    for (unsigned i = 1; i < ceiling.count; i++)
+        if (ceiling.entry[i].leaf == 0xd && ceiling.entry[i].subleaf == 6)
+            ceiling.entry[i].ecx |= BIT(1);
+    assert_int_equal(restore(), ERR_UNSUPPORTED);
+    assert_non_null(strstr(text, "component 6"));
     less = fake_abilities, less.physical_bits = 40;
     assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
     assert_int_equal(restore(), ERR_UNSUPPORTED);
@@ -433,6 +468,7 @@ int main(void)
         cmocka_unit_test(what_depends_on_the_vcpu_does),
         cmocka_unit_test(topology_is_one_core_for_each_vcpu),
         cmocka_unit_test(frequencies_and_hypervisor_leaves),
+        cmocka_unit_test(instructions_and_their_registers_go_together),
         cmocka_unit_test(xcr0_follows_the_rules),
         cmocka_unit_test(a_model_comes_back_where_the_host_has_it),
         cmocka_unit_test(forged_features_are_refused),

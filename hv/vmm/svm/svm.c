@@ -73,6 +73,8 @@ static bool probe(char *why, size_t why_bytes)
         .pdptes_in_memory = true, /* 15.25.10 */
         .tsc_scaling = r.edx & SVM_FEATURE_TSC_RATE,
         .tsc = { .integer_bits = 8, .fraction_bits = r.edx & SVM_FEATURE_TSC_RATE ? 32 : 0 },
+        .rdtscp = cpu_features.rdtscp,
+        .invpcid = true, /* where the CPU has it */
         .xsaves = cpu_features.xsaves,
         .asid_count = r.ebx,
     };
@@ -202,6 +204,10 @@ static void controls_init(const struct vm_core *core, struct vmcb *vmcb)
     vmcb->intercepts2 = SVM_I2_VMRUN | SVM_I2_VMMCALL | SVM_I2_VMLOAD | SVM_I2_VMSAVE | SVM_I2_STGI | SVM_I2_CLGI |
                         SVM_I2_SKINIT | SVM_I2_WBINVD | SVM_I2_MONITOR | SVM_I2_MWAIT | SVM_I2_XSETBV | SVM_I2_RDPRU;
     vmcb->intercepts3 = SVM_I3_INVLPGB | SVM_I3_INVLPGB_ILLEGAL | SVM_I3_MCOMMIT | SVM_I3_TLBSYNC;
+    if (!(core->instructions & INSTRUCTION_RDTSCP))
+        vmcb->intercepts2 |= SVM_I2_RDTSCP; /* RDPID has no intercept */
+    if (!(core->instructions & INSTRUCTION_INVPCID))
+        vmcb->intercepts3 |= SVM_I3_INVPCID;
     vmcb->cr_writes = BIT(4);
     if (svm_feature_bits & SVM_FEATURE_PAUSE_FILTER) { /* without it every PAUSE would exit: worse than to spin */
         vmcb->intercepts1 |= SVM_I1_PAUSE;

@@ -530,6 +530,7 @@ static inline __attribute__((always_inline)) void backend_decode_exit(struct vcp
     case SVM_EXIT_RDPRU:
     case SVM_EXIT_INVLPGB:
     case SVM_EXIT_INVLPGB_ILLEGAL:
+    case SVM_EXIT_INVPCID:
     case SVM_EXIT_MCOMMIT:
     case SVM_EXIT_TLBSYNC: exit->kind = EXIT_UNDEFINED; return;
     default:

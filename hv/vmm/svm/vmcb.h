@@ -177,6 +177,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 /* intercepts3, offset 014. */
 #define SVM_I3_INVLPGB BIT(0)
 #define SVM_I3_INVLPGB_ILLEGAL BIT(1)
+#define SVM_I3_INVPCID BIT(2)
 #define SVM_I3_MCOMMIT BIT(3)
 #define SVM_I3_TLBSYNC BIT(4)
 
@@ -274,6 +275,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 #define SVM_EXIT_RDPRU 0x8e
 #define SVM_EXIT_INVLPGB 0xa0
 #define SVM_EXIT_INVLPGB_ILLEGAL 0xa1
+#define SVM_EXIT_INVPCID 0xa2
 #define SVM_EXIT_MCOMMIT 0xa3
 #define SVM_EXIT_TLBSYNC 0xa4
 #define SVM_EXIT_NPF 0x400

@@ -38,6 +38,7 @@ struct vmx_msrs {
 struct vmx_caps {
     uint32_t pin, processor, secondary, exit, entry; /* what every VMCS starts with */
     uint32_t secondary_allowed;                      /* what may be set besides */
+    uint32_t secondary_required;                     /* what must not be cleared of it */
     uint64_t cr0_set, cr4_set;                       /* bits that must be set in guest CR0 (PE and PG apart), CR4 */
     uint64_t cr4_allowed;
     uint64_t host_cr0_set, host_cr0_allowed;

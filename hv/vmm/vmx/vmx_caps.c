@@ -125,6 +125,7 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .secondary = must(msrs->secondary) | wanted_bits(secondary_needed, ARRAY_COUNT(secondary_needed)) |
                      (liked & may(msrs->secondary)),
         .secondary_allowed = may(msrs->secondary),
+        .secondary_required = must(msrs->secondary),
         .exit = must(msrs->exit) | wanted_bits(exit_needed, ARRAY_COUNT(exit_needed)),
         .entry = (must(msrs->entry) | wanted_bits(entry_needed, ARRAY_COUNT(entry_needed))) & ~(uint32_t)ENTRY_IA32E,
         /* 24.8: the fixed bits; with unrestricted guest PE and PG are the guest's (A.7). */
@@ -153,6 +154,8 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .second_stage_1g = ept & EPT_CAP_1G,
         .tsc_scaling = may(msrs->secondary) & CPU2_TSC_SCALING,
         .tsc = { .integer_bits = 16, .fraction_bits = may(msrs->secondary) & CPU2_TSC_SCALING ? 48 : 0 },
+        .rdtscp = may(msrs->secondary) & CPU2_RDTSCP,
+        .invpcid = may(msrs->secondary) & CPU2_INVPCID,
         .xsaves = may(msrs->secondary) & CPU2_XSAVES,
         .asid_count = vpid ? 65536 : 0,
     };

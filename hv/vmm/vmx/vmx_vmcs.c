@@ -70,12 +70,23 @@ static uint32_t preemption_ticks(void)
     return ticks ? (uint32_t)MIN(ticks, UINT32_MAX) : 1;
 }
 
+/* An instruction whose control is clear is #UD in the guest (25.6.2), as where the CPU lacks it. */
+static uint32_t secondary_controls(const struct vm_core *vm)
+{
+    uint32_t hidden = (vm->instructions & INSTRUCTION_RDTSCP ? 0 : CPU2_RDTSCP) |
+                      (vm->instructions & INSTRUCTION_INVPCID ? 0 : CPU2_INVPCID) |
+                      (vm->instructions & INSTRUCTION_XSAVES ? 0 : CPU2_XSAVES);
+
+    return (vmx_caps.secondary & ~(hidden & ~vmx_caps.secondary_required)) |
+           (vm->tsc_multiplier != TSC_UNSCALED ? CPU2_TSC_SCALING : 0);
+}
+
 static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
 {
     const struct vmx_vm *vm = vcpu->vm->backend;
 
     v->processor_controls = vmx_caps.processor;
-    v->secondary_controls = vmx_caps.secondary | (vcpu->vm->tsc_multiplier != TSC_UNSCALED ? CPU2_TSC_SCALING : 0);
+    v->secondary_controls = secondary_controls(vcpu->vm);
     v->tpr_threshold = 0;
     vmwrite(VMCS_PIN_CONTROLS, vmx_caps.pin);
     if (vmx_caps.pin & PIN_PREEMPTION_TIMER)

@@ -41,6 +41,50 @@ static void tables(void)
     flush();
 }
 
+struct invpcid { uint64_t type, pcid, address; };
+
+static void invpcid(void *argument)
+{
+    struct invpcid *what = argument;
+    __asm__ volatile("invpcid (%0), %1" : : "r"(&what->pcid), "r"(what->type) : "memory");
+}
+
+/* -1, or the exception. */
+static uint64_t try_invpcid(uint64_t type, uint64_t pcid, uint64_t address)
+{
+    struct invpcid what = { type, pcid, address };
+    return (uint64_t)(int64_t)guest_try(invpcid, &what).vector;
+}
+
+/* `one` is what at[0] and the global at[0x800] show; each kind of INVPCID in turn brings the other page. */
+static void invalidations(volatile uint32_t *at, const uint8_t *one, const uint8_t *other, unsigned pcid)
+{
+    const uint64_t none = (uint64_t)-1;
+    if (!(cpuid(7, 0).ebx & BIT(10))) {
+        guest_equal("without INVPCID in CPUID it is #UD", 6, try_invpcid(2, 0, 0));
+        return;
+    }
+    pt[2] = (uint64_t)one | P | W | BIT(8);
+    write_cr4(read_cr4() | BIT(7));
+    for (unsigned type = 0; type < 4; type++) {
+        const uint8_t *now = type & 1 ? one : other;
+        uint32_t before = at[0x800];
+        pt[0] = (uint64_t)now | P | W;
+        guest_equal("INVPCID", none, try_invpcid(type, type < 2 ? pcid : 0, WINDOW));
+        guest_equal("brings the new translation", *(const uint32_t *)now, at[0]);
+        guest_equal("and a global page is as it was", before, at[0x800]);
+        if (type != 2)
+            continue;
+        pt[2] = (uint64_t)other | P | W | BIT(8);
+        guest_equal("INVPCID of all contexts", none, try_invpcid(2, 0, 0));
+        guest_equal("flushes global pages too", *(const uint32_t *)other, at[0x800]);
+    }
+    write_cr4(read_cr4() & ~BIT(7));
+    guest_equal("INVPCID: a type that does not exist is #GP", 13, try_invpcid(4, 0, 0));
+    guest_equal("INVPCID: a PCID of more than 12 bits is #GP", 13, try_invpcid(1, 0x1000, 0));
+    guest_equal("INVPCID: an address that is not canonical is #GP", 13, try_invpcid(0, 0, BIT(62)));
+}
+
 static void four_level(void)
 {
     volatile uint32_t *at = (volatile uint32_t *)WINDOW;
@@ -103,10 +147,12 @@ static void four_level(void)
         write_cr3((read_cr3() & ~0xfffull) | 5);
         guest_equal("PCID is kept in CR3", 5, read_cr3() & 0xfff);
         guest_equal("memory under a PCID", 0x9abc, at[0]);
+        invalidations(at, page, other, 5);
         write_cr3(read_cr3() & ~0xfffull);
         write_cr4(read_cr4() & ~BIT(17));
     } else {
         guest_note("no PCID");
+        invalidations(at, page, other, 0);
     }
     guest_pml4[1] = 0;
     flush();

@@ -137,6 +137,63 @@ static void changes(void)
     guest_check("CR0.TS in between changes nothing", same(&wanted[0], &got[0]));
 }
 
+#define MSR_XSS 0xda0u
+
+static uint64_t saved_mask;
+
+static void xsaves(void *area)
+{
+    __asm__ volatile("xsaves64 (%0)" : : "r"(area), "a"((uint32_t)saved_mask), "d"((uint32_t)(saved_mask >> 32)) : "memory");
+}
+
+static void xrstors(void *area)
+{
+    __asm__ volatile("xrstors64 (%0)" : : "r"(area), "a"((uint32_t)saved_mask), "d"((uint32_t)(saved_mask >> 32)) : "memory");
+}
+
+/*
+ * XSAVES and XRSTORS: in CPUID, the MSR and the CPU alike, or in none of them. `xsaves=legacy` leaves AVX out: Bochs 2.7
+ * writes it to offset 416 of a compacted area, over the header, and then faults on what it finds there.
+ */
+static void supervisor(void)
+{
+    struct area *compacted = &got[1];
+    struct guest_cpuid one = cpuid(0xd, 1);
+    uint64_t value = 1;
+    saved_mask = guest_argument("xsaves") ? 3 : mask;
+    memset(compacted, 0, sizeof(*compacted));
+    if (!(one.eax & BIT(3))) {
+        guest_equal("without XSAVES in CPUID it is #UD", 6, (uint64_t)guest_try(xsaves, compacted).vector);
+        guest_equal("so is XRSTORS", 6, (uint64_t)guest_try(xrstors, compacted).vector);
+        guest_check("and there is no XSS", !guest_rdmsr(MSR_XSS, &value) && !guest_wrmsr(MSR_XSS, 0));
+        return;
+    }
+    guest_check("XSS is 0", guest_rdmsr(MSR_XSS, &value) && !value && guest_wrmsr(MSR_XSS, 0));
+    guest_equal("no supervisor component is offered", 0, one.ecx | one.edx);
+    bool refused = true;
+    for (unsigned bit = 0; bit < 64; bit++)
+        refused &= !guest_wrmsr(MSR_XSS, BIT(bit));
+    guest_check("and none can be switched on", refused);
+    pattern(&wanted[0], 7);
+    load(&wanted[0]);
+    guest_equal("XSAVES", (uint64_t)-1, (uint64_t)guest_try(xsaves, compacted).vector);
+    guest_equal("writes the compacted format of all that it is asked for", BIT(63) | saved_mask, *(uint64_t *)(compacted->bytes + 520));
+    guest_check("whose size CPUID tells", one.ebx >= (mask & 4 ? 832u : 576u) && one.ebx <= sizeof(*compacted));
+    for (unsigned i = one.ebx; i < sizeof(*compacted); i++)
+        refused &= !compacted->bytes[i];
+    guest_check("and nothing beyond", refused);
+    pattern(&got[0], 8);
+    load(&got[0]);
+    (void)cpuid(0, 0);
+    guest_equal("XRSTORS", (uint64_t)-1, (uint64_t)guest_try(xrstors, compacted).vector);
+    save(&got[0]);
+    if (saved_mask == 3) { /* AVX is as it was between the two */
+        pattern(&wanted[1], 8);
+        memcpy(wanted[0].bytes + 576, wanted[1].bytes + 576, 256);
+    }
+    guest_check("brings all of it back", same(&wanted[0], &got[0]));
+}
+
 void guest_main(void)
 {
     have_xsave = cpuid(1, 0).ecx & BIT(26);
@@ -167,4 +224,5 @@ void guest_main(void)
     guest_equal("the other CPUs: vector state is kept", 0, others);
     if (have_xsave)
         changes();
+    supervisor();
 }

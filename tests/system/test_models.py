@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+"""The portable CPU model in a guest: what its CPUID does not have does not work either. (In Bochs alone: QEMU's CPU lacks VME,
+which every real one has and the model needs.)"""
+import pytest
+from test_guests import vms
+
+GUESTS = ("msr", "paging", "xsave")
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_portable_guest(booted, name):
+    settings = {one: {**vms("intel")[one], "cpu": "portable"} for one in GUESTS}
+    booted.get("intel", "models", vms=settings).run_guest(name).check()
