@@ -45,7 +45,7 @@ FUZZ_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SOURCES))
 # ---- Compilers ----
 
 is_clang := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -n 1))
-compiler_include := $(if $(is_clang),$(shell $(CC) -print-resource-dir)/include,$(shell $(CC) -print-file-name=include))
+compiler_include := $(if $(is_clang),$(shell $(CC) -print-resource-dir)/include,$(shell $(CC) -print-file-name=include 2>/dev/null))
 
 WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef -Wvla -Wwrite-strings \
     -Wpointer-arith -Wimplicit-fallthrough -Wformat-security -Wold-style-definition \
@@ -86,7 +86,7 @@ FUZZ_CFLAGS := $(HOSTED) -Wall -Wextra -Werror $(SANITIZE)
 # A change of the compiler or its flags rebuilds what they made.
 define flags_file
 $(BUILD)/$(1).flags: FORCE
-	$$(Q)mkdir -p $$(@D); echo '$$(shell $$(CC) --version | head -n 1) $(2)' >$$@.new; \
+	$$(Q)mkdir -p $$(@D); echo '$$(shell $$(CC) --version 2>/dev/null | head -n 1) $(2)' >$$@.new; \
 	    if cmp -s $$@.new $$@; then rm $$@.new; else mv $$@.new $$@; fi
 endef
 .PHONY: FORCE

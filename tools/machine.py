@@ -173,13 +173,14 @@ class Machine:
             lines = [
                 "display_library: term", "config_interface: textconfig", f"clock: sync={self.clock}",
                 "info: action=ignore", "error: action=ignore", "debug: action=ignore", "panic: action=fatal",
-                "log: /dev/null", "plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000=1",
+                "log: /dev/null", "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy",
+                "plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000=1",
                 f"cpu: model={self.model}, count={self.smp}, ips={self.ips}, reset_on_triple_fault=1, "
                 "ignore_bad_msrs=1",
                 f"megs: {self.memory}", f"romimage: file={OVMF_WHOLE}", f"vgaromimage: file={BOCHS_VGA}",
                 "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
                 f"ata0-master: type=disk, mode=flat, path={self.path('disk.img')}", "boot: disk",
-                f"com1: enabled=1, mode=socket-server, dev=localhost:{port}",
+                f"com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}",
             ]
             with open(self.path("bochsrc"), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines + self.extra) + "\n")
