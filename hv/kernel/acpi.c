@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ACPI tables (ACPI 6.4, chapter 5): who the CPUs are, where the interrupt controllers are, where the PM timer is.
- * Every length comes from firmware and is checked before it is followed. Tables are reached through a small mapping
- * each, for firmware may keep them in memory of any type.
+ * ACPI tables (ACPI 6.4, chapter 5): who the CPUs are, where the interrupt controllers are, where the PM timer is, how the
+ * machine is reset. Every length comes from firmware and is checked before it is followed. Tables are reached through a
+ * small mapping each, for firmware may keep them in memory of any type.
  */
 #include "kernel/acpi.h"
 
@@ -35,6 +35,10 @@ _Static_assert(sizeof(struct acpi_rsdp) == 36, "ACPI 6.4, table 5.3");
 #define TABLE_LIMIT (1u << 20)
 #define FADT_PM_TIMER_PORT 76
 #define FADT_PM_TIMER_LENGTH 91
+#define FADT_FLAGS 112
+#define FADT_FLAG_RESET BIT(10)
+#define FADT_RESET 116 /* a generic address: space, width in bits, offset in bits, access size, address */
+#define FADT_RESET_VALUE 128
 
 struct acpi_info acpi_info;
 
@@ -116,6 +120,19 @@ static void read_madt(const struct acpi_header *table)
     }
 }
 
+/* ACPI 6.4, 5.2.9 and 4.8.3.6: a byte in memory, a port or bus 0's configuration space; anything else is not taken. */
+static void read_reset_register(const struct acpi_header *table)
+{
+    const uint8_t *p = (const uint8_t *)table, *gas = p + FADT_RESET;
+
+    if (table->length <= FADT_RESET_VALUE || !(get32(p + FADT_FLAGS) & FADT_FLAG_RESET) || gas[0] > 2 || gas[1] != 8 || gas[2])
+        return;
+    acpi_info.reset.space = gas[0];
+    memcpy(&acpi_info.reset.address, gas + 4, 8);
+    acpi_info.reset.value = p[FADT_RESET_VALUE];
+    acpi_info.reset.found = true;
+}
+
 static void read_table(const struct acpi_header *table)
 {
     const uint8_t *p = (const uint8_t *)table;
@@ -125,6 +142,7 @@ static void read_table(const struct acpi_header *table)
     } else if (!memcmp(table->signature, "FACP", 4)) {
         if (table->length > FADT_PM_TIMER_LENGTH && p[FADT_PM_TIMER_LENGTH] == 4)
             acpi_info.pm_timer_port = (uint16_t)get32(p + FADT_PM_TIMER_PORT);
+        read_reset_register(table);
     } else if (!memcmp(table->signature, "MCFG", 4) && table->length >= 60) {
         memcpy(&acpi_info.mcfg_base, p + 44, 8);
         acpi_info.mcfg_first_bus = p[54];

@@ -8,6 +8,13 @@
 #define ACPI_CPUS 256
 #define ACPI_IOAPICS 16
 
+/* The FADT's reset register: writing `value` to the byte at `address` restarts the machine (ACPI 6.4, 4.8.3.6). */
+struct acpi_reset {
+    bool found;
+    uint8_t space, value; /* space: 0 memory, 1 port, 2 PCI configuration space of bus 0 */
+    uint64_t address;
+};
+
 struct acpi_info {
     bool found;
     uint64_t apic_page;
@@ -17,6 +24,7 @@ struct acpi_info {
     struct { uint8_t id; uint32_t address, gsi_base; } ioapic[ACPI_IOAPICS];
     struct { uint32_t gsi; uint16_t flags; bool set; } isa_irq[16]; /* interrupt source overrides */
     uint16_t pm_timer_port;          /* 0: none */
+    struct acpi_reset reset;
     uint64_t mcfg_base;              /* PCI segment 0's configuration space; 0: none */
     uint8_t mcfg_first_bus, mcfg_last_bus;
 };

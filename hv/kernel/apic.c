@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The local APIC of each host CPU. x2APIC where the CPU has it (or the firmware already switched it on), else the page.
- * The timer is one-shot: TSC deadline mode where there, else a count at divide-by-one that is measured once.
+ * The timer is one-shot: TSC deadline mode where it is there and keeps to the TSC, else a count at divide-by-one that is
+ * measured once.
  */
 #include "kernel/apic.h"
 
@@ -15,6 +16,7 @@
 #define REG_TPR 0x80
 #define REG_EOI 0xb0
 #define REG_SVR 0xf0
+#define REG_IRR 0x200
 #define REG_ESR 0x280
 #define REG_LVT_CMCI 0x2f0
 #define REG_ICR_LOW 0x300
@@ -42,7 +44,11 @@
 #define ICR_NMI (4u << 8)
 #define ICR_OTHERS (3u << 18)
 
+#define DEADLINE_TEST_NS 1000000
+#define DEADLINE_LOOK_NS 20000
+
 static bool x2apic;
+static bool deadline_mode;
 static volatile uint32_t *page;
 static uint64_t counts_per_tsc_fixed; /* APIC timer counts for one TSC tick, 32.32 */
 
@@ -78,6 +84,7 @@ static void icr_write(uint32_t destination, uint32_t command)
 void apic_init(uint64_t page_hpa)
 {
     x2apic = cpu_features.x2apic;
+    deadline_mode = cpu_features.tsc_deadline;
     if (!x2apic) {
         page = vmap_mmio(HPA(page_hpa), PAGE_BYTES);
         if (!page)
@@ -101,7 +108,7 @@ void apic_cpu_init(void)
     apic_write(REG_LVT_THERMAL, LVT_MASKED);
     apic_write(REG_SVR, SVR_ENABLE | VECTOR_SPURIOUS);
     apic_write(REG_TIMER_DIVIDE, 0xb); /* by one */
-    apic_write(REG_LVT_TIMER, VECTOR_TIMER | (cpu_features.tsc_deadline ? LVT_TSC_DEADLINE : 0));
+    apic_write(REG_LVT_TIMER, VECTOR_TIMER | (deadline_mode ? LVT_TSC_DEADLINE : 0));
     __asm__ volatile("mfence" : : : "memory"); /* SDM 11.5.4.1: before the first write of the deadline */
     apic_eoi();
 }
@@ -138,7 +145,7 @@ void apic_start_cpu(uint32_t id, uint64_t page_hpa)
 
 void apic_timer_arm(uint64_t tsc)
 {
-    if (cpu_features.tsc_deadline) {
+    if (deadline_mode) {
         wrmsr(MSR_TSC_DEADLINE, tsc == UINT64_MAX ? 0 : tsc ? tsc : 1);
         return;
     }
@@ -151,10 +158,31 @@ void apic_timer_arm(uint64_t tsc)
     apic_write(REG_TIMER_INITIAL, counts > UINT32_MAX ? UINT32_MAX : (uint32_t)counts);
 }
 
+/*
+ * False if the interrupt of a deadline comes long before it. Bochs 2.7 compares the deadline not with the TSC but with the
+ * ticks since it was started, so once the machine has been reset, which begins the TSC anew, each deadline is past. The
+ * interrupt that came too early is served when interrupts are on, and is one for nothing.
+ */
+static bool deadline_keeps_to_tsc(void)
+{
+    uint64_t flags = irq_save(), deadline = rdtsc() + time_tsc_khz() * (DEADLINE_TEST_NS / 1000) / 1000;
+
+    wrmsr(MSR_TSC_DEADLINE, deadline);
+    time_spin_ns(DEADLINE_LOOK_NS);
+    bool fired = apic_read(REG_IRR + VECTOR_TIMER / 32 * 0x10) >> VECTOR_TIMER % 32 & 1;
+    bool early = rdtsc() < deadline; /* else the CPU was away for longer than that, and nothing is known */
+    wrmsr(MSR_TSC_DEADLINE, 0);
+    irq_restore(flags);
+    return !(fired && early);
+}
+
 void apic_timer_calibrate(void)
 {
-    if (cpu_features.tsc_deadline)
+    if (deadline_mode && deadline_keeps_to_tsc())
         return;
+    if (deadline_mode)
+        log_info("apic: the timer's TSC deadlines come too early; it counts instead");
+    deadline_mode = false;
     uint64_t flags = irq_save(), best = UINT64_MAX;
 
     apic_write(REG_LVT_TIMER, LVT_MASKED | VECTOR_TIMER);

@@ -17,7 +17,7 @@ void apic_ipi_nmi_others(void);
 void apic_start_cpu(uint32_t apic_id, uint64_t page_hpa);
 /* Arms this CPU's timer for a TSC value (in the past: as soon as possible); UINT64_MAX switches it off. */
 void apic_timer_arm(uint64_t tsc);
-/* Needs time_init: counts the APIC timer against the TSC where there is no TSC deadline mode. */
+/* Boot CPU, once, after time_init and apic_cpu_init: counts the timer against the TSC where TSC deadlines do not serve. */
 void apic_timer_calibrate(void);
 
 #endif

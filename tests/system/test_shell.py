@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The admin shell: every command's help and JSON, errors that name object, cause and cure, power."""
+"""The admin shell: every command's help and JSON, errors that name object, cause and cure."""
 import re
 
 import pytest
-from node import Node, ShellError, guest
+from node import ShellError, guest
 
 VMS = {"counter": {"kernel": guest("counter"), "memory": "8M", "start": "auto"},
        "idle": {"kernel": guest("smp"), "memory": "16M", "vcpus": 2}}
@@ -78,7 +78,7 @@ def test_long_and_odd_lines_do_no_harm(node):
 
 
 def test_pause_resume_reset_stop(node):
-    assert node.state("counter") == "running"
+    node.wait_state("counter", "running")
     node.shell_json("vm pause counter")
     frozen = node.shell_json("vm show counter")
     assert frozen["state"] == "paused"
@@ -103,17 +103,3 @@ def test_create_and_delete(node):
     node.shell_json("vm delete made")
     with pytest.raises(ShellError):
         node.shell_json("vm show made")
-
-
-def test_reboot():
-    with Node("amd", "reboot", vms=VMS) as node:
-        node.machine.sendline("node reboot")
-        node.expect(r"BdsDxe|Tasuki\r\n", timeout=60)
-        node.boot()
-        assert node.shell_json("node show")["vms"] == 2
-
-
-def test_poweroff(cpu):
-    with Node(cpu, "poweroff", vms=VMS) as node:
-        node.machine.sendline("node poweroff")
-        node.machine.wait(60 * node.patience)
