@@ -27,7 +27,10 @@ bool page_alloc(uint64_t bytes, page_owner_t owner, unsigned flags, hpa_t *out) 
 /* The same size and owner as at page_alloc; a mismatch is a panic. */
 void page_free(hpa_t hpa, uint64_t bytes, page_owner_t owner);
 
-/* One run of 4 KiB pages that is contiguous (for tables of devices and bitmaps), up to 2 MiB. Freed page by page. */
+/*
+ * One run of 4 KiB pages that is contiguous (for tables of devices and bitmaps). More than 2 MiB takes whole frames, which
+ * are found by looking at all of RAM's. Freed with the same count.
+ */
 bool page_alloc_run(uint64_t page_count, page_owner_t owner, unsigned flags, hpa_t *out) MUST_CHECK;
 void page_free_run(hpa_t hpa, uint64_t page_count, page_owner_t owner);
 

@@ -11,6 +11,9 @@
 
 #include "vm/machine.h"
 
+#define YIELD_PAGES 64     /* of the bitmap: cleared at a stretch */
+#define YIELD_WORDS 32768u /* of it: looked at */
+
 const char *vm_dirty_engine_name(enum dirty_engine engine)
 {
     static const char *const names[] = { "off", "wp", "ad", "pml" };
@@ -129,6 +132,8 @@ static void list_ranges(const uint64_t *bitmap, uint64_t bits, struct vm_dirty *
     dirty->range_count = 0;
     for (uint64_t gfn = 0; gfn <= bits; gfn++) {
         if (gfn < bits && gfn % 64 == 0 && !bitmap[gfn / 64] && !count) {
+            if (gfn / 64 % YIELD_WORDS == 0)
+                thread_yield();
             gfn += 63;
             continue;
         }
@@ -157,11 +162,16 @@ enum status track_collect(struct vm *vm, char *text, size_t text_bytes)
     if (status != OK)
         return status;
     uint64_t bits = dirty_log_bits(&vm->stage2), pages = ALIGN_UP(bits / 8, PAGE_BYTES) / PAGE_BYTES;
-    if (!page_alloc_run(pages, vm->core.owner, PAGE_ZERO, &run)) {
+    if (!page_alloc_run(pages, vm->core.owner, 0, &run)) {
         snprintf(text, text_bytes, "vm %s: no memory for a bitmap of %lu pages; stop another VM", vm->name, bits);
         return ERR_NO_MEMORY;
     }
     uint64_t *bitmap = phys_to_virt(run);
+    for (uint64_t page = 0; page < pages; page++) { /* a guest of a TiB has 32 MiB of it */
+        memset((char *)bitmap + page * PAGE_BYTES, 0, PAGE_BYTES);
+        if (page % YIELD_PAGES == YIELD_PAGES - 1)
+            thread_yield();
+    }
     uint64_t start = rdtsc();
     status = dirty_log_collect(&vm->stage2, bitmap, &dirty->page_count);
     dirty->ticks = rdtsc() - start;

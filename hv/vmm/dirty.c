@@ -35,6 +35,7 @@
 #define FRAME_WORDS 8
 #define CHUNKS_PER_GIB (HUGE_PAGE_BYTES / (CHUNK_PAGES * PAGE_BYTES))
 #define YIELD_CHUNKS 64       /* a chunk takes some ten microseconds at most */
+#define CLEAR_BYTES (256 * KIB) /* likewise */
 #define LIST_MIN 512ull       /* the list has room for a page of each frame, or this */
 #define LIST_STEP 512         /* of its pages with the lock held */
 #define DETACHED_MAX (PAGE_BYTES / sizeof(uint64_t))
@@ -244,8 +245,18 @@ uint64_t dirty_log_bits(const struct stage2 *stage2)
     return ALIGN_UP(gmem_end(stage2->gmem) / PAGE_BYTES, CHUNK_PAGES);
 }
 
+/* Zeroes so much at a time that the thread is not kept from yielding. */
+static void clear(void *memory, uint64_t bytes, const struct dirty_ops *ops)
+{
+    for (uint64_t done = 0; done < bytes; done += CLEAR_BYTES) {
+        memset((char *)memory + done, 0, MIN(bytes - done, CLEAR_BYTES));
+        if (ops->yield)
+            ops->yield();
+    }
+}
+
 /* The run: a page of detached tables, the two lists, bitmap, summary, mode, period, touched, pending. */
-static bool allocate(struct stage2 *stage2)
+static bool allocate(struct stage2 *stage2, const struct dirty_ops *ops)
 {
     struct dirty_log *log = &stage2->log;
     uint64_t bits = dirty_log_bits(stage2), frames = bits / FRAME_PAGES, chunks = bits / CHUNK_PAGES;
@@ -269,7 +280,7 @@ static bool allocate(struct stage2 *stage2)
         log->bits = bits;
         stage2->core->dirty_bits = bits;
     }
-    memset(log->detached, 0, bytes);
+    clear(log->detached, bytes, ops);
     log->list_count = 0;
     log->dense_begun = false;
     return true;
@@ -302,7 +313,7 @@ enum status dirty_log_start(struct stage2 *stage2, enum dirty_engine engine, con
         return ERR_BUSY;
     if (engine == DIRTY_OFF)
         return ERR_INVALID;
-    if (!allocate(stage2)) {
+    if (!allocate(stage2, ops)) {
         log_error("dirty log: no memory for a bitmap of %llu pages", (unsigned long long)dirty_log_bits(stage2));
         return ERR_NO_MEMORY;
     }

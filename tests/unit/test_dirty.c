@@ -1,52 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The dirty log's contract, exactly, for its three engines, on EPT and NPT, with simulated CPUs (fake_mmu.h) that keep
- * stale translations as long as they may.
+ * The dirty log's contract, exactly, for its three engines, on EPT and NPT, with simulated CPUs in one thread.
  *
  * Two judges. An oracle knows when each page was written: what was written between two collects must be in the second,
- * what was written while one ran must be in that or the next, and nothing else may be reported. And a copy of the
- * guest's memory, to which the reported pages are copied after each collect as a live migration would do, must equal the
- * memory at the end.
+ * what was written while one ran must be in that or the next, and nothing else may be reported. And the fixture's copy of
+ * the guest's memory must equal the memory at the end.
  */
-#include <pthread.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "fake_memory.h"
-#include "fake_mmu.h"
-
-#define RAM (6 * GIB)
-#define VCPUS 4
-#define HYPERVISOR VCPUS    /* the writer number of gmem_write */
-#define PAGES (48 * MIB / PAGE_BYTES) /* of a guest that is written: 32 MiB low, 16 MiB from 4 GiB on */
-#define LOW_PAGES (32 * MIB / PAGE_BYTES)
-
-static struct vm_core core;
-static struct gmem gmem;
-static struct stage2 stage2;
-static struct fake_vcpu vcpus[VCPUS];
-static struct page_totals totals_before;
-static uint64_t *out;        /* as dirty_log_collect fills it */
-static uint64_t out_words;
-static uint64_t (*copy)[8];  /* the first 64 bytes of each page, as last copied */
-
-/* Test pages 0 .. PAGES - 1 as guest physical addresses. */
-static uint64_t gpa_of(uint64_t page)
-{
-    return page < LOW_PAGES ? page * PAGE_BYTES : 4 * GIB + (page - LOW_PAGES) * PAGE_BYTES;
-}
-
-static bool reported(uint64_t page)
-{
-    uint64_t gfn = gpa_of(page) / PAGE_BYTES;
-    return out[gfn / 64] >> gfn % 64 & 1;
-}
+#include "dirty_fixture.h"
 
 /* ---- The oracle ---- */
 
@@ -129,36 +89,9 @@ static void yield(void)
 
 static const struct dirty_ops ops = { flush_all, yield };
 
-/* ---- Set-up ---- */
-
-struct variant {
-    const struct pt_format *format;
-    enum dirty_engine engine;
-    bool ad;
-};
-
-static const struct variant variants[] = {
-    { &pt_format_ept, DIRTY_WRITE_PROTECT, false }, { &pt_format_ept, DIRTY_WRITE_PROTECT, true },
-    { &pt_format_npt, DIRTY_WRITE_PROTECT, true },  { &pt_format_ept, DIRTY_ACCESSED_DIRTY, true },
-    { &pt_format_npt, DIRTY_ACCESSED_DIRTY, true }, { &pt_format_ept, DIRTY_PML, true },
-};
-
 static void start_vm(const struct variant *variant, uint64_t bytes)
 {
-    fake_memory_start(RAM);
-    memset(&core, 0, sizeof core);
-    page_totals_get(&totals_before);
-    assert_true(page_owner_create("demo", &core.owner));
-    assert_int_equal(gmem_create(&gmem, &core, bytes), OK);
-    assert_int_equal(stage2_create(&stage2, &core, &gmem, variant->format, HUGE_PAGE_BYTES), OK);
-    for (unsigned i = 0; i < VCPUS; i++) {
-        vcpu_init(&vcpus[i], &stage2, i);
-        vcpus[i].ad = variant->ad;
-        vcpus[i].pml = variant->engine == DIRTY_PML;
-    }
-    out_words = dirty_log_bits(&stage2) / 64;
-    out = calloc(out_words, 8);
-    copy = calloc(PAGES, sizeof *copy);
+    fixture_start(variant, RAM, bytes);
     written_between = calloc(PAGES, 1);
     written_collecting = calloc(PAGES, 1);
     written_last_collect = calloc(PAGES, 1);
@@ -166,38 +99,17 @@ static void start_vm(const struct variant *variant, uint64_t bytes)
     write_while_flushing = false;
 }
 
-static void stop_vm(void)
+static void oracle_free(void)
 {
-    struct page_totals after;
-
-    for (unsigned i = 0; i < VCPUS; i++)
-        vcpu_done(&vcpus[i]);
-    stage2_destroy(&stage2);
-    gmem_destroy(&gmem);
-    page_owner_destroy(core.owner);
-    page_totals_get(&after);
-    assert_memory_equal(&totals_before, &after, sizeof after);
-    free(out);
-    free(copy);
     free(written_between);
     free(written_collecting);
     free(written_last_collect);
-    fake_memory_stop();
 }
 
-static void copy_page(uint64_t page)
+static void stop_vm(void)
 {
-    assert_true(gmem_read(&gmem, GPA(gpa_of(page)), copy[page], sizeof copy[page]));
-}
-
-static void check_copy(void)
-{
-    uint64_t now[8];
-
-    for (uint64_t page = 0; page < PAGES; page++) {
-        assert_true(gmem_read(&gmem, GPA(gpa_of(page)), now, sizeof now));
-        assert_memory_equal(now, copy[page], sizeof now);
-    }
+    fixture_stop();
+    oracle_free();
 }
 
 /* One collect, judged. Returns how many pages it reported. */
@@ -571,176 +483,34 @@ static void start_fails(void **state)
     assert_int_equal(all_faults(), faults);
     for (unsigned i = 0; i < VCPUS; i++)
         vcpu_done(&vcpus[i]);
-    free(out);
-    free(copy);
-    free(written_between);
-    free(written_collecting);
-    free(written_last_collect);
-    fake_memory_stop(); /* with all that was taken */
+    fixture_free(); /* with all that was taken */
+    oracle_free();
 }
 
-/* ---- Threads: vCPUs and the hypervisor write at any moment of a collect. ---- */
-
-static volatile bool quit, hold;
-static unsigned holding;
-static pthread_mutex_t hold_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t hold_changed = PTHREAD_COND_INITIALIZER;
-static bool (*wrote)[VCPUS + 1]; /* which pages, since the last time that all were held */
-
-/* A writer waits here, outside of the guest, while all are held. */
-static void wait_while_held(void)
+/* The log of a guest whose bitmap alone takes several large pages: what is written at its end is found there. */
+static void large_guest(void **state)
 {
-    pthread_mutex_lock(&hold_mutex);
-    holding++;
-    pthread_cond_broadcast(&hold_changed);
-    while (hold)
-        pthread_cond_wait(&hold_changed, &hold_mutex);
-    holding--;
-    pthread_cond_broadcast(&hold_changed);
-    pthread_mutex_unlock(&hold_mutex);
-}
+    const uint64_t bytes = 130 * GIB, gpas[] = { 0, 65 * GIB, 100 * GIB + 5 * PAGE_BYTES, bytes + GIB - PAGE_BYTES };
+    uint64_t value, count;
 
-static void hold_all(bool on)
-{
-    pthread_mutex_lock(&hold_mutex);
-    hold = on;
-    pthread_cond_broadcast(&hold_changed);
-    while (holding != (on ? VCPUS + 1 : 0))
-        pthread_cond_wait(&hold_changed, &hold_mutex);
-    pthread_mutex_unlock(&hold_mutex);
-}
-
-static void *vcpu_thread(void *argument)
-{
-    struct fake_vcpu *vcpu = argument;
-
-    while (!quit) {
-        uint64_t frame = vcpu_random(vcpu) % (PAGES / 512), shape = vcpu_random(vcpu) % 4, value;
-
-        for (unsigned i = 0; i < 64 && !hold; i++) {
-            uint64_t page = shape == 0 ? vcpu_random(vcpu) % PAGES : frame * 512 + vcpu_random(vcpu) % (shape == 1 ? 512 : 6);
-            if (!vcpu_access(vcpu, gpa_of(page) + vcpu->id * 8, true, &value))
-                abort();
-            wrote[page][vcpu->id] = true;
-            if (vcpu->flush_wanted)
-                vcpu_outside(vcpu);
-        }
-        vcpu_outside(vcpu);
-        if (hold)
-            wait_while_held();
-        sched_yield();
-    }
-    return NULL;
-}
-
-static void *hypervisor_thread(void *argument)
-{
-    struct fake_vcpu dice = { .seed = 4711 };
-
-    (void)argument;
-    while (!quit) {
-        uint64_t page = vcpu_random(&dice) % (vcpu_random(&dice) % 2 ? PAGES : 40), value;
-
-        if (!gmem_read(&gmem, GPA(gpa_of(page) + HYPERVISOR * 8), &value, 8))
-            abort();
-        value++;
-        if (!gmem_write(&gmem, GPA(gpa_of(page) + HYPERVISOR * 8), &value, 8))
-            abort();
-        wrote[page][HYPERVISOR] = true;
-        if (hold)
-            wait_while_held();
-        if (vcpu_random(&dice) % 16 == 0)
-            sched_yield();
-    }
-    return NULL;
-}
-
-static void flush_threads(struct vm_core *of)
-{
-    uint64_t seen[VCPUS];
-
-    (void)of;
-    for (unsigned i = 0; i < VCPUS; i++) {
-        vcpus[i].flush_wanted = true;
-        seen[i] = __atomic_load_n(&vcpus[i].exits, __ATOMIC_SEQ_CST);
-    }
-    for (unsigned i = 0; i < VCPUS; i++) {
-        if (hold) /* it is outside, and its thread waits */
-            vcpu_outside(&vcpus[i]);
-        else /* two exits: the first may have begun before */
-            while (__atomic_load_n(&vcpus[i].exits, __ATOMIC_SEQ_CST) < seen[i] + 2)
-                sched_yield();
-    }
-}
-
-static const struct dirty_ops thread_ops = { flush_threads, NULL };
-
-static void collect_and_copy(uint64_t *count)
-{
-    memset(out, 0, out_words * 8);
-    assert_int_equal(dirty_log_collect(&stage2, out, count), OK);
-    for (uint64_t page = 0; page < PAGES; page++)
-        if (reported(page))
-            copy_page(page);
-}
-
-static void threads_variant(const struct variant *variant)
-{
-    pthread_t threads[VCPUS + 1];
-    uint64_t count;
-
-    start_vm(variant, 3 * GIB + 16 * MIB);
-    wrote = calloc(PAGES, sizeof *wrote);
-    quit = hold = false;
-    for (unsigned i = 0; i < VCPUS; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, vcpu_thread, &vcpus[i]), 0);
-    assert_int_equal(pthread_create(&threads[VCPUS], NULL, hypervisor_thread, NULL), 0);
-    for (unsigned run = 0; run < 2; run++) {
-        assert_int_equal(dirty_log_start(&stage2, variant->engine, &thread_ops), OK);
-        for (uint64_t page = 0; page < PAGES; page++)
-            copy_page(page);
-        for (unsigned round = 0; round < 15; round++) {
-            for (unsigned n = 0; n < 8; n++) {
-                collect_and_copy(&count);
-                sched_yield();
-            }
-            /* All writers held: one collect has the rest, the next one nothing, and the copy is whole. */
-            hold_all(true);
-            collect_and_copy(&count);
-            check_copy();
-            collect_and_copy(&count);
-            assert_int_equal(count, 0);
-            memset(wrote, 0, PAGES * sizeof *wrote);
-            hold_all(false);
-            for (unsigned n = 0; n < 20; n++)
-                sched_yield();
-            /* And what they write until they are held again is reported to the page. */
-            hold_all(true);
-            collect_and_copy(&count);
-            for (uint64_t page = 0; page < PAGES; page++) {
-                bool any = false;
-                for (unsigned w = 0; w <= VCPUS; w++)
-                    any |= wrote[page][w];
-                assert_int_equal(any, reported(page));
-            }
-            hold_all(false);
+    (void)state;
+    for (unsigned v = 1; v < ARRAY_COUNT(variants); v += 2) { /* each engine once */
+        fixture_start(&variants[v], 133 * GIB, bytes);
+        write_while_flushing = false;
+        assert_true(dirty_log_bits(&stage2) / 8 > 2 * LARGE_PAGE_BYTES);
+        assert_int_equal(dirty_log_start(&stage2, variants[v].engine, &ops), OK);
+        for (unsigned round = 0; round < 2; round++) {
+            for (unsigned i = 0; i < ARRAY_COUNT(gpas); i++)
+                assert_true(vcpu_access(&vcpus[i % VCPUS], gpas[i], true, &value));
+            memset(out, 0, out_words * 8);
+            assert_int_equal(dirty_log_collect(&stage2, out, &count), OK);
+            assert_int_equal(count, ARRAY_COUNT(gpas));
+            for (unsigned i = 0; i < ARRAY_COUNT(gpas); i++)
+                assert_true(out[gpas[i] / PAGE_BYTES / 64] >> gpas[i] / PAGE_BYTES % 64 & 1);
         }
         dirty_log_stop(&stage2);
+        fixture_stop();
     }
-    hold_all(true);
-    quit = true;
-    hold_all(false);
-    for (unsigned i = 0; i <= VCPUS; i++)
-        pthread_join(threads[i], NULL);
-    free(wrote);
-    stop_vm();
-}
-
-static void threads(void **state)
-{
-    (void)state;
-    for (unsigned i = 0; i < ARRAY_COUNT(variants); i++)
-        threads_variant(&variants[i]);
 }
 
 int main(int argc, char **argv)
@@ -749,7 +519,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(random_quiet),  cmocka_unit_test(random_concurrent), cmocka_unit_test(fault_counts),
         cmocka_unit_test(stale_translations), cmocka_unit_test(hypervisor_only),
         cmocka_unit_test(accumulates),   cmocka_unit_test(huge_leaves),
-        cmocka_unit_test(scarce_memory), cmocka_unit_test(start_fails),       cmocka_unit_test(threads),
+        cmocka_unit_test(scarce_memory), cmocka_unit_test(start_fails),       cmocka_unit_test(large_guest),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
