@@ -50,6 +50,7 @@ class Machine:
     cpu      "amd" (QEMU, SVM) or "intel" (Bochs, VMX)
     image    disk image to boot from
     smp      CPUs
+    threads  of them on each core
     memory   MiB
     log      file for the serial output; its directory is made
     extra    more arguments: QEMU's command line, or lines of Bochs' configuration
@@ -61,11 +62,13 @@ class Machine:
     ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
-    def __init__(self, cpu="amd", image=None, smp=2, memory=2048, log=None, extra=(), qmp=False, model=None,
+    def __init__(self, cpu="amd", image=None, smp=2, threads=1, memory=2048, log=None, extra=(), qmp=False, model=None,
                  accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000):
         if cpu not in ("amd", "intel"):
             raise ValueError(f"cpu {cpu!r}: amd or intel")
-        self.cpu, self.image, self.smp, self.memory = cpu, image, smp, memory
+        if smp % threads:
+            raise ValueError(f"{smp} CPUs are not cores of {threads} threads")
+        self.cpu, self.image, self.smp, self.threads, self.memory = cpu, image, smp, threads, memory
         self.extra, self.want_qmp, self.accel, self.firmware, self.clock = list(extra), qmp, accel, firmware, clock
         self.ips = ips
         self.model = model or ("max" if cpu == "amd" else "corei7_skylake_x")
@@ -140,7 +143,7 @@ class Machine:
         serial.bind(self.path("serial"))
         serial.listen(1)
         command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-accel", self.accel,
-                   "-cpu", self.model, "-smp", str(self.smp), "-m", str(self.memory), "-display", "none", "-vga", "std",
+                   "-cpu", self.model, "-smp", self.qemu_smp(), "-m", str(self.memory), "-display", "none", "-vga", "std",
                    "-chardev", f"socket,id=com1,path={self.path('serial')}", "-serial", "chardev:com1"]
         if self.firmware:
             shutil.copyfile(OVMF_VARS, self.path("vars.fd"))
@@ -163,8 +166,15 @@ class Machine:
             self._qmp.readline()
             self.qmp("qmp_capabilities")
 
+    def qemu_smp(self):
+        if self.threads == 1:
+            return str(self.smp)
+        return f"{self.smp},sockets=1,cores={self.smp // self.threads},threads={self.threads}"
+
     def start_bochs(self):
         subprocess.run(["cp", "--sparse=always", self.image, self.path("disk.img")], check=True)
+        # Packages, cores of each, threads of each.
+        count = self.smp if self.threads == 1 else f"1:{self.smp // self.threads}:{self.threads}"
         # Bochs listens, on a port that must be free; another program may be quicker to take it, so try again.
         for attempt in range(3):
             with socket.socket() as probe:
@@ -175,7 +185,7 @@ class Machine:
                 "info: action=ignore", "error: action=ignore", "debug: action=ignore", "panic: action=fatal",
                 "log: /dev/null", "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy",
                 "plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000=1",
-                f"cpu: model={self.model}, count={self.smp}, ips={self.ips}, reset_on_triple_fault=1, "
+                f"cpu: model={self.model}, count={count}, ips={self.ips}, reset_on_triple_fault=1, "
                 "ignore_bad_msrs=1",
                 f"megs: {self.memory}", f"romimage: file={OVMF_WHOLE}", f"vgaromimage: file={BOCHS_VGA}",
                 "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",

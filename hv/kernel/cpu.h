@@ -27,6 +27,7 @@ struct cpu {
     struct thread *current;   /* GS:8 */
     uint32_t id;              /* 0 is the boot CPU; dense */
     uint32_t apic_id;
+    uint32_t package, core, core_thread; /* kernel/topology.h: numbers, with gaps; set once all CPUs are up */
     volatile bool online;
     uint32_t start_state;     /* smp.c, while it comes up */
     bool virtualization_on;   /* the backend's cpu_enable succeeded here */
@@ -37,8 +38,19 @@ struct cpu {
     struct timer *timers;     /* armed timers, ascending; see timer.h */
     uint64_t stack_top;       /* boot/idle stack */
     uint64_t nmi_count, irq_count;
-    volatile bool reschedule; /* somebody became runnable: leave the guest, yield */
+    union {
+        struct {
+            volatile bool reschedule;  /* somebody became runnable: leave the guest, yield */
+            volatile bool core_wanted; /* the core must be asked for before a guest is entered: vmm/core.h */
+        };
+        volatile uint16_t wanted;      /* both, for the one test before an entry */
+    };
     uint32_t preempt_off;     /* interrupt nesting */
+    struct core *shared_core; /* vmm/core.c: NULL where the core has no other thread */
+    struct cpu *core_next;    /* in its list of CPUs */
+    struct thread *core_holder; /* the guest's thread for which this CPU has the core's turn, and its VM's serial number */
+    uint64_t core_vm;
+    uint64_t core_shares;     /* how often another thread of the core was another VM's when a guest got this one */
 };
 
 static inline struct cpu *this_cpu(void)

@@ -14,5 +14,7 @@ bool cpu_same_as_boot(void);
 
 /* Starts every CPU of the list but this one, one after the other; fills cpus[] and cpu_count. */
 void smp_start(const struct boot_info *info);
+/* Finds out which CPUs are threads of one core: cpus[]->core and its neighbours. After smp_start. */
+void smp_find_cores(void);
 
 #endif

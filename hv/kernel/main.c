@@ -118,6 +118,7 @@ static void hv_main(void)
     crc32c_use_hardware(cpu_features.sse42);
     irq_enable();
     smp_start(&boot);
+    smp_find_cores();
 
     struct page_totals totals;
     page_totals_get(&totals);

@@ -19,6 +19,7 @@
 #include "kernel/spinlock.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
+#include "kernel/topology.h"
 #include "kernel/trap.h"
 #include "kernel/vmap.h"
 
@@ -180,6 +181,24 @@ static void start_one(uint32_t apic, char *page, uint64_t page_hpa)
         break;
     }
     cpus[cpu->id] = NULL; /* its memory stays its own: it may still come */
+}
+
+static struct cpuid_regs read_cpuid(uint32_t leaf, uint32_t subleaf)
+{
+    return cpuid(leaf, subleaf);
+}
+
+void smp_find_cores(void)
+{
+    struct topology t = topology_find(read_cpuid, cpu_features.vendor == CPU_AMD);
+
+    for (unsigned i = 0; i < cpu_count; i++) {
+        cpus[i]->package = topology_package(&t, cpus[i]->apic_id);
+        cpus[i]->core = topology_core(&t, cpus[i]->apic_id);
+        cpus[i]->core_thread = topology_thread(&t, cpus[i]->apic_id);
+    }
+    log_debug("smp: %u bits of the APIC ID tell threads of a core, %u those of a package, by CPUID leaf %s", t.thread_bits,
+              t.package_bits, t.source);
 }
 
 void smp_start(const struct boot_info *info)

@@ -4,7 +4,7 @@
  * A lock that an interrupt handler also takes is taken with the irqsave form everywhere.
  *
  * Order, outermost first. Whoever holds a lock takes only locks further down:
- *   vm list -> machine (device lock) -> gmem/stage2 -> wait queue -> run queue -> timer list -> page allocator -> heap
+ *   vm list -> machine (device lock) -> gmem/stage2 -> core -> wait queue -> run queue -> timer list -> page allocator -> heap
  *   -> log -> serial
  */
 #ifndef KERNEL_SPINLOCK_H

@@ -20,6 +20,7 @@
 #include "kernel/apic.h"
 #include "kernel/heap.h"
 #include "kernel/log.h"
+#include "kernel/placement.h"
 #include "kernel/time.h"
 #include "kernel/timer.h"
 #include "kernel/trap.h"
@@ -61,6 +62,7 @@ struct runqueue {
 static struct spinlock all_lock = SPINLOCK_INIT("threads");
 static struct thread *all_threads;
 static void (*guest_hook)(void);
+static void (*switch_hook)(const struct thread *from, bool from_stays, const struct thread *to, bool to_guest);
 
 void thread_switch(uint64_t *save_rsp, uint64_t load_rsp);
 void thread_entry(void);
@@ -192,6 +194,7 @@ static void schedule(void)
         uint64_t too_long = account(rq, old, now);
         next->started_ns = next->offered_ns = now;
         cpu->current = next;
+        bool stays = old->state == THREAD_RUNNABLE;
         if (old->state == THREAD_DEAD)
             rq->dead = old;
         spin_unlock(&rq->lock);
@@ -199,6 +202,8 @@ static void schedule(void)
             log_debug("watchdog: thread %s kept CPU %u for %lu us without a yield", old->name, cpu->id, too_long / 1000);
         if (next->guest && guest_hook)
             guest_hook();
+        if ((old->guest || next->guest) && switch_hook)
+            switch_hook(old, stays, next, next->guest);
         timer_arm(&rq->slice, others ? now + SLICE_NS : TIME_NEVER);
         thread_switch(&old->rsp, next->rsp);
         free_dead(this_cpu()->runqueue);
@@ -244,14 +249,21 @@ void thread_runs_guest(void)
     thread_current()->guest = true;
 }
 
-unsigned thread_guest_cpu_take(void)
+void thread_set_switch_hook(void (*hook)(const struct thread *, bool, const struct thread *, bool))
 {
-    uint64_t flags = spin_lock_irqsave(&all_lock);
-    unsigned best = 0;
+    switch_hook = hook;
+}
 
-    for (unsigned i = 1; i < cpu_count; i++)
-        if (cpus[i]->runqueue->guest_count < cpus[best]->runqueue->guest_count)
-            best = i;
+unsigned thread_guest_cpu_take(const unsigned *mine, unsigned mine_count, bool apart)
+{
+    static struct placement_cpu table[CPU_MAX]; /* under the lock */
+    uint64_t flags = spin_lock_irqsave(&all_lock);
+
+    for (unsigned i = 0; i < cpu_count; i++)
+        table[i] = (struct placement_cpu){ .core = cpus[i]->core, .guests = cpus[i]->runqueue->guest_count };
+    for (unsigned i = 0; i < mine_count; i++)
+        table[mine[i]].mine++;
+    unsigned best = placement_pick(table, cpu_count, apart);
     cpus[best]->runqueue->guest_count++;
     spin_unlock_irqrestore(&all_lock, flags);
     return best;

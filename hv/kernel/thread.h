@@ -43,10 +43,18 @@ unsigned thread_pick_cpu(void);
  * buffers is not for the guest. Interrupts off.
  */
 void thread_set_guest_hook(void (*hook)(void));
+/*
+ * Called on every switch from or to a thread that runs a guest. from_stays: `from` is runnable still, only preempted.
+ * Interrupts off, no lock held.
+ */
+void thread_set_switch_hook(void (*hook)(const struct thread *from, bool from_stays, const struct thread *to, bool to_guest));
 /* The calling thread runs a guest from now on: its stretches on the CPU are not the watchdog's business. */
 void thread_runs_guest(void);
-/* The CPU with the fewest guests' CPUs, and one more is counted there; given back when that thread has ended. */
-unsigned thread_guest_cpu_take(void);
+/*
+ * The CPU that suits best (kernel/placement.h) for one more CPU of a VM that has `mine_count` at mine[] already. It is
+ * counted there, and given back when that thread has ended.
+ */
+unsigned thread_guest_cpu_take(const unsigned *mine, unsigned mine_count, bool apart);
 void thread_guest_cpu_give(unsigned cpu);
 
 struct thread *thread_current(void);

@@ -12,6 +12,7 @@
 #include "shell/tables.h"
 #include "vm/node.h"
 #include "vm/vm.h"
+#include "vmm/core.h"
 #include "vmm/run.h"
 
 /* ---- node ---- */
@@ -77,9 +78,13 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
     for (unsigned i = 0; i < cpu_count; i++) {
         out_object_begin(out, NULL);
         out_uint(out, "cpu", cpus[i]->id);
+        out_uint(out, "package", cpus[i]->package);
+        out_uint(out, "core", cpus[i]->core);
+        out_uint(out, "thread", cpus[i]->core_thread);
         out_uint(out, "apic_id", cpus[i]->apic_id);
         out_bool(out, "virtualization", cpus[i]->virtualization_on);
         out_uint(out, "interrupts", cpus[i]->irq_count);
+        out_uint(out, "core_shares", cpus[i]->core_shares);
         out_object_end(out);
     }
     out_array_end(out);
@@ -90,6 +95,7 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
     out_uint(out, "tsc_khz", time_tsc_khz());
     out_bool(out, "tsc_invariant", cpu_features.invariant_tsc);
     out_uint(out, "physical_bits", cpu_features.physical_bits);
+    out_string(out, "cores", !core_any_shared() ? "one thread each" : core_apart() ? "one VM at a time" : "shared by VMs");
     out_object_end(out);
     if (vmm) {
         const struct vmm_features *f = vmm->features;
@@ -227,6 +233,7 @@ static enum status config_show(struct shell *shell, const struct command_call *c
     out_string(out, "name", config->node.name);
     out_string(out, "panic", config->node.panic == CONFIG_PANIC_RESET ? "reset" : "wait");
     out_string(out, "log", log_level_name((enum log_level)config->node.log));
+    out_bool(out, "share_cores", config->node.share_cores);
     out_object_end(out);
     out_array_begin(out, "vms");
     for (uint32_t i = 0; i < config->vm_count; i++) {

@@ -281,6 +281,16 @@ static bool set_serial(struct config_node *node, const char *value, struct messa
     return word >= 0;
 }
 
+static bool set_share_cores(struct config_node *node, const char *value, struct message *reason)
+{
+    static const char *const words[] = { "no", "yes" };
+    int word = choose(value, words, ARRAY_COUNT(words), reason);
+
+    if (word >= 0)
+        node->share_cores = word;
+    return word >= 0;
+}
+
 /* ---- Keys ---- */
 
 static const struct {
@@ -291,6 +301,7 @@ static const struct {
     [CONFIG_NODE_PANIC] = { "panic", set_panic },
     [CONFIG_NODE_LOG] = { "log", set_log },
     [CONFIG_NODE_SERIAL] = { "serial", set_serial },
+    [CONFIG_NODE_SHARE_CORES] = { "share-cores", set_share_cores },
 };
 
 static const struct {
@@ -669,6 +680,7 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
     config->node.panic = CONFIG_PANIC_RESET;
     config->node.log = CONFIG_LOG_INFO;
     config->node.serial = 1;
+    config->node.share_cores = false;
     strings[0] = 0;
 
     if (bytes > CONFIG_MAX_BYTES) {

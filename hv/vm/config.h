@@ -44,7 +44,8 @@ enum config_log { CONFIG_LOG_DEBUG, CONFIG_LOG_INFO, CONFIG_LOG_WARNING, CONFIG_
 enum config_start { CONFIG_START_MANUAL, CONFIG_START_AUTO };
 
 /* The keys of each section, also the index into their `key_line` (the line where a key was set last; 0 = never). */
-enum config_node_key { CONFIG_NODE_NAME, CONFIG_NODE_PANIC, CONFIG_NODE_LOG, CONFIG_NODE_SERIAL, CONFIG_NODE_KEYS };
+enum config_node_key { CONFIG_NODE_NAME, CONFIG_NODE_PANIC, CONFIG_NODE_LOG, CONFIG_NODE_SERIAL, CONFIG_NODE_SHARE_CORES,
+                       CONFIG_NODE_KEYS };
 enum config_vm_key {
     CONFIG_VM_MEMORY,
     CONFIG_VM_VCPUS,
@@ -64,6 +65,7 @@ struct config_node {
     enum config_panic panic;
     enum config_log log;
     uint32_t serial; /* the shell's port: 1..4 for COM1..COM4, 0 = none */
+    bool share_cores; /* VMs may run on the threads of one core at the same moment; false by default */
     uint32_t key_line[CONFIG_NODE_KEYS];
 };
 

@@ -10,6 +10,7 @@
 #include "kernel/log.h"
 #include "kernel/time.h"
 #include "vm/exits.h"
+#include "vmm/core.h"
 #include "vmm/length_cache.h"
 
 COLD bool exit_finish_unknown(struct vcpu *vcpu)
@@ -186,6 +187,13 @@ static COLD bool exit_task_switch(struct vcpu *vcpu)
     return false;
 }
 
+/* Comes at least once a time slice, so it is here that the promise about a core's threads is checked. */
+static COLD bool exit_host(struct vcpu *vcpu)
+{
+    core_check(vcpu);
+    return true;
+}
+
 static COLD bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     vcpu_inject_exception(vcpu, &exit->event);
@@ -195,7 +203,7 @@ static COLD bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
 static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_kind kind)
 {
     switch (kind) {
-    case EXIT_HOST: return true;
+    case EXIT_HOST: return exit_host(vcpu);
     case EXIT_CPUID: return exit_cpuid(vcpu, exit);
     case EXIT_HLT: return exit_hlt(vcpu, exit);
     case EXIT_PAUSE: return exit_pause(vcpu, exit);

@@ -19,6 +19,7 @@
 #include "kernel/thread.h"
 #include "shell/service.h"
 #include "vm/vm.h"
+#include "vmm/core.h"
 #include "vmm/run.h"
 
 static struct config config;
@@ -104,6 +105,8 @@ void node_start(void)
         log_error("node: no VM can run here: %s", problem);
     else
         log_info("node: virtualization by %s", vmm->name);
+    if (core_init(config.node.share_cores) != OK)
+        panic("node: no memory for the list of cores");
     for (uint32_t i = 0; i < config.vm_count; i++)
         if (vm_create(&config.vms[i], text, sizeof text) != OK)
             log_error("%s", text);

@@ -15,6 +15,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
+#include "vmm/core.h"
 #include "vm/vm.h"
 
 #define RESETS_AT_ONCE 8
@@ -128,6 +129,8 @@ void vm_take_down(struct vm *vm)
 /* `requests`: what the vCPUs find at once; REQ_PARK keeps them out of the guest. */
 enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_t text_bytes)
 {
+    unsigned placed[CONFIG_MAX_VCPUS];
+
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vcpu *vcpu = vm->vcpu[i];
         char name[32];
@@ -136,7 +139,7 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
         vcpu->requests = REQ_PARK; /* none enters before all are there */
         vcpu->stopped = false;
         vcpu->parked = false;
-        unsigned where = thread_guest_cpu_take();
+        unsigned where = placed[i] = thread_guest_cpu_take(placed, i, core_apart());
         if (!thread_create(name, where, vcpu_main, vcpu)) {
             thread_guest_cpu_give(where);
             vcpu->stopped = true;

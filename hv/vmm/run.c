@@ -4,7 +4,8 @@
  *
  *   1. interrupts off
  *   2. in_guest = 1, with a full barrier
- *   3. does this CPU's scheduler want it? a request? the run deadline? in_guest = 0, interrupts on, do that, start over
+ *   3. does this CPU's scheduler want it, or another VM the core? a request? the run deadline? in_guest = 0, interrupts on,
+ *      do that, start over
  *   4. enter, exit
  *   5. in_guest = 0, interrupts on, the exit's handler
  *
@@ -25,6 +26,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "kernel/trap.h"
+#include "vmm/core.h"
 #include "vmm/vector.h"
 
 const struct vmm_backend *vmm;
@@ -303,6 +305,7 @@ static bool wakes(struct vcpu *vcpu)
 
 static void park(struct vcpu *vcpu)
 {
+    core_cancel(vcpu);
     irq_disable();
     vcpu_load(vmm, vcpu, STATE_ALL);
     vmm->park(vcpu);
@@ -317,6 +320,7 @@ static void park(struct vcpu *vcpu)
 /* Sleeps until somebody asks for something. */
 static void wait_for_request(struct vcpu *vcpu)
 {
+    core_cancel(vcpu);
     wait_event(&vcpu->queue, __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST));
 }
 
@@ -370,6 +374,7 @@ static void hold_at_deadline(struct vcpu *vcpu)
         vcpu->deadline_told = deadline;
         vcpu->ops->deadline(vcpu);
     }
+    core_cancel(vcpu);
     while (past_deadline(vcpu) && !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & (REQ_PARK | REQ_STOP))) {
         wait_event(&vcpu->queue, !past_deadline(vcpu) || __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &
                                                              (REQ_PARK | REQ_STOP));
@@ -386,6 +391,7 @@ void vcpu_main(void *arg)
     timer_init(&vcpu->deadline_timer, deadline_fired);
     vcpu->thread = thread_current();
     thread_runs_guest();
+    core_begin();
     __atomic_store_n(&vcpu->cpu, cpu, __ATOMIC_RELEASE);
     __atomic_fetch_or(&vcpu->requests, REQ_EVENT | REQ_TIMER | REQ_OWNER, __ATOMIC_SEQ_CST);
     if (!__atomic_exchange_n(&first_entry_seen, true, __ATOMIC_RELAXED))
@@ -397,15 +403,21 @@ void vcpu_main(void *arg)
         if (unlikely(vector_owner[cpu->id] != vcpu))
             vector_acquire(vcpu);
         __atomic_exchange_n(&vcpu->in_guest, 1, __ATOMIC_SEQ_CST);
-        if (unlikely(cpu->reschedule || __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) || past_deadline(vcpu))) {
+        if (unlikely(cpu->wanted || __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) || past_deadline(vcpu))) {
             __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);
             irq_enable();
-            if (cpu->reschedule)
+            if (unlikely(cpu->core_wanted))
+                core_give_way(cpu);
+            if (cpu->reschedule) {
                 thread_yield();
-            else if (!__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED))
+            } else if (__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED)) {
+                if (!serve(vcpu))
+                    break;
+            } else if (past_deadline(vcpu)) {
                 hold_at_deadline(vcpu);
-            else if (!serve(vcpu))
-                break;
+            } else if (cpu->core_wanted) {
+                core_enter(vcpu);
+            }
             continue;
         }
         vmm->run(vcpu, &exit);

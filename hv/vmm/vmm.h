@@ -27,6 +27,7 @@
 #include "kernel/thread.h"
 #include "kernel/timer.h"
 #include "kernel/types.h"
+#include "vmm/core_turn.h"
 #include "vmm/cpu_state.h"
 #include "vmm/tsc.h"
 
@@ -174,6 +175,7 @@ struct vcpu {
     struct timer timer;       /* host timer: the earliest of the vCPU's own deadlines */
     struct timer deadline_timer; /* host timer: the run deadline */
     uint64_t deadline_told;   /* the deadline that ops->deadline has been called for */
+    struct core_waiter core_waiter; /* core.c: while it waits for its VM's turn on the core */
     struct length_cache *lengths; /* the backend's, where the CPU reports no instruction lengths; else NULL */
 };
 
