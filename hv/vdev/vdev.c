@@ -10,6 +10,8 @@
 
 #include <string.h>
 
+#include "kernel/index_mask.h"
+
 void vtimer_init(struct vtimer *timer, struct vtimer_queue *queue, void (*fire)(struct vtimer *, uint64_t now_ns))
 {
     *timer = (struct vtimer){ .deadline_ns = VTIMER_OFF, .fire = fire, .queue = queue };
@@ -137,7 +139,7 @@ bool vbus_read(const struct vbus *bus, uint64_t address, unsigned size, uint64_t
         *value = all_ones(size);
         return range != NULL;
     }
-    *value = range->ops->read(range->device, address - range->base, size, now_ns) & all_ones(size);
+    *value = range->ops->read(range->device, index_mask(address - range->base, range->bytes), size, now_ns) & all_ones(size);
     return true;
 }
 
@@ -147,6 +149,6 @@ bool vbus_write(const struct vbus *bus, uint64_t address, unsigned size, uint64_
     if (!range)
         return false;
     if (range->ops->write)
-        range->ops->write(range->device, address - range->base, size, value & all_ones(size), now_ns);
+        range->ops->write(range->device, index_mask(address - range->base, range->bytes), size, value & all_ones(size), now_ns);
     return true;
 }

@@ -12,6 +12,8 @@
 
 #include <string.h>
 
+#include "kernel/index_mask.h"
+
 #define RTE_VECTOR 0xffull
 #define RTE_DESTINATION_LOGICAL BIT(11)
 #define RTE_STATUS BIT(12)
@@ -121,7 +123,7 @@ static uint32_t read_register(const struct vioapic *io)
     default:
         if (io->index < INDEX_ENTRIES || entry >= 2 * VIOAPIC_PINS)
             return 0;
-        return (uint32_t)(io->entry[entry / 2] >> (entry % 2 ? 32 : 0));
+        return (uint32_t)(io->entry[index_mask(entry / 2, VIOAPIC_PINS)] >> (entry % 2 ? 32 : 0));
     }
 }
 
@@ -149,7 +151,7 @@ static void mmio_write(void *device, uint64_t offset, unsigned size, uint64_t va
         if (io->index == INDEX_ID)
             io->id = (uint32_t)value >> 24 & 15;
         else if (io->index >= INDEX_ENTRIES && entry < 2 * VIOAPIC_PINS)
-            write_entry(io, entry / 2, entry % 2, (uint32_t)value);
+            write_entry(io, (unsigned)index_mask(entry / 2, VIOAPIC_PINS), entry % 2, (uint32_t)value);
     } else if (offset == OFFSET_EOI) {
         vioapic_eoi(io, (uint8_t)value);
     }

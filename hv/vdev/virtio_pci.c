@@ -9,6 +9,7 @@
  */
 #include <string.h>
 
+#include "kernel/index_mask.h"
 #include "kernel/log.h"
 #include "vdev/virtio_internal.h"
 #include "vdev/virtio_pci.h"
@@ -247,7 +248,9 @@ void virtio_resume(struct virtio_device *dev)
 
 static struct virtqueue *selected(struct virtio_device *dev)
 {
-    return dev->queue_select < dev->model->queue_count ? &dev->queue[dev->queue_select] : NULL;
+    unsigned count = dev->model->queue_count;
+
+    return dev->queue_select < count ? &dev->queue[index_mask(dev->queue_select, count)] : NULL;
 }
 
 static uint32_t feature_word(uint64_t features, uint32_t select)

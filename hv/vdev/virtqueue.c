@@ -12,6 +12,8 @@
 
 #include "vdev/virtqueue.h"
 
+#include "kernel/index_mask.h"
+
 /* Offsets in the avail and used rings. */
 #define AVAIL_FLAGS 0u
 #define AVAIL_IDX 2u
@@ -194,7 +196,7 @@ static bool walk(struct virtqueue *vq, struct virtq_chain *chain)
         if (steps++ == table_count)
             return break_queue(vq, "a chain longer than its table: a loop");
         if (in_table)
-            desc = vq->shared->table[index];
+            desc = vq->shared->table[index_mask(index, table_count)];
         else if (!ring_read(vq, vq->desc + sizeof(desc) * (uint64_t)index, &desc, sizeof(desc)))
             return false;
 

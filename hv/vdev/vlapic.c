@@ -17,6 +17,8 @@
 
 #include <string.h>
 
+#include "kernel/index_mask.h"
+
 /* ---- Requests and service ---- */
 
 static void reset_registers(struct vlapic *apic)
@@ -278,7 +280,7 @@ uint32_t vlapic_logical_id(const struct vlapic *apic)
 
 static int lvt_of(unsigned reg)
 {
-    return reg >= REG_LVT_TIMER && reg <= REG_LVT_ERROR ? (int)(reg - REG_LVT_TIMER) : -1;
+    return reg >= REG_LVT_TIMER && reg <= REG_LVT_ERROR ? (int)index_mask(reg - REG_LVT_TIMER, LVT_COUNT) : -1;
 }
 
 /* Reads a register that both modes have. False: there is none of that number. */
@@ -290,15 +292,15 @@ static bool read_register(struct vlapic *apic, unsigned reg, uint32_t *value, ui
         return true;
     }
     if (reg >= REG_ISR && reg < REG_ISR + 8) {
-        *value = apic->isr[reg - REG_ISR];
+        *value = apic->isr[index_mask(reg - REG_ISR, 8)];
         return true;
     }
     if (reg >= REG_TMR && reg < REG_TMR + 8) {
-        *value = __atomic_load_n(&apic->tmr[reg - REG_TMR], __ATOMIC_RELAXED);
+        *value = __atomic_load_n(&apic->tmr[index_mask(reg - REG_TMR, 8)], __ATOMIC_RELAXED);
         return true;
     }
     if (reg >= REG_IRR && reg < REG_IRR + 8) {
-        *value = __atomic_load_n(&apic->irr[reg - REG_IRR], __ATOMIC_RELAXED);
+        *value = __atomic_load_n(&apic->irr[index_mask(reg - REG_IRR, 8)], __ATOMIC_RELAXED);
         return true;
     }
     switch (reg) {

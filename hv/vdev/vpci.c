@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "vdev/vpci.h"
+#include "kernel/index_mask.h"
 #include "vdev/vpci_internal.h"
 
 #define CONFIG_ENABLE 0x80000000u
@@ -132,7 +133,7 @@ void vpci_set_intx(struct vpci_function *fn, bool level)
 
 static struct vpci_function *find(struct vpci *pci, unsigned slot, unsigned function)
 {
-    return slot < VPCI_SLOTS && function == 0 ? pci->function[slot] : NULL;
+    return slot < VPCI_SLOTS && function == 0 ? pci->function[index_mask(slot, VPCI_SLOTS)] : NULL;
 }
 
 static bool in_dword(unsigned offset, unsigned size)
@@ -153,7 +154,7 @@ uint32_t vpci_config_read(struct vpci *pci, unsigned slot, unsigned function, un
     if (!fn || !in_dword(offset, size))
         return size < 4 ? (1u << 8 * size) - 1 : ~0u;
     for (unsigned i = 0; i < size; i++)
-        value |= (uint32_t)fn->config[offset + i] << 8 * i;
+        value |= (uint32_t)fn->config[index_mask(offset + i, sizeof fn->config)] << 8 * i;
     if (fn->ops && fn->ops->config_read && is_hooked(fn, offset, size))
         value = fn->ops->config_read(fn->device, offset, size, value);
     return value;
@@ -168,6 +169,7 @@ void vpci_config_write(struct vpci *pci, unsigned slot, unsigned function, unsig
     if (!fn || !in_dword(offset, size))
         return;
     command = vpci_command(fn);
+    offset = (unsigned)index_mask(offset, sizeof fn->config);
     for (unsigned i = 0; i < size; i++) {
         uint8_t mask = fn->writable[offset + i];
 

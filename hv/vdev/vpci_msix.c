@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "kernel/index_mask.h"
 #include "vdev/vpci.h"
 #include "vdev/vpci_internal.h"
 
@@ -102,7 +103,7 @@ static uint32_t table_dword(const struct vpci_function *fn, uint64_t offset)
 
     if (offset / MSIX_ENTRY_BYTES >= fn->msix.count)
         return 0;
-    entry = &fn->msix.entry[offset / MSIX_ENTRY_BYTES];
+    entry = &fn->msix.entry[index_mask(offset / MSIX_ENTRY_BYTES, fn->msix.count)];
     switch (offset % MSIX_ENTRY_BYTES / 4) {
     case 0: return (uint32_t)entry->address;
     case 1: return (uint32_t)(entry->address >> 32);
@@ -133,7 +134,7 @@ static void write_dword(struct vpci_function *fn, uint64_t offset, uint32_t valu
 
     if (offset / MSIX_ENTRY_BYTES >= fn->msix.count)
         return;
-    entry = &fn->msix.entry[offset / MSIX_ENTRY_BYTES];
+    entry = &fn->msix.entry[index_mask(offset / MSIX_ENTRY_BYTES, fn->msix.count)];
     switch (offset % MSIX_ENTRY_BYTES / 4) {
     case 0: entry->address = (entry->address & ~0xffffffffull) | (value & ~3u); break;
     case 1: entry->address = (uint32_t)entry->address | (uint64_t)value << 32; break;

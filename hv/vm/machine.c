@@ -15,6 +15,7 @@
 
 #include "boot/boot_info.h"
 #include "kernel/heap.h"
+#include "kernel/index_mask.h"
 #include "kernel/log.h"
 #include "kernel/node.h"
 #include "kernel/random.h"
@@ -82,10 +83,11 @@ static enum status find_module(const struct vm *vm, const char *kind, const char
 static void *disk_chunk(void *context, uint64_t index, bool write)
 {
     struct machine_disk *disk = context;
-    uint64_t offset = index * LARGE_PAGE_BYTES;
 
     if (index >= disk->chunk_count)
         return NULL;
+    index = index_mask(index, disk->chunk_count);
+    uint64_t offset = index * LARGE_PAGE_BYTES;
     if (!disk->chunks[index].v && !write)
         return (void *)(disk->image + offset);
     if (!disk->chunks[index].v) {

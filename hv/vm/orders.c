@@ -15,8 +15,8 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
-#include "vmm/core.h"
 #include "vm/vm.h"
+#include "vmm/core.h"
 
 #define RESETS_AT_ONCE 8
 #define RESET_WINDOW_NS (10 * NS_PER_S)

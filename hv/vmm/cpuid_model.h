@@ -70,12 +70,14 @@ struct cpuid_entry {
 #define CPUID_EXTENDED 0x80000000u
 #define CPUID_EXTENDED_LEAVES 0x22u
 #define CPUID_SLOTS (CPUID_BASIC_LEAVES + CPUID_HYPERVISOR_LEAVES + CPUID_TASUKI_LEAVES + CPUID_EXTENDED_LEAVES)
+#define CPUID_SLOT_ROOM 128u /* a power of 2, so that masking an index costs one instruction */
+_Static_assert(CPUID_SLOTS <= CPUID_SLOT_ROOM, "slots of leaves");
 #define CPUID_NAME_BYTES 32
 
 struct cpuid_model {
     struct cpuid_entry entry[CPUID_ENTRIES]; /* [0] is all zero: the answer for a leaf that is not there */
     uint32_t count;
-    uint8_t slot[CPUID_SLOTS];        /* leaf -> index of its first entry */
+    uint8_t slot[CPUID_SLOT_ROOM];    /* leaf -> index of its first entry */
     char name[CPUID_NAME_BYTES];      /* "host", "portable-1" */
     enum cpu_vendor vendor;           /* as the guest sees it */
     uint32_t vcpu_count, tsc_khz, apic_khz;
@@ -112,7 +114,7 @@ static inline const struct cpuid_entry *cpuid_find_first(const struct cpuid_mode
         slot = leaf - CPUID_TASUKI + CPUID_BASIC_LEAVES + CPUID_EXTENDED_LEAVES + CPUID_HYPERVISOR_LEAVES;
     else
         return &model->entry[0];
-    return &model->entry[model->slot[slot]];
+    return &model->entry[model->slot[slot % CPUID_SLOT_ROOM]]; /* also where a branch above was mispredicted */
 }
 
 static inline const struct cpuid_entry *cpuid_find(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf)

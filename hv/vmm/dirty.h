@@ -30,6 +30,7 @@
 #ifndef VMM_DIRTY_H
 #define VMM_DIRTY_H
 
+#include "kernel/index_mask.h"
 #include "kernel/status.h"
 #include "kernel/types.h"
 #include "vmm/vmm.h"
@@ -89,6 +90,7 @@ static inline void dirty_log_mark(struct vm_core *core, uint64_t gfn)
 
     if (!bitmap || gfn >= core->dirty_bits)
         return;
+    gfn = index_mask(gfn, core->dirty_bits);
     word = &bitmap[gfn / 64];
     summary = &bitmap[core->dirty_bits / 64 + gfn / 4096];
     if (!(__atomic_load_n(word, __ATOMIC_ACQUIRE) & bit))

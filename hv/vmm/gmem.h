@@ -18,6 +18,7 @@
 #ifndef VMM_GMEM_H
 #define VMM_GMEM_H
 
+#include "kernel/index_mask.h"
 #include "kernel/layout.h"
 #include "kernel/page.h"
 #include "kernel/status.h"
@@ -71,9 +72,9 @@ static inline bool gmem_index(const struct gmem *gmem, uint64_t gpa, uint64_t *i
     uint64_t frame = gpa / LARGE_PAGE_BYTES, above = frame - GMEM_HIGH_BASE / LARGE_PAGE_BYTES;
 
     if (frame < gmem->low_frames)
-        *index = frame;
+        *index = index_mask(frame, gmem->low_frames);
     else if (above < gmem->high_frames)
-        *index = above + gmem->low_frames;
+        *index = index_mask(above, gmem->high_frames) + gmem->low_frames;
     else
         return false;
     return true;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernel/bytes.h"
+#include "kernel/index_mask.h"
 
 #define PAGE_MASK (~(PAGE_BYTES - 1))
 #define ENABLE BIT(0)
@@ -123,7 +124,7 @@ bool hyperv_msr_read(const struct hyperv *hv, const struct hyperv_vcpu *vcpu, ui
         *value = vcpu->assist_page;
         return true;
     case HV_MSR_CRASH_P0 ... HV_MSR_CRASH_P4:
-        *value = hv->crash[msr - HV_MSR_CRASH_P0];
+        *value = hv->crash[index_mask(msr - HV_MSR_CRASH_P0, ARRAY_COUNT(hv->crash))];
         return true;
     case HV_MSR_CRASH_CTL:
         *value = HV_CRASH_NOTIFY | HV_CRASH_MESSAGE;
@@ -201,7 +202,7 @@ bool hyperv_msr_write(struct hyperv *hv, struct hyperv_vcpu *vcpu, uint32_t msr,
     case HV_MSR_VP_ASSIST_PAGE:
         return write_assist_page(hv, vcpu, value);
     case HV_MSR_CRASH_P0 ... HV_MSR_CRASH_P4:
-        hv->crash[msr - HV_MSR_CRASH_P0] = value;
+        hv->crash[index_mask(msr - HV_MSR_CRASH_P0, ARRAY_COUNT(hv->crash))] = value;
         return true;
     case HV_MSR_CRASH_CTL:
         if (value & HV_CRASH_NOTIFY)

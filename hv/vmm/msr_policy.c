@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "kernel/index_mask.h"
 #include "vmm/vmm.h"
 
 #define RULE(k, ...) (struct msr_rule){ .kind = (k), __VA_ARGS__ }
@@ -214,8 +215,8 @@ static int fixed_index(uint32_t msr)
     if (msr == MSR_MTRR_FIX64K)
         return 0;
     if (msr == 0x258 || msr == 0x259)
-        return (int)(msr - 0x258 + 1);
-    return msr >= 0x268 && msr <= 0x26f ? (int)(msr - 0x268 + 3) : -1;
+        return (int)index_mask(msr - 0x258 + 1, MTRR_FIXED);
+    return msr >= 0x268 && msr <= 0x26f ? (int)index_mask(msr - 0x268 + 3, MTRR_FIXED) : -1;
 }
 
 void msr_state_reset(struct msr_state *state, const struct cpuid_model *model)
@@ -232,9 +233,10 @@ bool msr_state_read(const struct msr_state *state, const struct cpuid_model *mod
     int fixed = fixed_index(msr);
     if (msr_policy(model, msr).kind != MSR_STORED)
         return false;
-    if (variable < 2 * MTRR_VARIABLE)
+    if (variable < 2 * MTRR_VARIABLE) {
+        variable = (uint32_t)index_mask(variable, 2 * MTRR_VARIABLE);
         *value = variable & 1 ? state->mtrr_mask[variable / 2] : state->mtrr_base[variable / 2];
-    else if (fixed >= 0)
+    } else if (fixed >= 0)
         *value = state->mtrr_fixed[fixed];
     else if (msr == MSR_MTRR_DEF_TYPE)
         *value = state->mtrr_def_type;
@@ -269,7 +271,7 @@ bool msr_state_write(struct msr_state *state, const struct cpuid_model *model, u
     if (msr_policy(model, msr).kind != MSR_STORED)
         return false;
     if (variable < 2 * MTRR_VARIABLE)
-        return write_variable(state, model, variable, value);
+        return write_variable(state, model, (uint32_t)index_mask(variable, 2 * MTRR_VARIABLE), value);
     if (fixed >= 0) {
         for (unsigned i = 0; i < 8; i++)
             if (!memory_type_ok(value >> (8 * i) & 0xff))

@@ -9,6 +9,7 @@
  */
 #include "vmm/stage2.h"
 
+#include "kernel/index_mask.h"
 #include "kernel/log.h"
 
 #define FRAMES_PER_GIB (HUGE_PAGE_BYTES / LARGE_PAGE_BYTES)
@@ -111,7 +112,10 @@ static inline uint64_t *mapped_slot(struct stage2 *stage2, uint64_t gpa)
     uint64_t gib = gpa / GIB;
     uint64_t *slot;
 
-    if (unlikely(gib >= stage2->gib_count) || unlikely(!stage2->directory[gib]))
+    if (unlikely(gib >= stage2->gib_count))
+        return NULL;
+    gib = index_mask(gib, stage2->gib_count);
+    if (unlikely(!stage2->directory[gib]))
         return NULL;
     slot = &stage2->directory[gib][gpa / LARGE_PAGE_BYTES % FRAMES_PER_GIB];
     return stage2_entry(slot) & STAGE2_PRESENT ? slot : NULL;
