@@ -101,6 +101,11 @@ struct gmem_ops {
     bool (*write)(void *context, gpa_t gpa, const void *bytes, uint64_t count);
     /* True if all of the range is RAM. */
     bool (*valid)(void *context, gpa_t gpa, uint64_t count);
+    /*
+     * Does what would make copying to or from a valid range slow (a frame is zeroed before its first use), but at most
+     * `*budget` pieces of it, which it counts off. False: there is more to do. May be NULL: nothing is slow.
+     */
+    bool (*prepare)(void *context, gpa_t gpa, uint64_t count, unsigned *budget);
 };
 
 /* ---- Host side of a disk and of a console ---- */

@@ -60,6 +60,7 @@ _Static_assert(sizeof(struct blk_config) == 64, "blk_config has 60 bytes and the
 /* Fairness: what one virtio_process does before it lets others have the device lock. */
 #define CHAINS_PER_TURN 32
 #define BYTES_PER_TURN (1 * MIB)
+#define SEGMENT_COST (1 * KIB) /* what finding the place of a segment costs, in bytes copied */
 #define ZERO_SECTORS_MAX (VIRTIO_BLK_BYTES_MAX / VIRTIO_BLK_SECTOR)
 #define PHYSICAL_BLOCK_EXP 3 /* 4 KiB: one page, one block of a volume */
 
@@ -219,12 +220,13 @@ static void zero(struct virtio_blk_slot *slot, uint32_t type)
            (uint64_t)zeroes.sectors * VIRTIO_BLK_SECTOR, NULL, 0);
 }
 
-/* Works one chain off, or hands it to the backend; returns its data bytes, for fairness. */
+/* Works one chain off, or hands it to the backend; returns what it costs in bytes copied, for fairness. */
 static uint64_t start(struct virtio_blk_slot *slot)
 {
     struct virtio_blk *disk = slot->disk;
     struct request_header header;
-    uint64_t bytes = slot->chain.readable_bytes + slot->chain.writable_bytes;
+    unsigned segments = slot->chain.readable_count + slot->chain.writable_count;
+    uint64_t cost = slot->chain.readable_bytes + slot->chain.writable_bytes + segments * SEGMENT_COST;
 
     slot->busy = true;
     slot->written = 1;
@@ -245,7 +247,7 @@ static uint64_t start(struct virtio_blk_slot *slot)
     case TYPE_WRITE_ZEROES: zero(slot, header.type); break;
     default: finish(slot, STATUS_UNSUPP);
     }
-    return bytes;
+    return cost;
 }
 
 static struct virtio_blk_slot *free_slot(struct virtio_blk *disk)

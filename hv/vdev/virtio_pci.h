@@ -140,7 +140,10 @@ void virtio_restore(struct virtio_device *dev, struct stream_reader *r);
 
 /* ---- For models ---- */
 
-/* As virtq_pop; counts the chain as in flight, breaks the device where the queue is broken. */
+/*
+ * As virtq_pop; counts the chain as in flight, breaks the device where the queue is broken, and asks for another turn
+ * where it says later (VIRTQ_EMPTY for the caller).
+ */
 enum virtq_result virtio_pop(struct virtio_device *dev, unsigned queue, struct virtq_chain *chain);
 /* Gives a chain back, any time later; the driver is told at the end of virtio_process or, outside of it, at once. */
 void virtio_push(struct virtio_device *dev, unsigned queue, const struct virtq_chain *chain, uint32_t written);

@@ -52,6 +52,17 @@ static bool break_queue(struct virtqueue *vq, const char *reason)
     return false;
 }
 
+/* False, with shared->later set: the memory needs another turn. */
+static bool prepare(struct virtqueue *vq, uint64_t gpa, uint64_t bytes)
+{
+    struct virtq_shared *shared = vq->shared;
+    const struct gmem_ops *memory = shared->memory;
+
+    if (memory->prepare && !memory->prepare(memory->context, GPA(gpa), bytes, &shared->budget))
+        shared->later = true;
+    return !shared->later;
+}
+
 static bool ring_read(struct virtqueue *vq, uint64_t gpa, void *bytes, uint64_t count)
 {
     const struct gmem_ops *memory = vq->shared->memory;
@@ -154,6 +165,8 @@ static bool add_segment(struct virtqueue *vq, struct virtq_chain *chain, const s
         return break_queue(vq, "a chain with too many buffers");
     if (!is_ram(vq, desc->address, desc->bytes))
         return break_queue(vq, "a buffer is not in RAM");
+    if (!prepare(vq, desc->address, desc->bytes))
+        return false;
     chain->segment[count] = (struct gmem_segment){ .gpa = GPA(desc->address), .bytes = desc->bytes };
     if (desc->flags & VIRTQ_DESC_WRITE) {
         chain->writable_count++;
@@ -178,6 +191,8 @@ static bool open_table(struct virtqueue *vq, const struct virtq_desc *desc, unsi
         return break_queue(vq, "an indirect table with too many entries");
     if (!is_ram(vq, desc->address, desc->bytes))
         return break_queue(vq, "an indirect table is not in RAM");
+    if (!prepare(vq, desc->address, desc->bytes))
+        return false;
     *count = desc->bytes / (unsigned)sizeof(struct virtq_desc);
     return ring_read(vq, desc->address, vq->shared->table, desc->bytes);
 }
@@ -242,8 +257,9 @@ enum virtq_result virtq_pop(struct virtqueue *vq, struct virtq_chain *chain)
     chain->readable_bytes = chain->writable_bytes = 0;
     if (!ring_read(vq, vq->avail + AVAIL_RING + 2ull * (vq->next_avail & (vq->size - 1u)), &chain->head, 2))
         return VIRTQ_BROKEN;
+    vq->shared->later = false;
     if (!walk(vq, chain))
-        return VIRTQ_BROKEN;
+        return vq->broken ? VIRTQ_BROKEN : VIRTQ_LATER;
     vq->next_avail++;
     vq->in_flight++;
     return VIRTQ_CHAIN;

@@ -32,6 +32,8 @@ _Static_assert(sizeof(struct virtq_desc) == 16, "virtq_desc is 16 bytes in guest
 struct virtq_shared {
     const struct gmem_ops *memory;
     bool event_idx, indirect;                    /* negotiated features */
+    unsigned budget;                             /* what gmem_ops.prepare may still do in this turn */
+    bool later;                                  /* the chain that is being walked needs more than that */
     struct virtq_desc table[VIRTQ_SEGMENTS_MAX]; /* the copy of an indirect table while a chain is walked */
 };
 
@@ -63,7 +65,7 @@ struct virtq_chain {
     struct gmem_segment segment[VIRTQ_SEGMENTS_MAX];
 };
 
-enum virtq_result { VIRTQ_EMPTY, VIRTQ_CHAIN, VIRTQ_BROKEN };
+enum virtq_result { VIRTQ_EMPTY, VIRTQ_CHAIN, VIRTQ_BROKEN, VIRTQ_LATER };
 
 /* size_max: power of two, 1 to VIRTQ_SIZE_MAX. */
 void virtq_init(struct virtqueue *vq, struct virtq_shared *shared, uint16_t size_max);
@@ -74,7 +76,8 @@ bool virtq_enable(struct virtqueue *vq);
 
 /*
  * Takes the next chain. VIRTQ_EMPTY: nothing there, and the driver will notify when there is (notifications are
- * switched on and the ring is looked at again before it says so). VIRTQ_BROKEN: vq->broken says why.
+ * switched on and the ring is looked at again before it says so). VIRTQ_BROKEN: vq->broken says why. VIRTQ_LATER: its
+ * memory could not be prepared within shared->budget; it has not been taken, and is walked anew the next time.
  */
 enum virtq_result virtq_pop(struct virtqueue *vq, struct virtq_chain *chain);
 /* Asks the driver not to notify, until the next VIRTQ_EMPTY. A hint: it may notify all the same. */

@@ -126,6 +126,23 @@ void gmem_touch(struct gmem *gmem, uint64_t index)
     }
 }
 
+bool gmem_prepare(struct gmem *gmem, gpa_t gpa, uint64_t count, unsigned *budget)
+{
+    uint64_t index, last;
+
+    if (!count || !gmem_index(gmem, gpa.v, &index) || !gmem_index(gmem, gpa.v + count - 1, &last))
+        return true;
+    for (; index <= last; index++) {
+        if (likely(!(__atomic_load_n(&gmem->frames[index], __ATOMIC_ACQUIRE) & GMEM_UNTOUCHED)))
+            continue;
+        if (!*budget)
+            return false;
+        --*budget;
+        gmem_touch(gmem, index);
+    }
+    return true;
+}
+
 /* ---- Copies ---- */
 
 bool gmem_valid(const struct gmem *gmem, gpa_t gpa, uint64_t count)
@@ -260,7 +277,14 @@ static bool ops_valid(void *context, gpa_t gpa, uint64_t count)
     return gmem_valid(context, gpa, count);
 }
 
+static bool ops_prepare(void *context, gpa_t gpa, uint64_t count, unsigned *budget)
+{
+    return gmem_prepare(context, gpa, count, budget);
+}
+
 void gmem_ops_init(struct gmem_ops *ops, struct gmem *gmem)
 {
-    *ops = (struct gmem_ops){ .context = gmem, .read = ops_read, .write = ops_write, .valid = ops_valid };
+    *ops = (struct gmem_ops){
+        .context = gmem, .read = ops_read, .write = ops_write, .valid = ops_valid, .prepare = ops_prepare,
+    };
 }

@@ -117,6 +117,12 @@ static inline const void *gmem_peek(struct gmem *gmem, gpa_t gpa, size_t count)
 /* True if all of the range is RAM of one region. An empty range is. */
 bool gmem_valid(const struct gmem *gmem, gpa_t gpa, uint64_t count);
 
+/*
+ * Zeroes those frames of a valid range that nobody has touched yet, at most *budget of them, which it counts off. False:
+ * there are more. So a caller can give the CPU away between two.
+ */
+bool gmem_prepare(struct gmem *gmem, gpa_t gpa, uint64_t count, unsigned *budget) MUST_CHECK;
+
 /* Copies and fills; false, and nothing done, if any byte of the range is not RAM. */
 bool gmem_read(struct gmem *gmem, gpa_t gpa, void *bytes, uint64_t count) MUST_CHECK;
 bool gmem_write(struct gmem *gmem, gpa_t gpa, const void *bytes, uint64_t count) MUST_CHECK;

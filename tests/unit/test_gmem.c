@@ -268,6 +268,36 @@ static void first_touch_race(void **state)
     stop();
 }
 
+/* Zeroing before the first use comes in portions, and what it left is not done again. */
+static void prepared_in_portions(void **state)
+{
+    unsigned budget = 2;
+    uint8_t byte = 7;
+
+    (void)state;
+    start(16 * MIB);
+    soil(0, 16 * MIB);
+    gpa_t from = GPA(LARGE_PAGE_BYTES - 1);
+    uint64_t count = 3 * LARGE_PAGE_BYTES + 2; /* five frames */
+    assert_false(gmem_prepare(&gmem, from, count, &budget));
+    assert_int_equal(budget, 0);
+    assert_true(gmem_write(&gmem, GPA(0), &byte, 1));
+    budget = 2;
+    assert_false(gmem_prepare(&gmem, from, count, &budget));
+    budget = 2;
+    assert_true(gmem_prepare(&gmem, from, count, &budget));
+    assert_int_equal(budget, 1);
+    budget = 0;
+    assert_true(gmem_prepare(&gmem, from, count, &budget));
+    assert_true(gmem_prepare(&gmem, GPA(15 * MIB), 0, &budget));
+    assert_false(gmem_prepare(&gmem, GPA(15 * MIB), 1, &budget));
+    assert_true(gmem_read(&gmem, GPA(0), &byte, 1));
+    assert_int_equal(byte, 7);
+    assert_true(gmem_read(&gmem, GPA(4 * LARGE_PAGE_BYTES), &byte, 1));
+    assert_int_equal(byte, 0);
+    stop();
+}
+
 /* The marks of hypervisor writes: all pages of the range, no others; reads, and exchanges that fail, mark nothing. */
 static void dirty_marks(void **state)
 {
@@ -311,7 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layout),           cmocka_unit_test(too_much),         cmocka_unit_test(borders),
         cmocka_unit_test(copies),           cmocka_unit_test(compare_exchange), cmocka_unit_test(first_touch_race),
-        cmocka_unit_test(dirty_marks),
+        cmocka_unit_test(dirty_marks),      cmocka_unit_test(prepared_in_portions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -484,6 +484,62 @@ static void test_state(void **state)
     bench_free(c);
 }
 
+/* ---- Turns ---- */
+
+static bool cold[FAKE_RAM_BYTES / PAGE_BYTES];
+static unsigned warmed;
+
+/* Pages that have not been used yet stand for frames: each costs one of the budget. */
+static bool prepare(void *context, gpa_t gpa, uint64_t count, unsigned *budget)
+{
+    (void)context;
+    for (uint64_t page = gpa.v / PAGE_BYTES; page <= (gpa.v + count - 1) / PAGE_BYTES; page++) {
+        if (!cold[page])
+            continue;
+        if (!*budget)
+            return false;
+        --*budget;
+        cold[page] = false;
+        warmed++;
+    }
+    return true;
+}
+
+static void a_scattered_request_takes_many_short_turns(void **state)
+{
+    struct bench *b = bench_new(false, false, 0);
+    struct gmem_segment data[10];
+    unsigned turns = 0, most = 0;
+    uint32_t id, written;
+    bool more;
+
+    (void)state;
+    for (unsigned i = 0; i < 10; i++) {
+        data[i] = (struct gmem_segment){ GPA(0x600000 + i * 3 * PAGE_BYTES), 512 };
+        cold[data[i].gpa.v / PAGE_BYTES] = true;
+    }
+    b->guest->memory.prepare = prepare;
+    offer(b, 0, 1, data, 0, 10);
+    fake_kick(b->guest, b->dev, 0);
+    warmed = 0;
+    do {
+        unsigned before = warmed;
+        more = virtio_process(b->dev, 0);
+        most = MAX(most, warmed - before);
+        assert_int_equal(virtio_in_flight(b->dev), 0); /* not taken before all of it is there */
+        assert_true(turns++ < 100);
+    } while (more);
+    assert_int_equal(warmed, 10);
+    assert_true(most <= 2);
+    assert_true(turns >= 5);
+    assert_true(fake_used(&b->q, &id, &written));
+    assert_false(fake_used(&b->q, &id, &written));
+    assert_int_equal(b->guest->ram[STATUS], 0);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(b->guest->ram[data[i].gpa.v + i], disk_byte(b, (1 + i) * 512 + i));
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,6 +549,7 @@ int main(void)
         cmocka_unit_test(test_zeroes),       cmocka_unit_test(test_late_answers),
         cmocka_unit_test(test_flush),        cmocka_unit_test(test_reset_in_flight),
         cmocka_unit_test(test_header_changed), cmocka_unit_test(test_state),
+        cmocka_unit_test(a_scattered_request_takes_many_short_turns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
