@@ -12,7 +12,8 @@
 
 #define CHUNK (4u << 20) /* one read; firmware of some machines fails on larger ones */
 #define MAX_MODULES (CONFIG_MAX_VMS * (2 + CONFIG_MAX_DISKS))
-#define MAX_PATH 1024 /* characters */
+#define MAX_PATH 1024 /* characters, the last one 0 */
+#define TOLD_PATH 40   /* characters that a message shows of a path that is too long */
 
 static EFI_GUID simple_file_system_guid = EFI_SIMPLE_FILE_SYSTEM_PROTOCOL_GUID;
 static EFI_GUID file_info_guid = EFI_FILE_INFO_ID;
@@ -30,19 +31,27 @@ static EFI_STATUS open_volume(EFI_HANDLE image, EFI_FILE_PROTOCOL **root)
 }
 
 /*
- * UTF-8, known to be well-formed, to the UCS-2 that UEFI's file systems speak, with '/' taken as '\'. False where the
- * path is too long or has a character outside of UCS-2.
+ * UTF-8, known to be well-formed, to the UCS-2 that UEFI's file systems speak, with '/' taken as '\'. NULL, or what
+ * keeps the path from being opened; `wide` is then a name for the message: the path's beginning, with ? for characters
+ * that UCS-2 lacks.
  */
-static int wide_path(const char *path, CHAR16 wide[MAX_PATH])
+static const CHAR16 *wide_path(const char *path, CHAR16 wide[MAX_PATH])
 {
     const uint8_t *at = (const uint8_t *)path;
+    const CHAR16 *problem = NULL;
     unsigned count = 0;
 
     while (*at) {
         uint32_t c = *at++;
-        if (c >= 0xf0 || count == MAX_PATH - 1)
-            return 0;
-        if (c >= 0xe0) {
+        if (count == MAX_PATH - 1) {
+            wide[TOLD_PATH] = 0;
+            return L"the path is too long: 1023 characters at most";
+        }
+        if (c >= 0xf0) {
+            problem = L"the path has a character that UEFI's file systems do not have";
+            c = '?';
+            at += 3;
+        } else if (c >= 0xe0) {
             c = (c & 0x0f) << 12 | (at[0] & 0x3fu) << 6 | (at[1] & 0x3fu);
             at += 2;
         } else if (c >= 0xc0) {
@@ -52,7 +61,7 @@ static int wide_path(const char *path, CHAR16 wide[MAX_PATH])
         wide[count++] = (CHAR16)(c == '/' ? '\\' : c);
     }
     wide[count] = 0;
-    return 1;
+    return problem;
 }
 
 static EFI_STATUS file_size(EFI_FILE_PROTOCOL *file, uint64_t *bytes)
@@ -125,13 +134,14 @@ static void read_module(struct boot_info *info, EFI_FILE_PROTOCOL *root, const c
     m = &modules[info->module_count++];
     m->path = (uint64_t)path;
     m->efi_status = EFI_INVALID_PARAMETER;
-    if (wide_path(path, wide)) {
+    const CHAR16 *problem = wide_path(path, wide);
+    if (!problem) {
         Print((CHAR16 *)L"Tasuki: reading %s\n", wide);
         m->efi_status = read_file(root, wide, BOOT_MEM_MODULE, 0, ~0ull >> 1, &m->base, &m->bytes);
     }
     if (m->efi_status)
-        complain(wide, L"the file cannot be read", L"Check its path in \\tasuki\\tasuki.conf. The boot goes on.",
-                 m->efi_status);
+        complain(wide, problem ? problem : L"the file cannot be read",
+                 L"Check its path in \\tasuki\\tasuki.conf. The boot goes on.", problem ? 0 : m->efi_status);
 }
 
 /* Reads what the configuration names. Its strings are kept for the hypervisor: they are the modules' paths. */

@@ -30,6 +30,42 @@ static EFI_STATUS give_up(EFI_STATUS status)
     return status;
 }
 
+static inline void out8(uint16_t port, uint8_t value)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port));
+}
+
+static inline uint8_t in8(uint16_t port)
+{
+    uint8_t value;
+
+    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port));
+    return value;
+}
+
+/* As the firmware has set the port up. Where there is none, its registers read as all ones and nothing waits. */
+static void serial_put(char c)
+{
+    const uint16_t com1 = 0x3f8, line_status = com1 + 5;
+
+    for (unsigned spin = 0; spin < 100000 && !(in8(line_status) & 0x20); spin++)
+        __asm__ volatile("pause");
+    out8(com1, (uint8_t)c);
+}
+
+_Noreturn void stranded(EFI_STATUS status)
+{
+    for (const char *c = "\r\nTasuki: Firmware: it does not let go of the machine (ExitBootServices, status "; *c; c++)
+        serial_put(*c);
+    for (int shift = 60; shift >= 0; shift -= 4)
+        serial_put("0123456789abcdef"[status >> shift & 0xf]);
+    for (const char *c = "). Update the firmware. The machine is reset.\r\n"; *c; c++)
+        serial_put(*c);
+    RT->ResetSystem(EfiResetCold, status, 0, NULL);
+    for (;;)
+        __asm__ volatile("hlt");
+}
+
 /* What the tables of build_tables() rely on. */
 static EFI_STATUS check_cpu(void)
 {
@@ -99,7 +135,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system_table)
     if (!status)
         status = leave_firmware(image, info);
     if (status) {
-        complain(L"Firmware", L"it does not let go of the machine",
+        complain(L"Firmware", L"its memory map cannot be read",
                  L"Update the firmware; if that does not help, report its version.", status);
         return give_up(status);
     }

@@ -46,8 +46,17 @@ uint64_t memory_end(void);
 /* Reserves the room for the list of ranges. Call before leave_firmware(), after all other allocations. */
 EFI_STATUS memory_prepare(struct boot_info *info);
 
-/* Leaves boot services and fills info->mem. After success nothing of the firmware but runtime services may be called. */
+/*
+ * Leaves boot services and fills info->mem. After success nothing of the firmware but runtime services may be called. An
+ * error means that boot services are whole still; where they may be half gone it does not return: see stranded().
+ */
 EFI_STATUS leave_firmware(EFI_HANDLE image, struct boot_info *info);
+
+/*
+ * The firmware would not let go, and its console must not be used any more: says so on the PC's first serial port, and
+ * resets the machine by the runtime services.
+ */
+_Noreturn void stranded(EFI_STATUS status);
 
 /* Reads \tasuki\tasuki.conf and every file that it names from the volume that `image` came from. Always returns. */
 void read_files(EFI_HANDLE image, struct boot_info *info);

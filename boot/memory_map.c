@@ -89,7 +89,7 @@ static EFI_MEMORY_DESCRIPTOR *descriptor(UINTN index)
     return (EFI_MEMORY_DESCRIPTOR *)((uint8_t *)map + index * descriptor_bytes);
 }
 
-/* Asks for the map into the buffer that is there; after ExitBootServices has failed once, this is all that may be done. */
+/* Asks for the map into the buffer that is there. */
 static EFI_STATUS read_map(void)
 {
     UINT32 version;
@@ -239,17 +239,16 @@ EFI_STATUS leave_firmware(EFI_HANDLE image, struct boot_info *info)
         return status;
     /*
      * An event handler may change the map between the two calls; then the key is stale, and the map must be read again.
-     * From the first failure on the firmware may be half shut down: only these two calls are allowed (UEFI 2.10, 7.4.6).
+     * From the first failure on the firmware may be half shut down: only memory services are allowed (UEFI 2.10, 7.4.6).
      */
     for (int attempt = 0; attempt < 8; attempt++) {
         status = BS->ExitBootServices(image, map_key);
-        if (status != EFI_INVALID_PARAMETER)
-            break;
-        status = read_map();
-        if (status)
+        if (!status) {
+            make_list(info);
+            return EFI_SUCCESS;
+        }
+        if (status != EFI_INVALID_PARAMETER || allocate_map())
             break;
     }
-    if (!status)
-        make_list(info);
-    return status;
+    stranded(status);
 }

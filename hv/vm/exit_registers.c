@@ -120,21 +120,35 @@ static bool msr_write(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
     }
 }
 
-/* The first touch of each MSR that does not exist is logged, up to a bound: a guest must not own the log. */
-static void log_unknown_msr(struct vcpu *vcpu, uint32_t msr, bool write)
+/* Why an access to that MSR was refused. */
+static const char *refusal(const struct vm *vm, uint32_t msr, bool write)
+{
+    switch (msr_policy(&vm->model, msr).kind) {
+    case MSR_DENY: return "which its CPU model does not have";
+    case MSR_CONSTANT: return "which is read-only";
+    default: return write ? "which does not take that value" : "which cannot be read";
+    }
+}
+
+/* The first refusal of each MSR is logged, up to a bound: a guest must not own the log. */
+static void log_refused_msr(struct vcpu *vcpu, uint32_t msr, const uint64_t *value)
 {
     struct vm *vm = machine_cpu_of(vcpu)->vm;
+    const char *why = refusal(vm, msr, value);
 
     spin_lock(&vm->lock);
-    bool known = vm->unknown_msr_count == MACHINE_UNKNOWN_MSRS;
-    for (unsigned i = 0; i < vm->unknown_msr_count && !known; i++)
-        known = vm->unknown_msr[i] == msr;
-    if (!known)
-        vm->unknown_msr[vm->unknown_msr_count++] = msr;
+    bool told = vm->refused_msr_count == MACHINE_REFUSED_MSRS;
+    for (unsigned i = 0; i < vm->refused_msr_count && !told; i++)
+        told = vm->refused_msr[i] == msr;
+    if (!told)
+        vm->refused_msr[vm->refused_msr_count++] = msr;
     spin_unlock(&vm->lock);
-    if (!known)
-        log_info("vm %s: vCPU %u %s MSR 0x%x, which its CPU model does not have: #GP", vm->name, vcpu->id,
-                 write ? "writes" : "reads", msr);
+    if (told)
+        return;
+    if (value)
+        log_info("vm %s: vCPU %u writes 0x%lx to MSR 0x%x, %s: #GP", vm->name, vcpu->id, *value, msr, why);
+    else
+        log_info("vm %s: vCPU %u reads MSR 0x%x, %s: #GP", vm->name, vcpu->id, msr, why);
 }
 
 bool exit_rdmsr(struct vcpu *vcpu, const struct vm_exit *exit)
@@ -143,7 +157,7 @@ bool exit_rdmsr(struct vcpu *vcpu, const struct vm_exit *exit)
     uint64_t value;
 
     if (!msr_read(machine_cpu_of(vcpu), msr, &value)) {
-        log_unknown_msr(vcpu, msr, false);
+        log_refused_msr(vcpu, msr, NULL);
         return fault_gp(vcpu);
     }
     vcpu->state.gpr[GPR_RAX] = (uint32_t)value;
@@ -157,7 +171,7 @@ bool exit_wrmsr(struct vcpu *vcpu, const struct vm_exit *exit)
     uint64_t value = vcpu->state.gpr[GPR_RDX] << 32 | (uint32_t)vcpu->state.gpr[GPR_RAX];
 
     if (!msr_write(machine_cpu_of(vcpu), msr, value)) {
-        log_unknown_msr(vcpu, msr, true);
+        log_refused_msr(vcpu, msr, &value);
         return fault_gp(vcpu);
     }
     return finish(vcpu, exit);

@@ -99,7 +99,7 @@ static COLD bool memory_fault(struct vcpu *vcpu, const struct vm_exit *exit, enu
     default:
         break;
     }
-    if (vcpu->state.pending.type != EVENT_NONE) {
+    if (exit->memory.delivering) {
         vm_fail(cpu->vm, "vCPU %u: an interrupt or exception was to be delivered through 0x%lx, where there is no RAM",
                 vcpu->id, exit->memory.gpa.v);
         return false;

@@ -37,8 +37,7 @@ bool machine_simple_move(struct vcpu *vcpu, const struct vm_exit *exit)
     uint64_t value;
 
     vcpu_load(vmm, vcpu, STATE_CR | STATE_CS);
-    /* An exit in the middle of an event's delivery is not the instruction's own. */
-    if (!cpu_mode64(s) || (s->cr4 & CR4_LA57) || s->pending.type != EVENT_NONE)
+    if (!cpu_mode64(s) || (s->cr4 & CR4_LA57))
         return false;
     const struct length_cache_entry *entry = length_cache_lookup(cache, s->rip, s->cr3);
     if (!entry)

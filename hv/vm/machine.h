@@ -41,7 +41,7 @@
 #define MACHINE_DEVICES (CONFIG_MAX_DISKS + 2)
 #define MACHINE_DISK_SLOTS 32     /* requests in flight of one disk */
 #define MACHINE_CONSOLE_INPUT 1024
-#define MACHINE_UNKNOWN_MSRS 16   /* of which each is logged once */
+#define MACHINE_REFUSED_MSRS 16   /* of which each is logged once */
 
 /* What other vCPUs and devices ask of a vCPU; bits of machine_cpu.signals. */
 #define SIGNAL_INIT BIT(0)
@@ -148,8 +148,8 @@ struct vm {
     uint8_t input[MACHINE_CONSOLE_INPUT];
     unsigned input_first, input_count;
 
-    uint32_t unknown_msr[MACHINE_UNKNOWN_MSRS];
-    unsigned unknown_msr_count;
+    uint32_t refused_msr[MACHINE_REFUSED_MSRS];
+    unsigned refused_msr_count;
 };
 
 /* Orders that come from inside. */

@@ -84,6 +84,7 @@ struct vm_exit {
         struct {
             gpa_t gpa;
             uint8_t access;       /* enum access: READ, WRITE, FETCH */
+            bool delivering;      /* it was the CPU's own, for an event: its stack or descriptor tables, not the instruction's */
             bool walking;         /* the fault was on a guest page table entry, not on the access itself */
             bool gva_valid;
             gva_t gva;

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every small guest of tests/guests that judges itself, on both vendors: what a guest sees is a PC."""
+import re
+
 import pytest
 from node import Node, guest
 
@@ -32,6 +34,17 @@ def test_guest(booted, cpu, name):
     if not report.done:
         node.shell(f"vm inspect {name}")
     report.check()
+
+
+def test_refused_msrs_are_told_for_what_they_are(booted, cpu):
+    """After the guest that reads and writes them."""
+    node = booted.get(cpu, "guests", vms=vms(cpu))
+    if not node.runs.get("msr"):
+        node.run_guest("msr", timeout=GUESTS["msr"][2]).check()
+    log = " ".join(node.shell("log show", timeout=60).split())
+    assert re.search(r"writes 0x[0-9a-f]+ to MSR 0xc0000080, which does not take that value: #GP", log), log[-3000:]
+    assert "writes 0x0 to MSR 0xfe, which is read-only: #GP" in log, log[-3000:]
+    assert re.search(r"reads MSR 0x20000000, which its CPU model does not have: #GP", log), log[-3000:]
 
 
 def test_thirty_two_cpus():

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """When things go wrong: the shell comes up and says what and why, and what is right still runs."""
 import os
+import re
 
 import pytest
-from node import BUILD, Node, ShellError, guest
+from node import BUILD, ESCAPES, Node, ShellError, guest
 
 COUNTER = {"kernel": guest("counter"), "memory": "8M", "start": "auto"}
 
@@ -43,15 +44,18 @@ def test_bad_configuration_and_files(cpu):
         "damaged": {"memory": "8M", "kernel": damaged},
         "text": {"memory": "8M", "kernel": "\\tasuki\\tasuki.conf"},
         "large": {"memory": "64G", "kernel": guest("smp"), "start": "auto"},
+        "far": {"memory": "8M", "kernel": "\\tasuki\\images\\" + "x" * 1100},
         "odd": {"memory": "12X", "kernel": guest("smp"), "colour": "blue"},
     }
     with Node(cpu, "badconf", vms=vms, node={"frobnicate": "yes"}) as node:
+        said = ESCAPES.sub(b"", node.machine.output)
+        assert re.search(rb"Tasuki: \\tasuki\\images\\x{20,40}: the path is too long", said), said[:3000]
         runs(node)
         found = node.shell_json("config show")["problems"]
         text = "\n".join(f"{one['line']}:{one['column']} {one['text']}" for one in found)
         for word in ("frobnicate", "colour", "12X"):
             assert word in text, text
-        for name, word in {"nokernel": "absent", "noinitrd": "gone.img", "nodisk": "gone.raw", "damaged": "damaged",
+        for name, word in {"nokernel": "absent", "noinitrd": "gone.img", "nodisk": "gone.raw", "damaged": "damaged", "far": "could not be read",
                            "text": "tasuki.conf", "large": "memory"}.items():
             assert word in problem(node, name)
         for name in ("nokernel", "large", "damaged"):
@@ -79,9 +83,12 @@ def test_little_memory(cpu):
 # where no firmware is.)
 HOSTILE = {
     "memory": None, "devices": None, "msr": None, "port": None, "opcodes": None,
-    "triple": "triple", "spin": "running", "walk": "failed", "fetch": "any", "stack": "any", "init": "any",
+    "triple": "triple", "spin": "running", "walk": "failed", "fetch": "any", "stack": "failed", "init": "any",
     "hlt": "running",
 }
+
+
+REASONS = {"walk": "its page tables lie at", "stack": "an interrupt or exception was to be delivered through 0xd0000"}
 
 
 @pytest.mark.parametrize("means", HOSTILE)
@@ -101,7 +108,8 @@ def test_a_neighbour_outlives_a_hostile_guest(booted, cpu, means):
             assert node.shell_json(f"vm show {means}")["resets"] >= 2
         elif fate == "failed":
             node.wait_state(means, "failed")
-            assert node.shell_json(f"vm show {means}")["reason"]
+            reason = node.shell_json(f"vm show {means}")["reason"]
+            assert REASONS[means] in reason, reason
     # The neighbour counts on, and its memory is whole.
     text = node.console("counter", rf"count 1\r\n.*count {before + 10}\r\n", timeout=60).group().decode()
     assert "fail" not in text

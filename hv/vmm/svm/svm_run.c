@@ -352,6 +352,7 @@ static COLD void exit_memory(struct vm_exit *exit, const struct vmcb *vmcb)
     exit->kind = EXIT_MEMORY;
     exit->memory.gpa = GPA(vmcb->exit_info2);
     exit->memory.access = info & SVM_NPF_FETCH ? ACCESS_FETCH : info & SVM_NPF_WRITE ? ACCESS_WRITE : ACCESS_READ;
+    exit->memory.delivering = vmcb->exit_int_info & SVM_EVENT_VALID;
     exit->memory.walking = info & SVM_NPF_TABLE;
     exit->memory.gva_valid = false;
     exit->memory.byte_count = 0;

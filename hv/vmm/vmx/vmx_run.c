@@ -189,9 +189,9 @@ static void interruptibility_change(struct vcpu *vcpu, uint32_t clear, uint32_t 
 /*
  * The exits that can come while an event is being delivered (28.2.4): it goes back to the slot. Software events do not:
  * RIP is at the instruction that raises them, and it runs again. An IRET that had ended NMI blocking before it faulted
- * has not ended it (28.2.3): `unblocked` says that the exit's information has bit 12 set.
+ * has not ended it (28.2.3): `unblocked` says that the exit's information has bit 12 set. True: there was an event.
  */
-static void vectoring(struct vcpu *vcpu, bool unblocked)
+static bool vectoring(struct vcpu *vcpu, bool unblocked)
 {
     uint64_t info = vmread(VMCS_IDT_VECTORING_INFO);
     struct event *event = &vcpu->state.pending;
@@ -199,7 +199,7 @@ static void vectoring(struct vcpu *vcpu, bool unblocked)
     if (likely(!(info & INTERRUPTION_VALID))) {
         if (unlikely(unblocked))
             interruptibility_change(vcpu, 0, INTERRUPTIBILITY_NMI);
-        return;
+        return false;
     }
     *event = (struct event){ .vector = (uint8_t)info };
     switch (info >> INTERRUPTION_TYPE_SHIFT & INTERRUPTION_TYPE_MASK) {
@@ -218,6 +218,7 @@ static void vectoring(struct vcpu *vcpu, bool unblocked)
         event->cr2 = read_cr2();
         break;
     }
+    return true;
 }
 
 /* 28.2.1: the CPU tells what DR6 would have got but has not changed it, nor DR7.GD and DEBUGCTL.LBR. */
@@ -317,7 +318,7 @@ static COLD void exit_memory(struct vcpu *vcpu, struct vm_exit *exit)
 {
     uint64_t qualification = vmread(VMCS_EXIT_QUALIFICATION);
 
-    vectoring(vcpu, qualification & QUALIFICATION_NMI_UNBLOCKED);
+    exit->memory.delivering = vectoring(vcpu, qualification & QUALIFICATION_NMI_UNBLOCKED);
     exit->kind = EXIT_MEMORY;
     exit->raw_info1 = qualification;
     exit->memory.gpa = GPA(vmread(VMCS_GUEST_PHYSICAL_ADDRESS));

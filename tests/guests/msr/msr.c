@@ -239,8 +239,18 @@ static void instructions(void)
     guest_equal("leaves that are not there are zero", 0, beyond.eax | beyond.ebx | beyond.ecx | beyond.edx);
 }
 
+/* First of all: the node tells of the first sixteen refusals only, and its log is looked at for these. */
+static void refusals(void)
+{
+    uint64_t value;
+    guest_check("a value that EFER does not take is #GP", !guest_wrmsr(MSR_EFER, rdmsr(MSR_EFER) | BIT(20)));
+    guest_check("a write of what is read-only is #GP", !guest_wrmsr(0xfe, 0));
+    guest_check("a read of what is not there is #GP", !guest_rdmsr(0x20000000, &value));
+}
+
 void guest_main(void)
 {
+    refusals();
     const char *cpu = guest_argument("cpu");
     lax = cpu && !strncmp(cpu, "lax", 4);
     unknown();
