@@ -190,11 +190,11 @@ bool exit_emulate(struct vcpu *vcpu, const uint8_t *bytes, unsigned byte_count)
     if (vcpu->state.cr4 & CR4_PKE)
         vcpu->state.pkru = vector_pkru(vcpu);
     memcpy(segments, vcpu->state.seg, sizeof segments);
-    uint64_t dr6 = vcpu->state.dr6;
+    uint64_t dr6 = vcpu->state.dr6, debugctl = vcpu->state.debugctl;
     uint32_t traps = vcpu->state.pending_debug;
     enum emu_result result = emu_step(&emu);
     vcpu->dirty |= STATE_BASE | STATE_INTR;
-    if (vcpu->state.dr6 != dr6)
+    if (vcpu->state.dr6 != dr6 || vcpu->state.debugctl != debugctl)
         vcpu->dirty |= STATE_DEBUG;
     if (vcpu->state.pending_debug != traps)
         vcpu->dirty |= STATE_TRAP;

@@ -89,6 +89,7 @@ static bool msr_write(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
         vcpu_load(vmm, vcpu, STATE_ALL);
         if (!msr_switched_write(&vcpu->state, &vm->model.limits, msr, value))
             return false;
+        vcpu_debugctl_limit(vmm, &vcpu->state);
         vcpu->dirty |= STATE_SYSCALL | STATE_SEG | STATE_DEBUG | STATE_MISC;
         return true;
     case MSR_STORED:

@@ -171,6 +171,7 @@ static void put_cpu(struct stream_writer *w, void *arg)
 static void get_cpu(struct walk *k, struct stream_reader *r)
 {
     cpu_state_restore(&k->cpu->vcpu.state, r, &k->vm->model.limits);
+    vcpu_debugctl_limit(vmm, &k->cpu->vcpu.state);
 }
 
 static void put_xsave(struct stream_writer *w, void *arg)

@@ -160,6 +160,7 @@ static void commit(struct step *s)
     if (trap)
         state->dr6 |= DR6_BS;
     if (trap || (held & (PENDING_DEBUG_ENABLED | PENDING_DEBUG_STEP))) {
+        state->debugctl &= ~DEBUGCTL_BTF; /* as any #DB (SDM vol. 3B, 18.4.3) */
         if (state->pending.type == EVENT_NONE)
             state->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
     }

@@ -207,8 +207,8 @@ static void debug_trap(struct vcpu *vcpu, uint32_t reasons)
         return;
     vcpu_load(vmm, vcpu, STATE_DEBUG);
     s->dr6 |= reasons & (PENDING_DEBUG_HITS | PENDING_DEBUG_STEP);
-    s->dr7 &= ~BIT(13); /* GD and LBR, as any #DB clears them (SDM vol. 3B, 18.2.4, 18.4.1) */
-    s->debugctl &= ~BIT(0);
+    s->dr7 &= ~BIT(13); /* GD, LBR and BTF, as any #DB clears them (SDM vol. 3B, 18.2.4, 18.4.1, 18.4.3) */
+    s->debugctl &= ~(BIT(0) | BIT(1));
     vcpu->dirty |= STATE_DEBUG;
     s->pending = (struct event){ .type = EVENT_EXCEPTION, .vector = EXC_DB };
 }

@@ -100,6 +100,7 @@ struct vm_exit {
 struct vmm_features { /* what the backend found, for shared code and for `cpu list` */
     bool next_rip, decode_assists, flush_by_asid, vmcb_clean, vgif, avic;      /* SVM */
     bool unrestricted, vpid, ept_ad, pml, preemption_timer, apic_register, virtual_interrupt, posted_interrupt; /* VMX */
+    bool branch_step;       /* DEBUGCTL.BTF works in a guest; without it the bit is dropped, and each instruction steps */
     bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
@@ -202,6 +203,13 @@ struct vm_core {
     uint64_t tsc_multiplier;  /* vmm/tsc.h; set before vm_create, constant from then on */
     uint32_t instructions;    /* INSTRUCTION_...: likewise */
 };
+
+/* After shared code has written state->debugctl: what this CPU would not honour reads 0, on every path alike. */
+static inline void vcpu_debugctl_limit(const struct vmm_backend *b, struct cpu_state *state)
+{
+    if (!b->features->branch_step)
+        state->debugctl = 0;
+}
 
 static inline void vcpu_load(const struct vmm_backend *b, struct vcpu *vcpu, unsigned groups)
 {

@@ -19,6 +19,7 @@
 #define CPUID_1G BIT(26)            /* 8000_0001 EDX */
 #define VM_CR_SVMDIS BIT(4)
 #define SVM_FEATURE_NP BIT(0)       /* 8000_000A EDX */
+#define SVM_FEATURE_LBR BIT(1)
 #define SVM_FEATURE_LOCK BIT(2)
 #define SVM_FEATURE_NRIP BIT(3)
 #define SVM_FEATURE_TSC_RATE BIT(4)
@@ -68,6 +69,7 @@ static bool probe(char *why, size_t why_bytes)
         .vmcb_clean = r.edx & SVM_FEATURE_CLEAN,
         .vgif = r.edx & SVM_FEATURE_VGIF,
         .avic = r.edx & SVM_FEATURE_AVIC,
+        .branch_step = r.edx & SVM_FEATURE_LBR,
         .second_stage_ad = true, /* nested tables are ordinary tables (15.25.5) */
         .second_stage_1g = cpuid(0x80000001, 0).edx & CPUID_1G,
         .pdptes_in_memory = true, /* 15.25.10 */

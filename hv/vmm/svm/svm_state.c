@@ -183,7 +183,7 @@ static void debug_load(struct svm_vcpu *v, struct cpu_state *s, bool in_cpu)
         s->dr[i] = v->regs.dr[i];
     s->dr6 = v->vmcb->dr6;
     s->dr7 = v->vmcb->dr7;
-    /* debugctl: the CPU never holds it without LBR virtualization; vcpu->state is its home. */
+    s->debugctl = v->vmcb->lbr_control & SVM_LBR_VIRTUALIZE ? v->vmcb->debugctl & BIT(1) : 0;
 }
 
 static void debug_store(struct svm_vcpu *v, const struct cpu_state *s, bool in_cpu)
@@ -197,6 +197,11 @@ static void debug_store(struct svm_vcpu *v, const struct cpu_state *s, bool in_c
     v->vmcb->dr6 = (uint32_t)s->dr6; /* bits 63-32 must be zero (15.5.1) */
     v->vmcb->dr7 = (uint32_t)s->dr7;
     v->vmcb->clean &= ~(uint32_t)SVM_CLEAN_DRX;
+    if (svm_features.branch_step && (s->debugctl || v->vmcb->lbr_control)) { /* 15.23: switched only where it is asked for */
+        v->vmcb->debugctl = s->debugctl & BIT(1);
+        v->vmcb->lbr_control = s->debugctl & BIT(1) ? SVM_LBR_VIRTUALIZE : 0;
+        v->vmcb->clean &= ~(uint32_t)SVM_CLEAN_LBR;
+    }
 }
 
 static void interruptibility_store(struct svm_vcpu *v, const struct cpu_state *s)

@@ -188,6 +188,7 @@ _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 #define SVM_V_IGN_TPR BIT(20)
 #define SVM_V_INTR_MASKING BIT(24)
 #define SVM_SHADOW BIT(0) /* int_state */
+#define SVM_LBR_VIRTUALIZE BIT(0) /* lbr_control */
 #define VMCB_SEG_L BIT(9) /* struct vmcb_segment.attributes: SEG_L, four bits further down */
 
 /* tlb_control, 15.16.1. */

@@ -202,7 +202,10 @@ static void vm_destroy(struct vm_core *vm)
     vm->backend = NULL;
 }
 
-/* A VPID that no other vCPU has, or 0 where all are taken. What an earlier owner left goes at the first entry. */
+/*
+ * A VPID that no other vCPU has, or 0 where all are taken. Translations of an earlier owner are dropped on each CPU when the
+ * new one first comes to it (flush_all, vmx_vmcs.c).
+ */
 static uint16_t vpid_take(void)
 {
     for (unsigned i = 0; i < ARRAY_COUNT(vpids); i++) {

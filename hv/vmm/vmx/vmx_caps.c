@@ -142,6 +142,7 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
     };
     *features = (struct vmm_features){
         .next_rip = true,
+        .branch_step = true,
         .unrestricted = true,
         .vpid = vpid,
         .ept_ad = ept & EPT_CAP_AD,

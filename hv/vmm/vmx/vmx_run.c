@@ -221,7 +221,7 @@ static bool vectoring(struct vcpu *vcpu, bool unblocked)
     return true;
 }
 
-/* 28.2.1: the CPU tells what DR6 would have got but has not changed it, nor DR7.GD and DEBUGCTL.LBR. */
+/* 28.2.1: the CPU tells what DR6 would have got but has not changed it, nor DR7.GD, DEBUGCTL.LBR and BTF. */
 static void debug_exception(struct vcpu *vcpu)
 {
     const uint64_t reported = 0xf | BIT(13) | BIT(14);
@@ -231,7 +231,7 @@ static void debug_exception(struct vcpu *vcpu)
     vcpu_load(&vmm_backend_vmx, vcpu, STATE_DEBUG);
     s->dr6 = (s->dr6 & ~0xfull) | (qualification & reported);
     s->dr7 &= ~BIT(13);
-    s->debugctl &= ~BIT(0);
+    s->debugctl &= ~(BIT(0) | BIT(1));
     vcpu->dirty |= STATE_DEBUG;
 }
 

@@ -181,6 +181,37 @@ static void single_step(void)
     guest_handlers[1] = NULL;
 }
 
+/* Branch stepping, where DEBUGCTL.BTF stays set; else each instruction steps. Those that exit are no exception. */
+extern uint8_t branch_begin[], branch_target[], branch_end[];
+
+static void on_branch_step(struct guest_frame *frame)
+{
+    step_count++;
+    if (frame->rip >= (uint64_t)branch_end || step_count > 15)
+        frame->rflags &= ~RFLAGS_TF;
+    else
+        wrmsr(0x1d9, 2); /* the #DB has cleared it */
+}
+
+static void branch_step(void)
+{
+    guest_handlers[1] = on_branch_step;
+    wrmsr(0x1d9, 1);
+    guest_equal("DEBUGCTL.LBR is taken and reads 0", 0, rdmsr(0x1d9));
+    wrmsr(0x1d9, 2);
+    bool branches = rdmsr(0x1d9) & 2;
+    guest_note("DEBUGCTL.BTF %s", branches ? "stays" : "reads 0");
+    step_count = 0;
+    __asm__ volatile("xorl %%eax, %%eax; pushfq\n orq $0x100, (%%rsp)\n popfq\n"
+                     "branch_begin: nop; cpuid; movl $0x70, %%edx; inb %%dx, %%al; jmp branch_target\n nop\n"
+                     "branch_target: nop; jmp branch_end\n nop\n"
+                     "branch_end: nop\n pushfq\n andq $~0x100, (%%rsp)\n popfq"
+                     : : : "rax", "rbx", "rcx", "rdx", "memory", "cc");
+    guest_equal("steps", branches ? 2 : 7, step_count);
+    wrmsr(0x1d9, 0);
+    guest_handlers[1] = NULL;
+}
+
 static volatile uint64_t debug_hits, debug_dr6;
 
 static void on_debug(struct guest_frame *frame)
@@ -411,6 +442,7 @@ void guest_main(void)
     guest_equal("and returns behind itself", after, soft_rip);
     page_faults();
     single_step();
+    branch_step();
     breakpoints();
     if (!lax)
         held_traps();
