@@ -93,8 +93,27 @@ static bool vector_write(void *context, unsigned index, const uint8_t bytes[64])
     return true;
 }
 
+/* Ports where nothing is. */
+static bool port_in(void *context, uint16_t port, unsigned size, uint32_t *value)
+{
+    (void)context;
+    (void)port;
+    *value = UINT32_MAX >> (32 - 8 * size);
+    return true;
+}
+
+static bool port_out(void *context, uint16_t port, unsigned size, uint32_t value)
+{
+    (void)context;
+    (void)port;
+    (void)size;
+    (void)value;
+    return true;
+}
+
 static struct emu_ops ops = { .read = mem_read, .write = mem_write, .compare_exchange = mem_exchange,
-                              .vector_read = vector_read, .vector_write = vector_write };
+                              .vector_read = vector_read, .vector_write = vector_write,
+                              .port_in = port_in, .port_out = port_out };
 
 /* ---- Memory as the guest has it ---- */
 

@@ -222,10 +222,13 @@ void build_stack(struct builder *b)
 
 /* ---- Strings ---- */
 
-static const struct string_op { const char *name; uint8_t opcode; bool source, target; } string_ops[] = {
-    { "movs", 0xa4, true, true }, { "stos", 0xaa, false, true }, { "lods", 0xac, true, false },
-    { "cmps", 0xa6, true, true }, { "scas", 0xae, false, true },
+static const struct string_op { const char *name; uint8_t opcode; bool source, target, port; } string_ops[] = {
+    { "movs", 0xa4, true, true, false },  { "stos", 0xaa, false, true, false }, { "lods", 0xac, true, false, false },
+    { "cmps", 0xa6, true, true, false },  { "scas", 0xae, false, true, false }, { "ins", 0x6c, false, true, true },
+    { "outs", 0x6e, true, false, true },
 };
+#define STRING_OPS (sizeof(string_ops) / sizeof(string_ops[0]))
+#define FREE_PORT 0xe8 /* nothing is there on a PC: reads all ones */
 
 static void begin_string(struct builder *b, unsigned mode, unsigned cpl, const struct string_op *op, unsigned size,
                          unsigned repeat, const char *where)
@@ -243,12 +246,16 @@ static void begin_string(struct builder *b, unsigned mode, unsigned cpl, const s
         emit_byte(b, 0x48);
     emit_byte(b, size == 1 ? op->opcode : op->opcode | 1u);
     b->c.gpr[FAULT_RCX] = 8;
+    if (op->port) {
+        b->c.gpr[FAULT_RDX] = FREE_PORT;
+        b->c.rflags |= 0x3000; /* IOPL 3 */
+    }
 }
 
 static void strings(struct builder *b)
 {
-    for (const struct string_op *op = string_ops; op < string_ops + 5; op++)
-        for (unsigned size = 1; size <= 8; size *= 2)
+    for (const struct string_op *op = string_ops; op < string_ops + STRING_OPS; op++)
+        for (unsigned size = 1; size <= (op->port ? 4 : 8); size *= 2)
             for (unsigned repeat = 0; repeat < 2; repeat++) {
                 unsigned prefix = !repeat ? 0 : op->opcode == 0xa6 || op->opcode == 0xae ? 0xf2 : 0xf3;
                 uint64_t before = repeat ? 4 * size : size - 1;
@@ -269,8 +276,8 @@ static void strings(struct builder *b)
                 if (size < 8)
                     for (unsigned mode = FAULT_COMPAT32; mode <= FAULT_V86; mode++)
                         for (unsigned target = 0; target < 2; target++) {
-                            if (!(target ? op->target : op->source))
-                                continue;
+                            if (!(target ? op->target : op->source) || (op->port && mode == FAULT_V86))
+                                continue; /* ports need a bit map in virtual-8086 mode */
                             begin_string(b, mode, mode == FAULT_V86 ? 3 : 0, op, size, prefix,
                                          target ? "/target-limit" : "/source-limit");
                             uint64_t end = 0x10000;
@@ -312,7 +319,13 @@ static void strings(struct builder *b)
                     finish(b);
                 }
             }
-    for (const struct string_op *op = string_ops; op < string_ops + 5; op++) {
+    for (const struct string_op *op = string_ops; op < string_ops + STRING_OPS; op++) {
+        if (op->port) { /* a level that may not use ports: that comes before the page that is not there */
+            begin_string(b, FAULT_LONG, 3, op, 4, 0, "/no-port");
+            b->c.rflags &= ~0x3000ull;
+            b->c.pte[PAGE_DATA] = 0;
+            finish(b);
+        }
         /* Nothing to do: no access, no fault. */
         begin_string(b, FAULT_LONG, 3, op, 4, 0xf3, "/count-0");
         b->c.gpr[FAULT_RCX] = 0;
