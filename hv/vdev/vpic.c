@@ -326,6 +326,13 @@ enum status vpic_attach(struct vpic *pic, struct vbus *ports)
 
 /* ---- Save and restore ---- */
 
+/* The bytes of a chip in the order of the stream; the flags follow. */
+static const uint8_t saved_bytes[] = {
+    offsetof(struct vpic_chip, irr),  offsetof(struct vpic_chip, imr),  offsetof(struct vpic_chip, isr),
+    offsetof(struct vpic_chip, lines), offsetof(struct vpic_chip, elcr), offsetof(struct vpic_chip, base),
+    offsetof(struct vpic_chip, lowest), offsetof(struct vpic_chip, init_step),
+};
+
 static unsigned pack_flags(const struct vpic_chip *chip)
 {
     return (unsigned)chip->need_icw4 | (unsigned)chip->single << 1 | (unsigned)chip->auto_eoi << 2
@@ -350,14 +357,8 @@ void vpic_save(const struct vpic *pic, struct stream_writer *w, uint64_t now_ns)
     (void)now_ns;
     for (unsigned i = 0; i < 2; i++) {
         const struct vpic_chip *chip = &pic->chip[i];
-        stream_put_u8(w, chip->irr);
-        stream_put_u8(w, chip->imr);
-        stream_put_u8(w, chip->isr);
-        stream_put_u8(w, chip->lines);
-        stream_put_u8(w, chip->elcr);
-        stream_put_u8(w, chip->base);
-        stream_put_u8(w, chip->lowest);
-        stream_put_u8(w, chip->init_step);
+        for (unsigned n = 0; n < sizeof(saved_bytes); n++)
+            stream_put_u8(w, ((const uint8_t *)chip)[saved_bytes[n]]);
         stream_put_u8(w, (uint8_t)pack_flags(chip));
     }
 }
@@ -369,14 +370,8 @@ void vpic_restore(struct vpic *pic, struct stream_reader *r, uint64_t now_ns)
     (void)now_ns;
     for (unsigned i = 0; i < 2; i++) {
         struct vpic_chip *chip = &new.chip[i];
-        chip->irr = stream_get_u8(r);
-        chip->imr = stream_get_u8(r);
-        chip->isr = stream_get_u8(r);
-        chip->lines = stream_get_u8(r);
-        chip->elcr = stream_get_u8(r);
-        chip->base = stream_get_u8(r);
-        chip->lowest = stream_get_u8(r);
-        chip->init_step = stream_get_u8(r);
+        for (unsigned n = 0; n < sizeof(saved_bytes); n++)
+            ((uint8_t *)chip)[saved_bytes[n]] = stream_get_u8(r);
         unpack_flags(chip, stream_get_u8(r));
         good &= !(chip->base & 7) && chip->lowest < 8 && chip->init_step <= 4 && chip->init_step != 1;
         good &= !(chip->elcr & ~(i ? ELCR_SLAVE : ELCR_MASTER));
