@@ -62,8 +62,8 @@ static enum status find_module(const struct vm *vm, const char *kind, const char
     const struct boot_module *module = machine_module(path);
 
     if (!module || module->efi_status) {
-        snprintf(text, text_bytes, "vm %s: %s %s could not be read at boot (%s); put the file there and reboot the node",
-                 vm->name, kind, path,
+        snprintf(text, text_bytes, "vm %s: %s %.80s%s could not be read at boot (%s); put the file there and reboot the node",
+                 vm->name, kind, path, strlen(path) > 80 ? "..." : "",
                  !module ? "it was not in the configuration then"
                  : (module->efi_status & 0xff) == 14 ? "there is no such file"
                                                      : "the firmware reported an error");
