@@ -13,7 +13,8 @@ import re
 import subprocess
 
 import pytest
-from node import BUILD, LOGS, TOP, guest
+from machine import Machine
+from node import BUILD, LOGS, TOP, Report, guest
 
 MODIFIES = "(add-to|sbb-imm8|inc|not|neg|shl|shld|xchg|xadd|cmpxchg|cmpxchg8b|cmpxchg16b|bts|btr-imm)"
 
@@ -73,16 +74,17 @@ def matching(patterns, name):
     return [pattern for pattern in patterns if re.fullmatch(pattern, name)]
 
 
-def test_faults(booted, cpu, emulated):
-    excuses = EXCUSES[cpu]
+def expectations(emulated, excuses, judge):
+    """The guest's module."""
     os.makedirs(LOGS, exist_ok=True)
-    module = os.path.join(LOGS, f"faults-{cpu}.expected")
+    module = os.path.join(LOGS, f"faults-{judge}.expected")
     with open(module, "w", encoding="ascii") as file:
         for name, _, outcome in emulated:
             file.write(f"{'~' if matching(excuses, name) else ''}{outcome}\n")
-    vm = {"kernel": guest("faults"), "initrd": module, "memory": "16M",
-          "cmdline": "cpu=lax" if cpu == "amd" else "cpu=strict"}
-    report = booted.get(cpu, "faults", vms={"faults": vm}).run_guest("faults", timeout=60)
+    return module
+
+
+def check(report, emulated, excuses):
     different = []
     for index, told in re.findall(r"^differs (\d+) (.*)$", report.text, re.M):
         name, code, outcome = emulated[int(index)]
@@ -94,6 +96,25 @@ def test_faults(booted, cpu, emulated):
     seen = {pattern for index in re.findall(r"^(?:excused|skipped) (\d+)$", report.text, re.M)
             for pattern in matching(excuses, emulated[int(index)][0])}
     assert not set(excuses) - seen, f"excused for nothing: {sorted(set(excuses) - seen)}"
+
+
+def test_faults(booted, cpu, emulated):
+    module = expectations(emulated, EXCUSES[cpu], cpu)
+    vm = {"kernel": guest("faults"), "initrd": module, "memory": "16M",
+          "cmdline": "cpu=lax" if cpu == "amd" else "cpu=strict"}
+    check(booted.get(cpu, "faults", vms={"faults": vm}).run_guest("faults", timeout=60), emulated, EXCUSES[cpu])
+
+
+def test_faults_without_a_hypervisor(emulated):
+    """INS and OUTS exit from every VM, so there they are the emulator's own answers twice. Here the guest has QEMU's CPU
+    to itself. QEMU's -kernel takes a Multiboot kernel as a 32-bit ELF file only."""
+    module = expectations(emulated, QEMU, "bare")
+    kernel = os.path.join(LOGS, "faults-bare.elf")
+    subprocess.run(["objcopy", "-O", "elf32-i386", guest("faults"), kernel], check=True)
+    with Machine(cpu="amd", firmware=False, smp=1, memory=64, log=os.path.join(LOGS, "faults-bare.log"),
+                 extra=["-kernel", kernel, "-initrd", module, "-append", "faults cpu=lax"]) as machine:
+        machine.expect(rb"^done \d+ passed \d+ failed\r\n", timeout=60)
+        check(Report(machine.output.decode(errors="replace").replace("\r\n", "\n")), emulated, QEMU)
 
 
 def test_every_case_has_a_judge(emulated):

@@ -82,6 +82,18 @@ def test_a_guest_does_not_notice(cpu, times):
         assert [owner["owner"] for owner in free["owners"]] == ["hypervisor"], "memory is still held"
 
 
+def test_debug_traps_that_wait_are_saved():
+    """On VMX alone, since QEMU does not hold them back. The log's write protection makes exits where one waits."""
+    with Node("intel", "state-held", vms={"held": {"kernel": guest("held"), "memory": "48M"}}, memory=512) as node:
+        node.shell_json("vm start held")
+        node.console("held", r"pass 1\r\n")
+        for _ in range(4):
+            node.shell_json("vm dirty held start --engine wp")
+            node.shell_json("vm save held", timeout=120)
+            node.shell_json("vm restore held", timeout=120)
+        finish(node, "held")
+
+
 def test_a_paused_guest_stays_paused():
     with Node("amd", "state-paused", vms={"vm": {"kernel": guest("state"), "memory": "16M", "vcpus": 2}}, memory=512) as node:
         node.shell_json("vm start vm")
