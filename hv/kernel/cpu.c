@@ -73,8 +73,9 @@ static void detect(struct cpu_features *f)
         f->md_clear = r.edx & BIT(10);
         f->ibpb = r.edx & BIT(26);
         f->l1d_flush = r.edx & BIT(28);
-        /* IA32_ARCH_CAPABILITIES bit 1: IBRS may stay on for good (SDM vol. 4, table 2-2). */
-        f->eibrs = (r.edx & BIT(29)) && (rdmsr(MSR_ARCH_CAPABILITIES) & BIT(1));
+        if (r.edx & BIT(29))
+            f->arch_capabilities = rdmsr(MSR_ARCH_CAPABILITIES);
+        f->eibrs = f->arch_capabilities & BIT(1); /* IBRS may stay on for good (SDM vol. 4, table 2-2) */
     }
     if (f->xsave && max >= 0xd) {
         r = cpuid(0xd, 0);

@@ -73,6 +73,7 @@ struct cpu_features {
     uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
     uint32_t xsave_offset[64]; /* of each component in it */
     bool ibpb, l1d_flush, md_clear; /* what is cleared between VMs */
+    uint64_t arch_capabilities; /* Intel's MSR; 0: there is none */
     bool eibrs, auto_ibrs;    /* the hypervisor's indirect branches are kept apart from guests' by the CPU */
     bool fpu_pointers_leak;   /* AMD without XSaveErPtr: APM vol. 3, CPUID 8000_0008H EBX bit 2 */
 };

@@ -24,6 +24,7 @@
 #define MSR_SYSENTER_EIP 0x176u
 #define MSR_MCG_CAP 0x179u
 #define MSR_MCG_STATUS 0x17au
+#define MSR_FLUSH_CMD 0x10bu
 #define MSR_MISC_FEATURES 0x140u
 #define MSR_MISC_ENABLE 0x1a0u
 #define MSR_PERF_STATUS 0x198u

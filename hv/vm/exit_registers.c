@@ -113,8 +113,8 @@ static bool msr_write(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_COMMAND:
         if (value & ~rule.value)
             return false;
-        if (msr == MSR_PRED_CMD)
-            wrmsr(MSR_PRED_CMD, value);
+        if (msr == MSR_PRED_CMD || msr == MSR_FLUSH_CMD)
+            wrmsr(msr, value);
         return true;
     default:
         return false;

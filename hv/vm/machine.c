@@ -305,6 +305,8 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
         .rdtscp = vmm && vmm->features->rdtscp,
         .invpcid = vmm && vmm->features->invpcid,
         .xsaves = vmm && vmm->features->xsaves,
+        .spec_ctrl = true,
+        .arch_capabilities = cpu_features.arch_capabilities,
     };
 
     return cpuid_model_build(model, name, &host, &abilities, text, text_bytes);
@@ -407,6 +409,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     if (status != OK)
         return status;
     vm->core.instructions = cpuid_instructions(&vm->model);
+    vm->core.spec_ctrl_valid = vm->model.limits.spec_ctrl_valid;
     status = vmm->vm_create(&vm->core);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));
@@ -416,6 +419,8 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
         struct msr_rule rule = msr_policy(&vm->model, *msr);
         if (rule.kind == MSR_SWITCHED)
             vmm->msr_passthrough(&vm->core, *msr, true, true);
+        else if (rule.kind == MSR_COMMAND)
+            vmm->msr_passthrough(&vm->core, *msr, false, true);
     }
     status = build_devices(vm, text, text_bytes);
     if (status != OK)

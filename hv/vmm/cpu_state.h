@@ -76,6 +76,7 @@ struct table_register {
 #define EFER_NXE BIT(11)
 #define EFER_SVME BIT(12)
 #define EFER_FFXSR BIT(14)
+#define EFER_AIBRSE BIT(21)
 #define RFLAGS_CF BIT(0)
 #define RFLAGS_FIXED BIT(1)
 #define RFLAGS_PF BIT(2)

@@ -64,12 +64,17 @@ const struct cpuid_feature cpuid_features[] = {
     N(7, 0, EDX, 2, AVX512, "avx512-4vnniw"), N(7, 0, EDX, 3, AVX512, "avx512-4fmaps"), B(7, 0, EDX, 4, "fsrm"),
     N(7, 0, EDX, 8, AVX512, "avx512-vp2intersect"), B(7, 0, EDX, 10, "md-clear"), B(7, 0, EDX, 14, "serialize"),
     N(7, 0, EDX, 23, AVX512, "avx512-fp16"), N(7, 0, EDX, 26, SPEC_CTRL, "spec-ctrl"),
-    N(7, 0, EDX, 27, SPEC_CTRL, "stibp"), N(7, 0, EDX, 29, ARCH_CAP, "arch-capabilities"),
+    N(7, 0, EDX, 27, SPEC_CTRL, "stibp"), N(7, 0, EDX, 28, SPEC_CTRL, "flush-l1d"),
+    N(7, 0, EDX, 29, ARCH_CAP, "arch-capabilities"),
     N(7, 0, EDX, 31, SPEC_CTRL, "ssbd"),
 
     N(7, 1, EAX, 4, AVX, "avx-vnni"), N(7, 1, EAX, 5, AVX512, "avx512-bf16"), B(7, 1, EAX, 10, "fzrm"),
     B(7, 1, EAX, 11, "fsrs"), B(7, 1, EAX, 12, "fsrc"), N(7, 1, EAX, 23, AVX, "avx-ifma"),
-    N(7, 1, EDX, 4, AVX, "avx-vnni-int8"), N(7, 1, EDX, 5, AVX, "avx-ne-convert"), B(7, 2, EDX, 5, "mcdt-no"),
+    N(7, 1, EDX, 4, AVX, "avx-vnni-int8"), N(7, 1, EDX, 5, AVX, "avx-ne-convert"),
+    N(7, 2, EDX, 0, SPEC_CTRL, "intel-psfd"), N(7, 2, EDX, 1, SPEC_CTRL, "ipred-ctrl"),
+    N(7, 2, EDX, 2, SPEC_CTRL, "rrsba-ctrl"), N(7, 2, EDX, 3, SPEC_CTRL, "ddpd-u"),
+    N(7, 2, EDX, 4, SPEC_CTRL, "bhi-ctrl"),
+    B(7, 2, EDX, 5, "mcdt-no"),
 
     N(0xd, 1, EAX, 0, XSAVE, "xsaveopt"), N(0xd, 1, EAX, 1, XSAVE, "xsavec"), N(0xd, 1, EAX, 2, XSAVE, "xgetbv1"),
     N(0xd, 1, EAX, 3, XSAVES, "xsaves"),
@@ -90,10 +95,14 @@ const struct cpuid_feature cpuid_features[] = {
     N(0x80000008, 0, EBX, 12, SPEC_CTRL, "ibpb"), N(0x80000008, 0, EBX, 14, SPEC_CTRL, "ibrs"),
     N(0x80000008, 0, EBX, 15, SPEC_CTRL, "amd-stibp"), N(0x80000008, 0, EBX, 16, SPEC_CTRL, "ibrs-always-on"),
     N(0x80000008, 0, EBX, 17, SPEC_CTRL, "stibp-always-on"), N(0x80000008, 0, EBX, 18, SPEC_CTRL, "ibrs-preferred"),
-    N(0x80000008, 0, EBX, 24, SPEC_CTRL, "amd-ssbd"), N(0x80000008, 0, EBX, 26, AMD, "ssb-no"),
+    N(0x80000008, 0, EBX, 19, SPEC_CTRL, "ibrs-same-mode"), N(0x80000008, 0, EBX, 24, SPEC_CTRL, "amd-ssbd"),
+    N(0x80000008, 0, EBX, 26, AMD, "ssb-no"),
     N(0x80000008, 0, EBX, 28, SPEC_CTRL, "psfd"), N(0x80000008, 0, EBX, 29, AMD, "btc-no"),
+    N(0x80000008, 0, EBX, 30, SPEC_CTRL, "ibpb-ret"),
     N(0x80000021, 0, EAX, 0, AMD, "no-nested-data-bp"), N(0x80000021, 0, EAX, 2, AMD, "lfence-serializing"),
-    N(0x80000021, 0, EAX, 6, AMD, "null-sel-clears-base"), N(0x80000021, 0, EAX, 29, AMD, "srso-no"),
+    N(0x80000021, 0, EAX, 6, AMD, "null-sel-clears-base"), N(0x80000021, 0, EAX, 8, AMD, "automatic-ibrs"),
+    N(0x80000021, 0, EAX, 27, SPEC_CTRL, "sbpb"), N(0x80000021, 0, EAX, 28, SPEC_CTRL, "ibpb-brtype"),
+    N(0x80000021, 0, EAX, 29, AMD, "srso-no"), N(0x80000021, 0, EAX, 30, AMD, "srso-user-kernel-no"),
 };
 const unsigned cpuid_feature_count = ARRAY_COUNT(cpuid_features);
 

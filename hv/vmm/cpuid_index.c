@@ -66,11 +66,16 @@ static void derive_limits(struct cpuid_model *m)
         if (cr4[i].reg >> cr4[i].bit & 1)
             l->cr4_valid |= cr4[i].cr4;
     l->efer_valid = (extended->edx & BIT(11) ? EFER_SCE : 0) | (extended->edx & BIT(20) ? EFER_NXE : 0) |
-                    (extended->edx & BIT(29) ? EFER_LME | EFER_LMA : 0) | (extended->edx & BIT(25) ? EFER_FFXSR : 0);
+                    (extended->edx & BIT(29) ? EFER_LME | EFER_LMA : 0) | (extended->edx & BIT(25) ? EFER_FFXSR : 0) |
+                    (cpuid_find(m, 0x80000021, 0)->eax & BIT(8) ? EFER_AIBRSE : 0);
+    /* SDM vol. 4, table 2-2; APM vol. 2, 3.2.9. */
+    const uint32_t more = cpuid_find(m, 7, 2)->edx;
     l->spec_ctrl_valid = (seven->edx & BIT(26) || sizes->ebx & BIT(14) ? BIT(0) : 0) |
                          (seven->edx & BIT(27) || sizes->ebx & BIT(15) ? BIT(1) : 0) |
                          (seven->edx & BIT(31) || sizes->ebx & BIT(24) ? BIT(2) : 0) |
-                         (sizes->ebx & BIT(28) ? BIT(7) : 0);
+                         (more & BIT(1) ? BIT(3) | BIT(4) : 0) | (more & BIT(2) ? BIT(5) | BIT(6) : 0) |
+                         (more & BIT(0) || sizes->ebx & BIT(28) ? BIT(7) : 0) | (more & BIT(3) ? BIT(8) : 0) |
+                         (more & BIT(4) ? BIT(10) : 0);
     l->linear_bits = seven->ecx & BIT(16) ? 57 : 48;
     l->physical_bits = sizes->eax & 0xff;
 }

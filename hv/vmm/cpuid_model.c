@@ -19,7 +19,6 @@
 #include "vmm/hyperv.h"
 
 #define PORTABLE_PHYSICAL_BITS 39
-#define ARCH_CAPABILITIES_SHOWN 0x0d10e17full /* the "not affected" bits: 0-6, 8, 13-15, 20, 24, 26, 27 */
 #define VERSION_SIGNATURE 0x000206c2u         /* portable: family 6, model 44, stepping 2 */
 
 static const char *const model_names[] = { "host", "portable", "portable-1", NULL };
@@ -375,7 +374,7 @@ enum status cpuid_model_build(struct cpuid_model *model, const char *name, const
     cpuid_model_index(model);
     model->xsave.mxcsr_mask = abilities->mxcsr_mask ? abilities->mxcsr_mask : 0xffff;
     if (cpuid_find(model, 7, 0)->edx & BIT(29))
-        model->arch_capabilities = abilities->arch_capabilities & ARCH_CAPABILITIES_SHOWN;
+        model->arch_capabilities = abilities->arch_capabilities & CPUID_ARCH_CAPABILITIES_SHOWN;
     if (b.lacking)
         return say(text, text_bytes, ERR_UNSUPPORTED, "CPU model %s needs %s, which this host lacks; use cpu = host",
                    model->name, b.lacking);

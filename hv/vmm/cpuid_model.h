@@ -47,7 +47,7 @@ struct cpuid_abilities {
     bool rdtscp;            /* RDTSCP, RDPID and TSC_AUX work in a guest */
     bool invpcid;           /* INVPCID works in a guest; PCID itself needs nothing */
     bool xsaves;            /* XSAVES/XRSTORS work in a guest */
-    bool spec_ctrl;         /* SPEC_CTRL and PRED_CMD are switched and passed */
+    bool spec_ctrl;         /* SPEC_CTRL is switched, PRED_CMD and FLUSH_CMD are passed */
     bool la57;              /* 5-level paging in the guest */
 };
 #define APIC_TIMER_KHZ 1000000u

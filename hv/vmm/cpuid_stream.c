@@ -158,7 +158,12 @@ void cpuid_model_restore(struct cpuid_model *m, struct stream_reader *r, const s
     if (m->limits.physical_bits < 32 || m->limits.physical_bits > ceiling->limits.physical_bits)
         stream_fail(r, ERR_UNSUPPORTED, "%u bits of physical address, this node has %u", m->limits.physical_bits,
                     ceiling->limits.physical_bits);
-    if (m->arch_capabilities & ~ceiling->arch_capabilities)
+    bool has_arch = cpuid_find(m, 7, 0)->edx & BIT(29);
+    if (m->arch_capabilities & (has_arch ? ~CPUID_ARCH_CAPABILITIES_SHOWN : UINT64_MAX))
+        stream_fail(r, ERR_CORRUPT, "ARCH_CAPABILITIES 0x%llx are not what guests get",
+                    (unsigned long long)m->arch_capabilities);
+    uint64_t promises = m->arch_capabilities ^ (has_arch ? CPUID_ARCH_CAPABILITIES_RISKS : 0);
+    if (promises & ~(ceiling->arch_capabilities ^ CPUID_ARCH_CAPABILITIES_RISKS))
         stream_fail(r, ERR_UNSUPPORTED,
                     "ARCH_CAPABILITIES 0x%llx promise what this node's CPU does not; use cpu = portable",
                     (unsigned long long)m->arch_capabilities);

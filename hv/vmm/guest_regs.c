@@ -39,9 +39,13 @@ static bool xss_differs(const struct cpu_state *state)
     return cpu_features.xsaves && state->xss;
 }
 
-void guest_regs_changed(struct guest_regs *regs, const struct cpu_state *state)
+bool guest_regs_changed(struct guest_regs *regs, const struct cpu_state *state)
 {
+    bool opens = !regs->spec_ctrl && (state->spec_ctrl & regs->spec_ctrl_valid & ~cpu_host_spec_ctrl());
+
+    regs->spec_ctrl |= opens;
     regs->swap = xss_differs(state) || regs->spec_ctrl;
+    return opens;
 }
 
 void guest_regs_enter(const struct guest_regs *regs, const struct cpu_state *state)
@@ -55,9 +59,10 @@ void guest_regs_enter(const struct guest_regs *regs, const struct cpu_state *sta
 void guest_regs_leave(const struct guest_regs *regs, struct cpu_state *state)
 {
     if (regs->spec_ctrl) {
-        state->spec_ctrl = rdmsr(MSR_SPEC_CTRL);
-        if (state->spec_ctrl != cpu_host_spec_ctrl())
+        uint64_t value = rdmsr(MSR_SPEC_CTRL);
+        if (value != cpu_host_spec_ctrl())
             wrmsr(MSR_SPEC_CTRL, cpu_host_spec_ctrl());
+        state->spec_ctrl = value & regs->spec_ctrl_valid;
     }
     if (xss_differs(state))
         wrmsr(MSR_XSS, 0);

@@ -26,7 +26,7 @@
 
 const uint32_t msr_open[] = {
     MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_TSC_AUX,
-    MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT, MSR_SPEC_CTRL, 0,
+    MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT, MSR_SPEC_CTRL, MSR_PRED_CMD, MSR_FLUSH_CMD, 0,
 };
 
 /* Registers that only CPUs of one vendor have; a vendor that is neither gets both sets. */
@@ -109,10 +109,12 @@ struct msr_rule msr_policy(const struct cpuid_model *m, uint32_t msr)
         return cpuid_instructions(m) & INSTRUCTION_XSAVES ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
     case MSR_SPEC_CTRL:
         return m->limits.spec_ctrl_valid ? RULE(MSR_SWITCHED) : RULE(MSR_DENY);
-    case MSR_PRED_CMD: /* IBPB */
+    case MSR_PRED_CMD: /* IBPB, SBPB */
         return cpuid_find(m, 7, 0)->edx & BIT(26) || cpuid_find(m, 0x80000008, 0)->ebx & BIT(12)
-                   ? RULE(MSR_COMMAND, .value = 1)
+                   ? RULE(MSR_COMMAND, .value = 1 | (cpuid_find(m, 0x80000021, 0)->eax & BIT(27) ? BIT(7) : 0))
                    : RULE(MSR_DENY);
+    case MSR_FLUSH_CMD: /* the L1 data cache */
+        return cpuid_find(m, 7, 0)->edx & BIT(28) ? RULE(MSR_COMMAND, .value = 1) : RULE(MSR_DENY);
     case MSR_MTRRCAP:
         return RULE(MSR_CONSTANT, .value = MTRRCAP_VALUE);
     case MSR_MCG_CAP:

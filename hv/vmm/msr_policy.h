@@ -35,9 +35,9 @@ struct msr_rule {
 struct msr_rule msr_policy(const struct cpuid_model *model, uint32_t msr);
 
 /*
- * Those of MSR_SWITCHED that a backend may open in its bitmap for reads and writes, since the CPU itself makes every
- * check; ends with 0. Only those that are MSR_SWITCHED in the VM's model may be opened: ask msr_policy. (XSS and
- * DEBUGCTL are not among them: the CPU would take bits that the model lacks.)
+ * Those that a backend may open in its bitmap, MSR_SWITCHED for reads and writes, MSR_COMMAND for writes, since the CPU
+ * itself makes every check; ends with 0. What the VM's model has them as, msr_policy says. (XSS and DEBUGCTL are not among
+ * them: the CPU would take bits that the model lacks. It does so with SPEC_CTRL too, where guest_regs.h drops them.)
  */
 extern const uint32_t msr_open[];
 

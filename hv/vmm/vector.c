@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "kernel/log.h"
+#include "kernel/msr.h"
 #include "kernel/thread.h"
 #include "kernel/x86.h"
 
@@ -19,8 +20,6 @@
 #define COMPONENT_AVX 2
 #define COMPONENT_ZMM_HIGH 6
 #define COMPONENT_PKRU 9
-
-#define MSR_FLUSH_CMD 0x10b
 
 struct vcpu *vector_owner[CPU_MAX];
 static uint64_t last_vm[CPU_MAX]; /* serial */

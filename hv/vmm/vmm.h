@@ -105,6 +105,7 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
     bool tsc_scaling;
+    bool virtual_spec_ctrl;       /* SVM: the CPU itself switches SPEC_CTRL */
     bool rdtscp, invpcid, xsaves; /* the instructions work in a guest (RDTSCP: RDPID and TSC_AUX too) */
     struct tsc_scaling tsc;
     unsigned asid_count;
@@ -202,6 +203,7 @@ struct vm_core {
     uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */
     uint64_t tsc_multiplier;  /* vmm/tsc.h; set before vm_create, constant from then on */
     uint32_t instructions;    /* INSTRUCTION_...: likewise */
+    uint64_t spec_ctrl_valid; /* bits of SPEC_CTRL that the guest may set, 0: it has none. Likewise */
 };
 
 /* After shared code has written state->debugctl: what this CPU would not honour reads 0, on every path alike. */

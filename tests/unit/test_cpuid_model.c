@@ -50,12 +50,12 @@ static void nothing_forbidden_is_ever_shown(void **state)
         { 7, 0, REG_EDX, 5 },           { 7, 0, REG_EDX, 11 },          { 7, 0, REG_EDX, 15 },
         { 7, 0, REG_EDX, 18 },          { 7, 0, REG_EDX, 19 },          { 7, 0, REG_EDX, 20 },
         { 7, 0, REG_EDX, 22 },          { 7, 0, REG_EDX, 24 },          { 7, 0, REG_EDX, 25 },
-        { 7, 0, REG_EDX, 28 },          { 7, 0, REG_EDX, 30 },          { 7, 1, REG_EAX, 17 },
+        { 7, 2, REG_EDX, 6 },           { 7, 0, REG_EDX, 30 },          { 7, 1, REG_EAX, 17 },
         { 7, 1, REG_EAX, 26 },          { 0xd, 1, REG_EAX, 4 },         { 0x80000001, 0, REG_ECX, 2 },
         { 0x80000001, 0, REG_ECX, 3 },  { 0x80000001, 0, REG_ECX, 10 }, { 0x80000001, 0, REG_ECX, 12 },
         { 0x80000001, 0, REG_ECX, 15 }, { 0x80000001, 0, REG_ECX, 19 }, { 0x80000001, 0, REG_ECX, 23 },
         { 0x80000001, 0, REG_ECX, 29 }, { 0x80000001, 0, REG_EDX, 31 }, { 0x80000008, 0, REG_EBX, 3 },
-        { 0x80000008, 0, REG_EBX, 25 }, { 0x80000021, 0, REG_EAX, 8 },
+        { 0x80000008, 0, REG_EBX, 25 }, { 0x80000021, 0, REG_EAX, 1 },
     };
     static void (*vendors[])(void *, uint32_t, uint32_t, uint32_t[4]) = { fake_intel, fake_amd };
     struct cpuid_abilities all = fake_abilities;
@@ -161,6 +161,62 @@ static void the_portable_model_is_the_same_on_both(void **state)
                      BIT(0) | BIT(9) | BIT(13) | BIT(19) | BIT(20) | BIT(23));
     assert_int_equal(reg(&model, 0x80000001, 0, REG_ECX), 1);
     assert_int_equal(reg(&model, 7, 0, REG_EBX), 0);
+}
+
+static void speculation_controls_follow_cpuid(void **state)
+{
+    (void)state;
+    /* Bits of SPEC_CTRL by the CPUID bit that brings them (SDM vol. 4, table 2-2; APM vol. 2, 3.2.9). */
+    static const struct { const struct cpuid_host *host; uint32_t leaf, subleaf; unsigned reg, bit; uint64_t valid; } cases[] = {
+        { &fake_intel_host, 7, 0, REG_EDX, 26, 1 },    { &fake_intel_host, 7, 0, REG_EDX, 27, 2 },
+        { &fake_intel_host, 7, 0, REG_EDX, 31, 4 },    { &fake_intel_host, 7, 2, REG_EDX, 0, 0x80 },
+        { &fake_intel_host, 7, 2, REG_EDX, 1, 0x18 },  { &fake_intel_host, 7, 2, REG_EDX, 2, 0x60 },
+        { &fake_intel_host, 7, 2, REG_EDX, 3, 0x100 }, { &fake_intel_host, 7, 2, REG_EDX, 4, 0x400 },
+        { &fake_amd_host, 0x80000008, 0, REG_EBX, 14, 1 }, { &fake_amd_host, 0x80000008, 0, REG_EBX, 15, 2 },
+        { &fake_amd_host, 0x80000008, 0, REG_EBX, 24, 4 }, { &fake_amd_host, 0x80000008, 0, REG_EBX, 28, 0x80 },
+    };
+    static void (*vendors[])(void *, uint32_t, uint32_t, uint32_t[4]) = { fake_intel, fake_amd };
+    for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct cpuid_host everything = { fake_everything, &vendors[cases[i].host == &fake_amd_host] };
+        build(&model, "host", &everything);
+        assert_true(reg(&model, cases[i].leaf, cases[i].subleaf, cases[i].reg) >> cases[i].bit & 1);
+        assert_int_equal(model.limits.spec_ctrl_valid & cases[i].valid, cases[i].valid);
+        /* Without the bit, and the other vendor's for the same: */
+        for (unsigned e = 1; e < model.count; e++) {
+            struct cpuid_entry *entry = &model.entry[e];
+            if (entry->leaf == 0x80000008)
+                entry->ebx = 0;
+            if (entry->leaf == 7 && entry->subleaf == 0)
+                entry->edx = 0;
+            if (entry->leaf == 7 && entry->subleaf == 2)
+                entry->edx = 0;
+        }
+        cpuid_model_index(&model);
+        assert_int_equal(model.limits.spec_ctrl_valid, 0);
+        for (unsigned e = 1; e < model.count; e++) {
+            struct cpuid_entry *entry = &model.entry[e];
+            if (entry->leaf == cases[i].leaf && entry->subleaf == cases[i].subleaf)
+                *(cases[i].reg == REG_EBX ? &entry->ebx : &entry->edx) = 1u << cases[i].bit;
+        }
+        cpuid_model_index(&model);
+        assert_int_equal(model.limits.spec_ctrl_valid, cases[i].valid);
+    }
+    /* Automatic IBRS is a bit of EFER, on AMD alone. */
+    struct cpuid_host amd = { fake_everything, &vendors[1] }, intel = { fake_everything, &vendors[0] };
+    build(&model, "host", &amd);
+    assert_true(model.limits.efer_valid & EFER_AIBRSE);
+    build(&model, "host", &intel);
+    assert_false(model.limits.efer_valid & EFER_AIBRSE);
+    assert_int_equal(model.limits.spec_ctrl_valid, 0x5ff);
+    struct cpuid_abilities all = fake_abilities;
+    all.arch_capabilities = UINT64_MAX;
+    assert_int_equal(cpuid_model_build(&model, "host", &intel, &all, NULL, 0), OK);
+    /* No control that has an MSR of its own: TSX, MCU, MISC_PACKAGE, energy, DOITM, FB_CLEAR, xAPIC, overclocking, GDS. */
+    assert_int_equal(model.arch_capabilities & (BIT(7) | BIT(9) | BIT(10) | BIT(11) | BIT(12) | BIT(18) | BIT(21) | BIT(23) |
+                                                BIT(25)), 0);
+    assert_int_equal(model.arch_capabilities >> 32, 0);
+    build(&model, "portable", &intel);
+    assert_int_equal(model.limits.spec_ctrl_valid | model.arch_capabilities, 0);
 }
 
 static uint32_t taken_bit;
@@ -408,6 +464,16 @@ static void a_model_comes_back_where_the_host_has_it(void **state)
     assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
     assert_int_equal(restore(), ERR_UNSUPPORTED);
     assert_non_null(strstr(text, "ARCH_CAPABILITIES"));
+    /* A clear bit promises too: return predictions that do not fall back on others (bits 2 and 19). */
+    for (unsigned bit = 2; bit <= 19; bit += 17) {
+        less = fake_abilities, less.arch_capabilities |= BIT(bit);
+        assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
+        assert_int_equal(restore(), ERR_UNSUPPORTED);
+        assert_non_null(strstr(text, "ARCH_CAPABILITIES"));
+    }
+    less = fake_abilities, less.arch_capabilities |= BIT(17);
+    assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
+    assert_int_equal(restore(), OK);
     less = fake_abilities, less.vcpu_count = 1; /* the count is the VM's own */
     assert_int_equal(cpuid_model_build(&ceiling, "host", &fake_intel_host, &less, NULL, 0), OK);
     assert_int_equal(restore(), OK);
@@ -470,6 +536,7 @@ int main(void)
         cmocka_unit_test(frequencies_and_hypervisor_leaves),
         cmocka_unit_test(instructions_and_their_registers_go_together),
         cmocka_unit_test(xcr0_follows_the_rules),
+        cmocka_unit_test(speculation_controls_follow_cpuid),
         cmocka_unit_test(a_model_comes_back_where_the_host_has_it),
         cmocka_unit_test(forged_features_are_refused),
     };

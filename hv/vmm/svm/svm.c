@@ -30,6 +30,7 @@
 #define SVM_FEATURE_PAUSE_THRESHOLD BIT(12)
 #define SVM_FEATURE_AVIC BIT(13)
 #define SVM_FEATURE_VGIF BIT(16)
+#define SVM_FEATURE_SPEC_CTRL BIT(20)
 
 #define IOPM_PAGES 3
 #define MSRPM_PAGES 2
@@ -75,6 +76,7 @@ static bool probe(char *why, size_t why_bytes)
         .pdptes_in_memory = true, /* 15.25.10 */
         .tsc_scaling = r.edx & SVM_FEATURE_TSC_RATE,
         .tsc = { .integer_bits = 8, .fraction_bits = r.edx & SVM_FEATURE_TSC_RATE ? 32 : 0 },
+        .virtual_spec_ctrl = r.edx & SVM_FEATURE_SPEC_CTRL,
         .rdtscp = cpu_features.rdtscp,
         .invpcid = true, /* where the CPU has it */
         .xsaves = cpu_features.xsaves,
@@ -149,18 +151,24 @@ static bool msr_map_bit(uint32_t msr, uint32_t *bit)
     return false;
 }
 
-static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool write)
+static void msr_map_set(hpa_t bitmap, uint32_t msr, bool read, bool write)
 {
-    struct svm_vm *v = vm->backend;
-    uint8_t *map = phys_to_virt(v->msr_bitmap);
+    uint8_t *map = phys_to_virt(bitmap);
     uint32_t bit;
 
-    if (!msr_map_bit(msr, &bit))
+    if (!bitmap.v || !msr_map_bit(msr, &bit))
         return;
     uint8_t mask = (uint8_t)(3 << bit % 8), denied = (uint8_t)(((read ? 0 : 1) | (write ? 0 : 2)) << bit % 8);
     map[bit / 8] = (uint8_t)((map[bit / 8] & ~mask) | denied);
-    if (msr == MSR_SPEC_CTRL)
-        v->spec_ctrl = write;
+}
+
+static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool write)
+{
+    struct svm_vm *v = vm->backend;
+
+    msr_map_set(v->msr_bitmap_spec, msr, read, write);
+    if (msr != MSR_SPEC_CTRL || svm_features.virtual_spec_ctrl)
+        msr_map_set(v->msr_bitmap, msr, read, write);
 }
 
 static enum status vm_create(struct vm_core *vm)
@@ -173,15 +181,24 @@ static enum status vm_create(struct vm_core *vm)
 
     if (!v)
         return ERR_NO_MEMORY;
-    if (!page_alloc_run(MSRPM_PAGES, vm->owner, 0, &v->msr_bitmap)) {
-        kfree(v, sizeof(*v));
-        return ERR_NO_MEMORY;
-    }
+    if (!page_alloc_run(MSRPM_PAGES, vm->owner, 0, &v->msr_bitmap))
+        goto free_vm;
     memset(phys_to_virt(v->msr_bitmap), 0xff, MSRPM_PAGES * PAGE_BYTES);
+    if (vm->spec_ctrl_valid && !svm_features.virtual_spec_ctrl) {
+        if (!page_alloc_run(MSRPM_PAGES, vm->owner, 0, &v->msr_bitmap_spec))
+            goto free_bitmap;
+        memset(phys_to_virt(v->msr_bitmap_spec), 0xff, MSRPM_PAGES * PAGE_BYTES);
+    }
     vm->backend = v;
     for (unsigned i = 0; i < ARRAY_COUNT(switched); i++)
         msr_passthrough(vm, switched[i], true, true);
     return OK;
+
+free_bitmap:
+    page_free_run(v->msr_bitmap, MSRPM_PAGES, vm->owner);
+free_vm:
+    kfree(v, sizeof(*v));
+    return ERR_NO_MEMORY;
 }
 
 static void vm_destroy(struct vm_core *vm)
@@ -190,6 +207,8 @@ static void vm_destroy(struct vm_core *vm)
 
     if (!v)
         return;
+    if (v->msr_bitmap_spec.v)
+        page_free_run(v->msr_bitmap_spec, MSRPM_PAGES, vm->owner);
     page_free_run(v->msr_bitmap, MSRPM_PAGES, vm->owner);
     kfree(v, sizeof(*v));
     vm->backend = NULL;
@@ -239,7 +258,7 @@ static enum status vcpu_create(struct vcpu *vcpu)
     v->vmcb = phys_to_virt(page);
     v->vmcb_hpa = page.v;
     v->wants = VCPU_WANTS_UNKNOWN;
-    v->regs.spec_ctrl = vm->spec_ctrl;
+    v->regs.spec_ctrl_valid = vm->msr_bitmap_spec.v ? core->spec_ctrl_valid : 0;
     controls_init(core, v->vmcb);
     vcpu->backend = v;
     length_cache_clear(&v->lengths);
@@ -311,6 +330,7 @@ static const struct { const char *name; uint16_t offset, bytes; } dump_fields[] 
     FIELD(tsc_offset), FIELD(asid), FIELD(tlb_control), FIELD(int_ctl), FIELD(int_vector), FIELD(int_state),
     FIELD(np_enable), FIELD(n_cr3), FIELD(lbr_control), FIELD(clean), FIELD(next_rip), FIELD(byte_count),
     FIELD(branch_from), FIELD(branch_to), FIELD(exception_from), FIELD(exception_to),
+    FIELD(spec_ctrl),
 };
 #undef FIELD
 

@@ -34,7 +34,7 @@ struct svm_cpu { /* struct cpu.vmm */
 
 struct svm_vm { /* vm_core.backend */
     hpa_t msr_bitmap;          /* two pages */
-    bool spec_ctrl;            /* the guest may write SPEC_CTRL */
+    hpa_t msr_bitmap_spec;     /* the same with SPEC_CTRL open, for vCPUs that write it (guest_regs.h); 0: none needed */
 };
 
 struct svm_vcpu { /* vcpu.backend */

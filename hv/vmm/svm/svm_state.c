@@ -256,7 +256,9 @@ void svm_load(struct vcpu *vcpu, unsigned groups)
     if (groups & STATE_TRAP)
         s->pending_debug = v->held_debug;
     if (groups & STATE_MISC) {
-        s->pat = vmcb->g_pat; /* xss, spec_ctrl: vcpu->state is their home */
+        s->pat = vmcb->g_pat; /* xss: vcpu->state is its home; so it is of spec_ctrl, unless the CPU switches that */
+        if (svm_features.virtual_spec_ctrl)
+            s->spec_ctrl = vmcb->spec_ctrl & vcpu->vm->spec_ctrl_valid;
         vector_find_xcr0(vcpu);
     }
 }
@@ -289,6 +291,11 @@ void svm_store(struct vcpu *vcpu, unsigned groups)
     if (groups & STATE_MISC) {
         vmcb->g_pat = s->pat;
         vmcb->clean &= ~(uint32_t)SVM_CLEAN_NP;
-        guest_regs_changed(&v->regs, s);
+        if (svm_features.virtual_spec_ctrl)
+            vmcb->spec_ctrl = s->spec_ctrl; /* the CPU joins the host's bits to it */
+        if (guest_regs_changed(&v->regs, s)) {
+            vmcb->msrpm_base = ((const struct svm_vm *)vcpu->vm->backend)->msr_bitmap_spec.v;
+            vmcb->clean &= ~(uint32_t)SVM_CLEAN_MAPS;
+        }
     }
 }

@@ -71,7 +71,9 @@ struct vmcb {
     uint64_t g_pat;                    /* 668 */
     uint64_t debugctl;                 /* 670 */
     uint64_t branch_from, branch_to, exception_from, exception_to; /* 678 */
-    uint8_t reserved12[0x1000 - 0x698];
+    uint8_t reserved12[0x6e0 - 0x698];
+    uint64_t spec_ctrl;                /* 6e0: where the CPU switches it */
+    uint8_t reserved13[0x1000 - 0x6e8];
 };
 
 #define VMCB_AT(member, offset) _Static_assert(offsetof(struct vmcb, member) == (offset), "VMCB offset of " #member)
@@ -137,6 +139,7 @@ VMCB_AT(cr2, 0x640);
 VMCB_AT(g_pat, 0x668);
 VMCB_AT(debugctl, 0x670);
 VMCB_AT(exception_to, 0x690);
+VMCB_AT(spec_ctrl, 0x6e0);
 _Static_assert(sizeof(struct vmcb) == 4096, "a VMCB is one page");
 #undef VMCB_AT
 

@@ -154,20 +154,26 @@ static void cpu_disable(void)
 }
 
 /* 25.6.9: a bit an MSR; reads in the first half of the page, writes in the second, low MSRs before high ones. */
-static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool write)
+static void msr_map_set(hpa_t bitmap, uint32_t msr, bool read, bool write)
 {
-    struct vmx_vm *v = vm->backend;
-    uint8_t *map = phys_to_virt(v->msr_bitmap);
+    uint8_t *map = phys_to_virt(bitmap);
     uint32_t base = msr < 0x2000 ? 0 : 0xc0000000;
 
-    if (msr - base >= 0x2000)
+    if (!bitmap.v || msr - base >= 0x2000)
         return; /* always exits */
     uint8_t bit = (uint8_t)(1 << msr % 8);
     uint8_t *reads = map + (base ? 0x400 : 0) + (msr - base) / 8, *writes = reads + 0x800;
     *reads = (uint8_t)(read ? *reads & ~bit : *reads | bit);
     *writes = (uint8_t)(write ? *writes & ~bit : *writes | bit);
-    if (msr == MSR_SPEC_CTRL)
-        v->spec_ctrl = write;
+}
+
+static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool write)
+{
+    struct vmx_vm *v = vm->backend;
+
+    msr_map_set(v->msr_bitmap_spec, msr, read, write);
+    if (msr != MSR_SPEC_CTRL)
+        msr_map_set(v->msr_bitmap, msr, read, write);
 }
 
 static enum status vm_create(struct vm_core *vm)
@@ -180,15 +186,24 @@ static enum status vm_create(struct vm_core *vm)
 
     if (!v)
         return ERR_NO_MEMORY;
-    if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap)) {
-        kfree(v, sizeof(*v));
-        return ERR_NO_MEMORY;
-    }
+    if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap))
+        goto free_vm;
     memset(phys_to_virt(v->msr_bitmap), 0xff, PAGE_BYTES);
+    if (vm->spec_ctrl_valid) {
+        if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap_spec))
+            goto free_bitmap;
+        memset(phys_to_virt(v->msr_bitmap_spec), 0xff, PAGE_BYTES);
+    }
     vm->backend = v;
     for (unsigned i = 0; i < ARRAY_COUNT(switched); i++)
         msr_passthrough(vm, switched[i], true, true);
     return OK;
+
+free_bitmap:
+    page_free(v->msr_bitmap, PAGE_BYTES, vm->owner);
+free_vm:
+    kfree(v, sizeof(*v));
+    return ERR_NO_MEMORY;
 }
 
 static void vm_destroy(struct vm_core *vm)
@@ -197,6 +212,8 @@ static void vm_destroy(struct vm_core *vm)
 
     if (!v)
         return;
+    if (v->msr_bitmap_spec.v)
+        page_free(v->msr_bitmap_spec, PAGE_BYTES, vm->owner);
     page_free(v->msr_bitmap, PAGE_BYTES, vm->owner);
     kfree(v, sizeof(*v));
     vm->backend = NULL;
@@ -242,7 +259,6 @@ static void vcpu_free(struct vmx_vcpu *v, page_owner_t owner)
 static enum status vcpu_create(struct vcpu *vcpu)
 {
     const struct vm_core *vm = vcpu->vm;
-    const struct vmx_vm *x = vm->backend;
     struct vmx_vcpu *v = kzalloc(sizeof(*v));
 
     if (!v)
@@ -260,7 +276,7 @@ static enum status vcpu_create(struct vcpu *vcpu)
     v->pml_next = PML_ENTRIES - 1;
     v->eptp = vm->stage2.root.v | vmx_caps.eptp_bits;
     v->wants = VCPU_WANTS_UNKNOWN;
-    v->regs.spec_ctrl = x->spec_ctrl;
+    v->regs.spec_ctrl_valid = vm->spec_ctrl_valid;
     vcpu->backend = v;
     vcpu->valid = STATE_ALL;
     vcpu->dirty = STATE_ALL;

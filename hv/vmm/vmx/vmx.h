@@ -65,7 +65,7 @@ struct vmx_cpu { /* struct cpu.vmm */
 
 struct vmx_vm { /* vm_core.backend */
     hpa_t msr_bitmap;
-    bool spec_ctrl;           /* the guest may write SPEC_CTRL */
+    hpa_t msr_bitmap_spec;    /* the same with SPEC_CTRL open, for vCPUs that write it (guest_regs.h); 0: none needed */
 };
 
 struct vmx_away {

@@ -286,7 +286,8 @@ void vmx_store(struct vcpu *vcpu, unsigned groups)
         interruptibility_store(s, groups);
     if (groups & STATE_MISC) {
         vmwrite(VMCS_GUEST_PAT, s->pat);
-        guest_regs_changed(&v->regs, s);
+        if (guest_regs_changed(&v->regs, s))
+            vmwrite(VMCS_MSR_BITMAP, ((const struct vmx_vm *)vcpu->vm->backend)->msr_bitmap_spec.v);
     }
     registers_store(vcpu, groups);
 }

@@ -10,6 +10,10 @@
 static bool lax;
 
 #define MSR_EFER 0xc0000080u
+#define MSR_SPEC_CTRL 0x48u
+#define MSR_PRED_CMD 0x49u
+#define MSR_ARCH_CAPABILITIES 0x10au
+#define MSR_FLUSH_CMD 0x10bu
 
 static void unknown(void)
 {
@@ -89,6 +93,11 @@ static void round_trip(void)
         wrmsr(0xc0000103, 0xabcd1234);
         __asm__ volatile("rdtscp" : "=c"(aux) : : "rax", "rdx");
         guest_equal("RDTSCP gives TSC_AUX", 0xabcd1234, aux);
+    }
+    if (cpuid(7, 0).ecx & BIT(22)) {
+        uint64_t aux;
+        __asm__ volatile("rdpid %0" : "=r"(aux));
+        guest_equal("RDPID gives it too", 0xabcd1234, aux);
     }
 }
 
@@ -222,6 +231,38 @@ static void control_registers(void)
     }
 }
 
+/* SPEC_CTRL has the bits that CPUID brings, and keeps them over exits; the commands are there with their CPUID bits. */
+static void speculation(void)
+{
+    struct guest_cpuid seven = cpuid(7, 0), more = seven.eax >= 2 ? cpuid(7, 2) : (struct guest_cpuid){ 0 };
+    uint32_t amd = guest_amd() ? cpuid(0x80000008, 0).ebx : 0, arch = seven.edx & BIT(29);
+    uint64_t value, valid = (seven.edx & BIT(26) || amd & BIT(14) ? 1 : 0) | (seven.edx & BIT(27) || amd & BIT(15) ? 2 : 0) |
+                            (seven.edx & BIT(31) || amd & BIT(24) ? 4 : 0) | (more.edx & BIT(1) ? 0x18 : 0) |
+                            (more.edx & BIT(2) ? 0x60 : 0) | (more.edx & BIT(0) || amd & BIT(28) ? 0x80 : 0) |
+                            (more.edx & BIT(3) ? 0x100 : 0) | (more.edx & BIT(4) ? 0x400 : 0);
+    guest_note("SPEC_CTRL has 0x%lx", valid);
+    guest_equal("SPEC_CTRL is there with its bits", !!valid, guest_rdmsr(MSR_SPEC_CTRL, &value));
+    for (unsigned bit = 0; bit < 64 && valid; bit++) {
+        bool taken = guest_wrmsr(MSR_SPEC_CTRL, BIT(bit));
+        if (valid >> bit & 1) {
+            (void)cpuid(0, 0);
+            guest_equal("a bit of SPEC_CTRL", BIT(bit), taken ? rdmsr(MSR_SPEC_CTRL) : 0);
+        } else if (bit > 10) {
+            guest_check("a bit of SPEC_CTRL that no CPU has is #GP", !taken);
+        }
+        (void)guest_wrmsr(MSR_SPEC_CTRL, 0);
+        guest_equal("and none", 0, rdmsr(MSR_SPEC_CTRL));
+    }
+    guest_equal("PRED_CMD", seven.edx & BIT(26) || amd & BIT(12), guest_wrmsr(MSR_PRED_CMD, 1));
+    guest_check("PRED_CMD cannot be read", !guest_rdmsr(MSR_PRED_CMD, &value));
+    guest_equal("FLUSH_CMD", !!(seven.edx & BIT(28)), guest_wrmsr(MSR_FLUSH_CMD, 1));
+    guest_equal("ARCH_CAPABILITIES", !!arch, guest_rdmsr(MSR_ARCH_CAPABILITIES, &value));
+    guest_check("ARCH_CAPABILITIES is read-only", !guest_wrmsr(MSR_ARCH_CAPABILITIES, arch ? value : 0));
+    if (guest_amd() && cpuid(0x80000000, 0).eax >= 0x80000021)
+        guest_equal("automatic IBRS", !!(cpuid(0x80000021, 0).eax & BIT(8)), guest_wrmsr(MSR_EFER, rdmsr(MSR_EFER) | BIT(21)));
+    wrmsr(MSR_EFER, rdmsr(MSR_EFER) & ~BIT(21));
+}
+
 static void leaf(void *argument)
 {
     (void)argument;
@@ -257,5 +298,6 @@ void guest_main(void)
     round_trip();
     tsc();
     control_registers();
+    speculation();
     instructions();
 }
