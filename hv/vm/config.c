@@ -14,61 +14,7 @@
 #include <string.h>
 
 #include "kernel/text.h"
-
-/* ---- Text that is put together piece by piece; cut where the room ends, never in the middle of a character ---- */
-
-struct message {
-    char *at;
-    size_t room; /* left, the NUL's place included */
-};
-
-static void add_bytes(struct message *m, const char *bytes, size_t count)
-{
-    if (m->room <= 1)
-        return;
-    if (count > m->room - 1) {
-        count = m->room - 1;
-        while (count && ((unsigned char)bytes[count] & 0xc0) == 0x80)
-            count--;
-        m->room = count + 1; /* nothing fits after a cut */
-    }
-    memcpy(m->at, bytes, count);
-    m->at += count;
-    m->room -= count;
-    *m->at = 0;
-}
-
-static void add(struct message *m, const char *text)
-{
-    add_bytes(m, text, strlen(text));
-}
-
-/* A name or value that the admin wrote, in quotes, at most 40 bytes of it. */
-static void add_quoted(struct message *m, const char *bytes, size_t count)
-{
-    size_t shown = count;
-
-    if (shown > 40) {
-        shown = 40;
-        while (shown && ((unsigned char)bytes[shown] & 0xc0) == 0x80)
-            shown--;
-    }
-    add(m, "\"");
-    add_bytes(m, bytes, shown);
-    add(m, shown < count ? "...\"" : "\"");
-}
-
-static void add_number(struct message *m, uint64_t value)
-{
-    char digits[20];
-    size_t first = sizeof(digits);
-
-    do {
-        digits[--first] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    add_bytes(m, digits + first, sizeof(digits) - first);
-}
+#include "vm/config_message.h"
 
 /* ---- Characters ---- */
 
