@@ -139,7 +139,10 @@ struct vmm_backend {
     /* The page-modification log on or off, and draining it into the dirty log (vCPU not running). */
     void (*pml)(struct vcpu *vcpu, bool on);
     void (*pml_drain)(struct vcpu *vcpu);
-    /* Guest reads and writes of this MSR go straight to the CPU, or exit. Per VM, before its first run. */
+    /*
+     * Guest reads and writes of this MSR, which is switched with the guest or a command, go straight to the CPU, or exit,
+     * as all do after vm_create. Per VM, before its first run.
+     */
     void (*msr_passthrough)(struct vm_core *vm, uint32_t msr, bool read, bool write);
     /* Everything the backend holds about the vCPU, as text lines by log_error. */
     void (*dump)(struct vcpu *vcpu);

@@ -4,8 +4,8 @@
  * The manual is AMD APM vol. 2, chapter 15.
  *
  * One I/O permission map of ones serves all VMs: every port access exits. The MSR permission map is the VM's: all ones
- * (every access exits) but for the MSRs that the VMCB switches and those that msr_passthrough() opened. A guest's
- * physical addresses go through nested paging always.
+ * (every access exits) but for those that msr_passthrough() opened. A guest's physical addresses go through nested
+ * paging always.
  */
 #include <stdio.h>
 #include <string.h>
@@ -173,10 +173,6 @@ static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool wr
 
 static enum status vm_create(struct vm_core *vm)
 {
-    static const uint32_t switched[] = { /* by VMRUN, VMLOAD and VMSAVE: the guest has its own */
-        MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
-        MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
-    };
     struct svm_vm *v = kzalloc(sizeof(*v));
 
     if (!v)
@@ -190,8 +186,6 @@ static enum status vm_create(struct vm_core *vm)
         memset(phys_to_virt(v->msr_bitmap_spec), 0xff, MSRPM_PAGES * PAGE_BYTES);
     }
     vm->backend = v;
-    for (unsigned i = 0; i < ARRAY_COUNT(switched); i++)
-        msr_passthrough(vm, switched[i], true, true);
     return OK;
 
 free_bitmap:

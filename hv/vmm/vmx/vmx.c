@@ -3,8 +3,8 @@
  * The VMX backend: what the machine has, switching it on, and the objects behind VMs and vCPUs. See vmx.h for the rest.
  * The manual is Intel SDM vol. 3C, chapters 24 to 32.
  *
- * Every port access exits. The MSR bitmap is the VM's: all ones (every access exits) but for the MSRs that a transition
- * or the change of vCPU switches, and those that msr_passthrough() opened.
+ * Every port access exits. The MSR bitmap is the VM's: all ones (every access exits) but for those that
+ * msr_passthrough() opened.
  */
 #include <stdio.h>
 #include <string.h>
@@ -178,10 +178,6 @@ static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool wr
 
 static enum status vm_create(struct vm_core *vm)
 {
-    static const uint32_t switched[] = { /* the guest has its own */
-        MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
-        MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP,
-    };
     struct vmx_vm *v = kzalloc(sizeof(*v));
 
     if (!v)
@@ -195,8 +191,6 @@ static enum status vm_create(struct vm_core *vm)
         memset(phys_to_virt(v->msr_bitmap_spec), 0xff, PAGE_BYTES);
     }
     vm->backend = v;
-    for (unsigned i = 0; i < ARRAY_COUNT(switched); i++)
-        msr_passthrough(vm, switched[i], true, true);
     return OK;
 
 free_bitmap:
