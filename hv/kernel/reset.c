@@ -143,7 +143,7 @@ void reset_machine(bool log)
         if (means[i].reset == by_acpi && !acpi_info.reset.found)
             continue;
         if (log)
-            log_info("power: restarting by %s", means[i].name);
+            log_warning("power: restarting by %s", means[i].name);
         uart_drain();
         means[i].reset();
         time_spin_ns(WAIT_NS);

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""`node reboot` and `node poweroff`: what they are for, whatever the VMs are doing."""
-from node import Node, guest
+"""`node reboot` and `node poweroff`: what they are for, whatever the VMs are doing, and where the firmware does not help."""
+import os
+import subprocess
+
+import pytest
+from node import BUILD, Node, guest
 
 VMS = {"counter": {"kernel": guest("counter"), "memory": "8M", "start": "auto"},
        "idle": {"kernel": guest("smp"), "memory": "16M", "vcpus": 2}}
@@ -51,3 +55,58 @@ def test_reboot_and_poweroff_while_vms_run(cpu):
         node.machine.wait(60 * node.patience)
         assert b"stopped: vCPU 0: its page tables lie at" in node.machine.output, "nothing was printed meanwhile"
         assert b"PANIC" not in node.machine.output
+
+
+# What gdb does when the node is about to call the firmware. QEMU's debugger writes to any memory, by physical addresses
+# in a mode of its own, in which the hypervisor's variables cannot be read.
+PHYSICAL = "maintenance packet Qqemu.PhyMemMode:"
+SERVICE = ["set $services=runtime_services", PHYSICAL + "1", "set $service=*(unsigned long *)($services+104)"]
+FIRMWARE = {
+    "hangs": [*SERVICE, "set *(unsigned short *)$service=0xfeeb", PHYSICAL + "0"],  # a jump to itself
+    "returns": [*SERVICE, "set *(unsigned char *)$service=0xc3", PHYSICAL + "0"],
+    "is not there": ["set var runtime_services=0"],
+}
+SAID = {"hangs": r"nothing has happened for 5 s", "returns": r"its reset service came back",
+        "is not there": r"it gave no runtime services"}
+
+
+def with_firmware(node, debugger, command, what):
+    """Gives the command; the firmware then is as `what` says."""
+    arguments = ["gdb", "-batch", os.path.join(BUILD, "tasuki.elf"), "-ex", f"target remote {debugger}",
+                 "-ex", "hbreak end_node", "-ex", "continue", "-ex", "delete"]
+    for step in FIRMWARE[what]:
+        arguments += ["-ex", step]
+    gdb = subprocess.Popen([*arguments, "-ex", "detach"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT)
+    try:
+        line = gdb.stdout.readline()
+        while line and b"Hardware assisted breakpoint" not in line:
+            line = gdb.stdout.readline()
+        node.machine.sendline(command)
+        said = gdb.communicate(timeout=60)[0].decode(errors="replace")
+        assert gdb.returncode == 0, said
+    finally:
+        gdb.kill()
+        gdb.wait()
+
+
+@pytest.mark.parametrize("what, cpus", [("hangs", 1), ("hangs", 2), ("returns", 2), ("is not there", 1)])
+def test_reboot_without_the_firmwares_help(tmp_path, what, cpus):
+    debugger = str(tmp_path / "gdb")
+    extra = ["-gdb", f"unix:{debugger},server=on,wait=off"]
+    with Node("amd", "reboot-firmware", vms=VMS, node={"log": "warning"}, smp=cpus, extra=extra) as node:
+        with_firmware(node, debugger, "node reboot", what)
+        node.expect(rf"the firmware does not restart the node: {SAID[what]}", timeout=30)
+        node.expect(r"power: restarting by ACPI's reset register", timeout=30)
+        boots_again(node)
+
+
+@pytest.mark.parametrize("what", FIRMWARE)
+def test_poweroff_without_the_firmwares_help(tmp_path, what):
+    """There is no other means; the admin is told."""
+    debugger = str(tmp_path / "gdb")
+    extra = ["-gdb", f"unix:{debugger},server=on,wait=off"]
+    with Node("amd", "poweroff-firmware", vms=VMS, extra=extra) as node:
+        with_firmware(node, debugger, "node poweroff", what)
+        node.expect(rf"the firmware does not switch the node off: {SAID[what]}\. It can be switched off by hand now",
+                    timeout=30)
