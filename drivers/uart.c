@@ -75,30 +75,32 @@ static bool wait_for_room(void)
     return false;
 }
 
-void uart_write_unlocked(const void *bytes, size_t count)
+size_t uart_write_unlocked(const void *bytes, size_t count)
 {
-    const uint8_t *byte = bytes;
+    const uint8_t *byte = bytes, *end = byte + count;
     unsigned room = 0;
 
     if (!base)
-        return;
-    for (; count; count--, byte++) {
+        return count;
+    for (; byte < end; byte++) {
         if (!room) {
             if (!wait_for_room())
-                return;
+                break;
             drain_receiver(); /* its FIFO overflows while a long text goes out */
             room = FIFO_BYTES;
         }
         out8((uint16_t)(base + REG_DATA), *byte);
         room--;
     }
+    return (size_t)(byte - (const uint8_t *)bytes);
 }
 
-void uart_write(const void *bytes, size_t count)
+size_t uart_write(const void *bytes, size_t count)
 {
     uint64_t flags = spin_lock_irqsave(&uart_lock);
-    uart_write_unlocked(bytes, count);
+    size_t written = uart_write_unlocked(bytes, count);
     spin_unlock_irqrestore(&uart_lock, flags);
+    return written;
 }
 
 size_t uart_read(void *bytes, size_t count)

@@ -10,10 +10,13 @@
  * on. No other CPU may be writing.
  */
 bool uart_init(uint16_t port);
-/* Writes all of it, waiting for the FIFO where it must; drops it if there is no port. Any context; own lock. */
-void uart_write(const void *bytes, size_t count);
+/*
+ * Writes all of it, waiting for the FIFO where it must. Returns how much was written: less than all where the line has not
+ * moved for long (somebody holds it, or it is dead); without a port all, which goes nowhere. Any context; own lock.
+ */
+size_t uart_write(const void *bytes, size_t count);
 /* The same without the lock, for panic. */
-void uart_write_unlocked(const void *bytes, size_t count);
+size_t uart_write_unlocked(const void *bytes, size_t count);
 /* What has arrived, up to count bytes. One reader. */
 size_t uart_read(void *bytes, size_t count);
 /* Waits until the last byte has left the port: before it loses its power. Bounded; any context. */

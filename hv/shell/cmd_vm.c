@@ -15,6 +15,8 @@
 #define DEADLINE_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
 #define CONSOLE_KEYS 32 /* between two looks at the output */
 #define CONSOLE_POLL_NS (5 * NS_PER_MS)
+#define CONSOLE_PIECE_BYTES 256
+#define CONSOLE_MARKER_BYTES 96
 
 static void vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
 {
@@ -307,30 +309,53 @@ static enum status vm_deadline(struct shell *shell, const struct command_call *c
     return OK;
 }
 
+/* What is on its way to the terminal: output of the guest, before it a word about what is lost. */
+struct console_piece {
+    char text[CONSOLE_MARKER_BYTES + CONSOLE_PIECE_BYTES];
+    size_t first, end;
+};
+
+static void console_fetch(struct console_piece *piece, const char *name, uint64_t *position)
+{
+    char marker[CONSOLE_MARKER_BYTES];
+    uint64_t lost;
+
+    piece->first = CONSOLE_MARKER_BYTES;
+    piece->end = piece->first + vm_console_read(name, position, piece->text + piece->first, CONSOLE_PIECE_BYTES, &lost);
+    if (!lost)
+        return;
+    int count = snprintf(marker, sizeof marker, "\r\n[console: %lu bytes lost: this line is slower than the guest]\r\n", lost);
+    piece->first -= (size_t)count;
+    memcpy(piece->text + piece->first, marker, (size_t)count);
+}
+
 static enum status vm_console(struct shell *shell, const struct command_call *call)
 {
-    const char *name = call->argument[0];
-    struct vm_info info;
-    uint64_t position = 0;
-    char bytes[256];
-
-    if (!vm_info_find(name, &info))
-        return no_vm(shell, name);
     static const char hello[] = "[console: Ctrl-] leaves]\r\n";
-    shell_terminal_write(hello, sizeof hello - 1);
+    const char *name = call->argument[0];
+    struct console_piece piece = { .first = 0 };
+    struct vm_info info;
+    uint64_t position;
+    char key;
+
+    if (!vm_console_open(name, &position))
+        return no_vm(shell, name);
+    (void)shell_terminal_write(hello, sizeof hello - 1);
     for (;;) {
         /* One piece of output, then the keys: a guest that never stops printing must not shut the admin out. */
-        size_t count = vm_console_read(name, &position, bytes, sizeof bytes);
-        bool more = count == sizeof bytes;
-        shell_terminal_write(bytes, count);
+        if (piece.first == piece.end)
+            console_fetch(&piece, name, &position);
+        size_t taken = shell_terminal_write(piece.text + piece.first, piece.end - piece.first);
+        piece.first += taken;
         /* A key at a time: what follows Ctrl-] is for the shell. */
-        uint64_t until = more ? 0 : time_now_ns() + CONSOLE_POLL_NS;
-        for (unsigned keys = 0; keys < CONSOLE_KEYS && shell_terminal_read(bytes, 1, until); keys++, until = 0) {
-            if (bytes[0] == ESCAPE_KEY) {
-                shell_terminal_write("\r\n", 2);
+        uint64_t until = taken ? 0 : time_now_ns() + CONSOLE_POLL_NS;
+        for (unsigned keys = 0; keys < CONSOLE_KEYS && shell_terminal_read(&key, 1, until); keys++, until = 0) {
+            if (key == ESCAPE_KEY) {
+                vm_console_close(name);
+                (void)shell_terminal_write("\r\n", 2);
                 return OK;
             }
-            (void)vm_console_write(name, bytes, 1);
+            (void)vm_console_write(name, &key, 1);
         }
         if (!vm_info_find(name, &info))
             return no_vm(shell, name);
@@ -398,7 +423,8 @@ const struct command vm_commands[] = {
       .help = "Without --engine the best one that the CPU has is taken. Beside what was written, the guest's own page tables are "
               "reported when a CPU walks them." },
     { .noun = "vm", .verb = "console", .summary = "Use a VM's serial console; Ctrl-] leaves", .arguments = name_argument,
-      .run = vm_console, .help = "First shows the last 64 KiB of output. Keys go to the guest until Ctrl-]." },
+      .run = vm_console, .help = "First shows the last 64 KiB of output. Keys go to the guest until Ctrl-]. The guest never waits for "
+              "the terminal: of what it prints faster than that, 1 MiB is kept, and what is lost is said." },
     { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log", .arguments = name_argument,
       .run = vm_inspect },
     { .noun = "vm", .verb = "deadline", .summary = "Set the time after which a VM must not run", .arguments = deadline_arguments,

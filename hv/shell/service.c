@@ -43,9 +43,9 @@ static void sink_write_terminal(void *context, const char *bytes, size_t count)
     while (count) {
         const char *newline = memchr(bytes, '\n', count);
         size_t piece = newline ? (size_t)(newline - bytes) : count;
-        uart_write(bytes, piece);
+        (void)uart_write(bytes, piece);
         if (newline) {
-            uart_write("\r\n", 2);
+            (void)uart_write("\r\n", 2);
             piece++;
         }
         bytes += piece;
@@ -99,18 +99,20 @@ size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
     }
 }
 
-void shell_terminal_write(const void *bytes, size_t count)
+size_t shell_terminal_write(const void *bytes, size_t count)
 {
     const char *from = bytes;
+    size_t done = 0;
 
-    while (count) {
-        size_t piece = MIN(count, OUTPUT_PIECE_BYTES);
-        uart_write(from, piece);
-        from += piece;
-        count -= piece;
+    while (done < count) {
+        size_t piece = MIN(count - done, OUTPUT_PIECE_BYTES), taken = uart_write(from + done, piece);
+        done += taken;
+        if (taken < piece)
+            break;
         if (thread_should_yield())
             thread_yield();
     }
+    return done;
 }
 
 static void start_line(void)

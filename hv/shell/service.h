@@ -14,7 +14,7 @@ enum status shell_service_start(const char *node_name) MUST_CHECK;
  * returns the bytes read. On the shell's thread.
  */
 size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns);
-/* Raw bytes to the terminal. */
-void shell_terminal_write(const void *bytes, size_t count);
+/* Raw bytes to the terminal. Returns how many it took: less than all where the line does not move. */
+size_t shell_terminal_write(const void *bytes, size_t count);
 
 #endif

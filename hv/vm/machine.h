@@ -143,7 +143,9 @@ struct vm {
 
     /* The console: output kept for whoever looks, input waiting for the guest. */
     struct spinlock console_lock;
-    char *console_ring;
+    char *console_ring;           /* the last bytes of the output: by position, modulo its size */
+    uint64_t console_mask;        /* its size, a power of two, - 1 */
+    uint64_t console_oldest;      /* position from which on it is whole, unless overwritten since */
     uint64_t console_written;
     uint8_t input[MACHINE_CONSOLE_INPUT];
     unsigned input_first, input_count;

@@ -43,7 +43,7 @@ struct vm *vm_get(const char *name)
 
 static void vm_free(struct vm *vm)
 {
-    kfree(vm->console_ring, VM_CONSOLE_BYTES);
+    kfree(vm->console_ring, vm->console_mask + 1);
     kfree(vm->strings, vm->strings_bytes);
     kfree(vm, sizeof *vm);
 }
@@ -133,6 +133,7 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
         goto no_memory;
     snprintf(vm->name, sizeof vm->name, "%s", config->name);
     vm->console_ring = kzalloc(VM_CONSOLE_BYTES);
+    vm->console_mask = VM_CONSOLE_BYTES - 1;
     if (!vm->console_ring || !copy_config(vm, config))
         goto no_memory;
     vm->lock = (struct spinlock)SPINLOCK_INIT("machine");
@@ -238,23 +239,87 @@ void vm_console_output(struct vm *vm, const void *bytes, size_t count)
 
     spin_lock(&vm->console_lock);
     for (size_t i = 0; i < count; i++)
-        vm->console_ring[vm->console_written++ % VM_CONSOLE_BYTES] = from[i];
+        vm->console_ring[vm->console_written++ & vm->console_mask] = from[i];
     spin_unlock(&vm->console_lock);
 }
 
-size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count)
+/* With the lock held: the oldest position that the ring still has. */
+static uint64_t console_oldest(const struct vm *vm)
+{
+    uint64_t bytes = vm->console_mask + 1;
+
+    return MAX(vm->console_oldest, vm->console_written > bytes ? vm->console_written - bytes : 0);
+}
+
+/* Another size for the ring; what fits of the newest bytes stays. Without memory it stays as it is. */
+static void console_resize(struct vm *vm, uint64_t bytes)
+{
+    char *ring = kzalloc(bytes), *old = ring;
+    uint64_t old_bytes = bytes;
+
+    if (!ring)
+        return;
+    spin_lock(&vm->console_lock);
+    uint64_t oldest = console_oldest(vm);
+    if (vm->console_written - oldest > MIN(bytes, VM_CONSOLE_BYTES))
+        oldest = vm->console_written - MIN(bytes, VM_CONSOLE_BYTES);
+    if (vm->console_mask + 1 != bytes) {
+        for (uint64_t at = oldest, run; at < vm->console_written; at += run) {
+            uint64_t from = at & vm->console_mask, to = at & (bytes - 1);
+            run = MIN(MIN(vm->console_mask + 1 - from, bytes - to), vm->console_written - at);
+            memcpy(ring + to, vm->console_ring + from, run);
+        }
+        old = vm->console_ring;
+        old_bytes = vm->console_mask + 1;
+        vm->console_ring = ring;
+        vm->console_mask = bytes - 1;
+        vm->console_oldest = oldest;
+    }
+    spin_unlock(&vm->console_lock);
+    kfree(old, old_bytes);
+}
+
+bool vm_console_open(const char *name, uint64_t *position)
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return false;
+    console_resize(vm, VM_CONSOLE_OPEN_BYTES);
+    spin_lock(&vm->console_lock);
+    *position = console_oldest(vm);
+    spin_unlock(&vm->console_lock);
+    vm_put(vm);
+    return true;
+}
+
+void vm_console_close(const char *name)
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return;
+    console_resize(vm, VM_CONSOLE_BYTES);
+    vm_put(vm);
+}
+
+size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count, uint64_t *lost)
 {
     struct vm *vm = vm_get(name);
     char *to = bytes;
     size_t copied = 0;
 
+    *lost = 0;
     if (!vm)
         return 0;
     spin_lock(&vm->console_lock);
-    if (vm->console_written > VM_CONSOLE_BYTES && *position < vm->console_written - VM_CONSOLE_BYTES)
-        *position = vm->console_written - VM_CONSOLE_BYTES;
+    uint64_t oldest = console_oldest(vm);
+    if (*position < oldest) {
+        *lost = oldest - *position;
+        *position = oldest;
+    }
     while (copied < count && *position < vm->console_written)
-        to[copied++] = vm->console_ring[(*position)++ % VM_CONSOLE_BYTES];
+        to[copied++] = vm->console_ring[(*position)++ & vm->console_mask];
     spin_unlock(&vm->console_lock);
     vm_put(vm);
     return copied;

@@ -111,13 +111,21 @@ bool vm_info_find(const char *name, struct vm_info *info);
 
 /* ---- Console ---- */
 
-#define VM_CONSOLE_BYTES 65536
+#define VM_CONSOLE_BYTES (64 * KIB)     /* of output that are kept */
+#define VM_CONSOLE_OPEN_BYTES (1 * MIB) /* while somebody reads: a guest prints faster than a serial line takes it */
 
 /*
- * Copies console output from `*position` (a count of bytes since the VM was made; 0 at first, or older than what is
- * kept: then it is moved to the oldest) and moves it on. Returns the bytes copied, 0 if there is nothing new.
+ * Opens the console; *position (a count of bytes since the VM was made) is the oldest byte that is kept. Output is never
+ * held up by who reads it, so what is printed too fast is lost, and vm_console_read says how much. Where memory is short,
+ * no more than VM_CONSOLE_BYTES are kept while it is open. false: no such VM. One reader at a time; each open has its close.
  */
-size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count);
+bool vm_console_open(const char *name, uint64_t *position) MUST_CHECK;
+void vm_console_close(const char *name);
+/*
+ * Copies output from `*position` on and moves it. Returns the bytes copied, 0 if there is nothing new. *lost: how many
+ * bytes before them are no longer kept.
+ */
+size_t vm_console_read(const char *name, uint64_t *position, void *bytes, size_t count, uint64_t *lost);
 /* Types into the console; returns the bytes taken. */
 size_t vm_console_write(const char *name, const void *bytes, size_t count);
 
