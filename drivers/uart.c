@@ -20,7 +20,7 @@
 #define LSR_READY BIT(0)
 #define LSR_THR_EMPTY BIT(5)
 #define LSR_ALL_SENT BIT(6)
-#define FIFO_BYTES 16
+#define FIFO_BYTES 16u
 #define SPIN_LIMIT 100000u
 #define RING_BYTES 1024u
 
@@ -99,6 +99,22 @@ size_t uart_write(const void *bytes, size_t count)
 {
     uint64_t flags = spin_lock_irqsave(&uart_lock);
     size_t written = uart_write_unlocked(bytes, count);
+    spin_unlock_irqrestore(&uart_lock, flags);
+    return written;
+}
+
+size_t uart_write_some(const void *bytes, size_t count)
+{
+    const uint8_t *byte = bytes;
+    size_t written = 0;
+
+    if (!base)
+        return count;
+    uint64_t flags = spin_lock_irqsave(&uart_lock);
+    drain_receiver();
+    if (in8((uint16_t)(base + REG_LSR)) & LSR_THR_EMPTY)
+        for (; written < MIN(count, FIFO_BYTES); written++)
+            out8((uint16_t)(base + REG_DATA), byte[written]);
     spin_unlock_irqrestore(&uart_lock, flags);
     return written;
 }

@@ -15,7 +15,9 @@ bool uart_init(uint16_t port);
  * moved for long (somebody holds it, or it is dead); without a port all, which goes nowhere. Any context; own lock.
  */
 size_t uart_write(const void *bytes, size_t count);
-/* The same without the lock, for panic. */
+/* As much as the port takes at once: up to its FIFO if that is empty, else nothing. Without a port all. Any context; own lock. */
+size_t uart_write_some(const void *bytes, size_t count);
+/* As uart_write without the lock, for panic. */
 size_t uart_write_unlocked(const void *bytes, size_t count);
 /* What has arrived, up to count bytes. One reader. */
 size_t uart_read(void *bytes, size_t count);

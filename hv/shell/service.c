@@ -24,7 +24,9 @@
 #define POLL_NS (1 * NS_PER_MS) /* less than the port's FIFO takes to fill */
 #define CHECK_NS (250 * NS_PER_MS) /* with interrupts: only in case that one is lost */
 #define TERMINAL_COLUMNS 80
-#define OUTPUT_PIECE_BYTES 16u
+#define YIELD_NS (1 * NS_PER_MS)
+#define FIFO_SLEEP_NS (NS_PER_MS / 5) /* a full FIFO takes 1.4 ms at 115200 baud */
+#define STALL_SLEEPS 500
 
 static struct spinlock screen_lock = SPINLOCK_INIT("screen");
 static struct line line;
@@ -53,16 +55,54 @@ static void sink_write_terminal(void *context, const char *bytes, size_t count)
     }
 }
 
-/* For commands: a long table must hold neither this CPU nor the log up, so it goes out in pieces. */
+/*
+ * Bytes as they are, for commands and consoles: at the line's pace, without keeping this CPU. While the port's FIFO empties
+ * the thread sleeps; where the line is quick it yields each millisecond, not after each piece, for the turn of a guest that
+ * gets the CPU then is many times as long as a piece. Stops where the line does not move for STALL_SLEEPS, and then waits no
+ * more until it does.
+ */
+size_t shell_terminal_write(const void *bytes, size_t count)
+{
+    static bool stalled;
+    const char *from = bytes;
+    uint64_t begin = time_now_ns();
+    unsigned sleeps = 0;
+    size_t done = 0;
+
+    while (done < count && sleeps < (stalled ? 1 : STALL_SLEEPS)) {
+        size_t taken = uart_write_some(from + done, count - done);
+        done += taken;
+        if (!taken) {
+            sleeps++;
+            thread_sleep_ns(FIFO_SLEEP_NS);
+            begin = time_now_ns();
+            continue;
+        }
+        sleeps = 0;
+        stalled = false;
+        if (time_now_ns() - begin > YIELD_NS) {
+            thread_yield();
+            begin = time_now_ns();
+        }
+    }
+    stalled = done < count;
+    return done;
+}
+
+/* For commands. */
 static void sink_write_yielding(void *context, const char *bytes, size_t count)
 {
+    (void)context;
     while (count) {
-        size_t piece = MIN(count, OUTPUT_PIECE_BYTES);
-        sink_write_terminal(context, bytes, piece);
+        const char *newline = memchr(bytes, '\n', count);
+        size_t piece = newline ? (size_t)(newline - bytes) : count;
+        (void)shell_terminal_write(bytes, piece);
+        if (newline) {
+            (void)shell_terminal_write("\r\n", 2);
+            piece++;
+        }
         bytes += piece;
         count -= piece;
-        if (thread_should_yield())
-            thread_yield();
     }
 }
 
@@ -97,22 +137,6 @@ size_t shell_terminal_read(void *bytes, size_t count, uint64_t deadline_ns)
             return got;
         (void)wait_event_until(&keys, uart_pending(), MIN(now + (interrupts ? CHECK_NS : POLL_NS), deadline_ns));
     }
-}
-
-size_t shell_terminal_write(const void *bytes, size_t count)
-{
-    const char *from = bytes;
-    size_t done = 0;
-
-    while (done < count) {
-        size_t piece = MIN(count - done, OUTPUT_PIECE_BYTES), taken = uart_write(from + done, piece);
-        done += taken;
-        if (taken < piece)
-            break;
-        if (thread_should_yield())
-            thread_yield();
-    }
-    return done;
 }
 
 static void start_line(void)
