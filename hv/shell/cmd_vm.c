@@ -304,8 +304,9 @@ static enum status vm_deadline(struct shell *shell, const struct command_call *c
         return fail(shell, status, text);
     out_message(&shell->out, "vm %s: %s", call->argument[0], deadline == TIME_NEVER ? "runs without a deadline" : "deadline set");
     struct vm_info info;
-    if (deadline != TIME_NEVER && vm_info_find(call->argument[0], &info)) /* in the guest's own clock, for whoever asks it */
-        out_duration(&shell->out, "guest_time", info.guest_ns + deadline - time_now_ns());
+    /* In the guest's own clock, for whoever asks it. */
+    if (deadline != TIME_NEVER && vm_info_find(call->argument[0], &info) && info.guest_zero_ns)
+        out_duration(&shell->out, "guest_time", deadline - info.guest_zero_ns);
     return OK;
 }
 

@@ -198,6 +198,7 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
         if (page_owner_usage(vm->core.owner, &usage))
             info->held_bytes = usage.bytes;
         info->guest_ns = machine_now(vm);
+        info->guest_zero_ns = vm->clock_base_ns;
         for (unsigned i = 0; vm->cpus_shown && i < vm->cpu_count; i++)
             info->exits += vm->vcpu[i]->exit_count;
     } else if (vm->state == VM_SAVED) {

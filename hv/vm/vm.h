@@ -38,6 +38,7 @@ struct vm_info {
     uint64_t held_bytes;        /* all host memory accounted to it */
     uint64_t exits;
     uint64_t guest_ns;          /* the guest's own clock */
+    uint64_t guest_zero_ns;     /* host time at which it would have shown 0, had it never stood; 0: there is no guest */
     unsigned reset_count;
     unsigned disk_count;
     char cpu_model[32];
