@@ -18,7 +18,12 @@ VMS = {cpu: {"flood": {"kernel": guest("flood"), "memory": "8M", "cmdline": f"li
 
 @pytest.fixture
 def node(booted, cpu):
-    return booted.get(cpu, "console", vms=VMS[cpu])
+    """On the AMD machine the counter has the shell's CPU: a guest that prints is slow beside the shell (docs/plan.md)."""
+    node = booted.get(cpu, "console", vms=VMS[cpu])
+    if cpu == "amd" and node.state("counter") == "stopped":
+        node.shell_json("vm start counter")
+        node.console("counter", r"count 1\r\n")
+    return node
 
 
 def flood(node, vm):
@@ -69,11 +74,12 @@ def test_what_is_lost_is_said(node, cpu):
 
 def test_a_guest_that_prints_is_not_held_up(node):
     """Nobody reads; the guest goes on, and its neighbour too."""
-    node.shell_json("vm start counter")
-    node.console("counter", r"count 1\r\n")
+    if node.state("counter") == "stopped":
+        node.shell_json("vm start counter")
+    seen = int(node.console("counter", r"count (\d+)\r\n(?!.*count)")[1])
     flood(node, "flood")
     node.detach()
-    node.console("counter", r"count 10\r\n")
+    node.console("counter", rf"count {seen + 10}\r\n")
     node.console("flood", r"flood end\r\n", timeout=150)
     for vm in ("flood", "counter"):
         node.shell_json(f"vm stop {vm} --hard")
