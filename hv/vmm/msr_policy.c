@@ -24,9 +24,10 @@
 #define DE_CFG_VALUE BIT(1)
 #define MICROCODE_REVISION (0xffffffffull << 32) /* newer than any that a kernel might miss */
 
+/* Not PAT, which is written a few times in a guest's life: QEMU 7.2 has one for host and guests (APM vol. 2, 15.25.4). */
 const uint32_t msr_open[] = {
     MSR_FS_BASE, MSR_GS_BASE, MSR_KERNEL_GS_BASE, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK, MSR_TSC_AUX,
-    MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_PAT, MSR_SPEC_CTRL, MSR_PRED_CMD, MSR_FLUSH_CMD, 0,
+    MSR_SYSENTER_CS, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP, MSR_SPEC_CTRL, MSR_PRED_CMD, MSR_FLUSH_CMD, 0,
 };
 
 /* Registers that only CPUs of one vendor have; a vendor that is neither gets both sets. */

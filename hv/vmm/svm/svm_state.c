@@ -256,7 +256,7 @@ void svm_load(struct vcpu *vcpu, unsigned groups)
     if (groups & STATE_TRAP)
         s->pending_debug = v->held_debug;
     if (groups & STATE_MISC) {
-        s->pat = vmcb->g_pat; /* xss: vcpu->state is its home; so it is of spec_ctrl, unless the CPU switches that */
+        /* pat, xss: vcpu->state is their home; so it is of spec_ctrl, unless the CPU switches that */
         if (svm_features.virtual_spec_ctrl)
             s->spec_ctrl = vmcb->spec_ctrl & vcpu->vm->spec_ctrl_valid;
         vector_find_xcr0(vcpu);
