@@ -23,7 +23,7 @@
 #define M(l, s, r, b, need, n) { l, s, REG_##r, b, NEED_##need, 1, n } /* with a need, and portable */
 
 const struct cpuid_feature cpuid_features[] = {
-    P(1, 0, EDX, 0, "fpu"), P(1, 0, EDX, 1, "vme"), P(1, 0, EDX, 2, "de"), P(1, 0, EDX, 3, "pse"),
+    P(1, 0, EDX, 0, "fpu"), B(1, 0, EDX, 1, "vme"), P(1, 0, EDX, 2, "de"), P(1, 0, EDX, 3, "pse"),
     P(1, 0, EDX, 4, "tsc"),
     P(1, 0, EDX, 5, "msr"), P(1, 0, EDX, 6, "pae"), P(1, 0, EDX, 8, "cx8"), P(1, 0, EDX, 11, "sep"),
     P(1, 0, EDX, 13, "pge"), P(1, 0, EDX, 15, "cmov"), P(1, 0, EDX, 16, "pat"), P(1, 0, EDX, 17, "pse36"),
