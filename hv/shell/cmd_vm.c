@@ -259,8 +259,9 @@ static enum status vm_create_command(struct shell *shell, const struct command_c
     char text[VM_TEXT_BYTES] = "", option[24];
 
     if (!config_name_ok(call->argument[0]))
-        return out_error(&shell->out, ERR_INVALID, "vm", "use letters, digits, '.', '_' and '-', a letter or digit first",
-                         "\"%s\" is not a name", call->argument[0]);
+        return out_error(&shell->out, ERR_INVALID, "vm",
+                         "use up to 63 letters, digits, '.', '_' and '-', a letter or digit first", "\"%s\" is not a name",
+                         call->argument[0]);
     config_vm_defaults(&config, call->argument[0]);
     for (unsigned i = 0; i < ARRAY_COUNT(options); i++) {
         snprintf(option, sizeof option, "--%s", options[i]);

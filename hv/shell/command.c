@@ -203,6 +203,22 @@ static enum status unknown_option(struct shell *shell, const char *word)
     return refuse(shell, name, "no such option here (an argument that begins with a dash comes after \"--\")");
 }
 
+/* A word that is an option is no option's value: that was forgotten. In quotes, or as --option=--word, it is meant. */
+static bool is_option(const struct shell *shell, unsigned at)
+{
+    const struct command_option *options = shell->call.command->options;
+    const char *word = shell->args.value[at];
+
+    if (shell->args.quoted[at])
+        return false;
+    size_t bytes = strcspn(word, "=");
+
+    for (unsigned i = 0; options && options[i].name; i++)
+        if (strlen(options[i].name) == bytes && memcmp(options[i].name, word, bytes) == 0)
+            return true;
+    return !strcmp(word, "--json") || !strcmp(word, "--help");
+}
+
 /* Takes the option in args.value[*at], and its value, which may be the next argument; moves *at to its last word. */
 static enum status take_option(struct shell *shell, unsigned *at)
 {
@@ -222,7 +238,7 @@ static enum status take_option(struct shell *shell, unsigned *at)
             shell->call.option[i] = "";
             return value ? refuse(shell, option->name, "takes no value") : OK;
         }
-        if (!value && *at + 1 < shell->args.count)
+        if (!value && *at + 1 < shell->args.count && !is_option(shell, *at + 1))
             value = shell->args.value[++*at];
         if (!value)
             return refuse(shell, option->name, "its value %s is missing", option->value);

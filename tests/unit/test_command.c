@@ -200,6 +200,10 @@ static void arguments_and_options_are_sorted(void **state)
     assert_string_equal(called, "--to|force");
     assert_int_equal(run("vm move \"--to\""), SHELL_OK);
     assert_string_equal(called, "--to|");
+    assert_int_equal(run("vm move a --to '--force'"), SHELL_OK);
+    assert_string_equal(called, "a|to=--force");
+    assert_int_equal(run("vm move a --to=--force"), SHELL_OK);
+    assert_string_equal(called, "a|to=--force");
     assert_int_equal(run("vm create web1 memory=1G kernel=\\tasuki\\vmlinuz"), SHELL_OK);
     assert_string_equal(called, "web1|memory=1G|kernel=\\tasuki\\vmlinuz|");
     assert_int_equal(run("vm dirty web1 collect"), SHELL_OK);
@@ -223,6 +227,10 @@ static void what_makes_no_sense_is_refused_with_the_cure(void **state)
     refuses("node show --jsno", "error: --jsno: no such option here; did you mean \"--json\"?; usage: node show\n");
     refuses("vm move a --to", "error: --to: its value NODE is missing; usage: vm move NAME [--to NODE] "
                               "[--mode live|quick] [--force]\n");
+    refuses("vm move a --to --force", "error: --to: its value NODE is missing; usage: vm move NAME [--to NODE] "
+                                      "[--mode live|quick] [--force]\n");
+    refuses("vm move a --to --help --force", "error: --to: its value NODE is missing; usage: vm move NAME [--to NODE] "
+                                             "[--mode live|quick] [--force]\n");
     refuses("vm move a --mode=slow", "error: --mode: \"slow\" is none of live|quick; usage: vm move NAME [--to NODE] "
                                      "[--mode live|quick] [--force]\n");
     refuses("vm move a --force --force", "error: --force: given twice; usage: vm move NAME [--to NODE] "
