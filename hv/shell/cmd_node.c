@@ -13,6 +13,7 @@
 #include "vm/node.h"
 #include "vm/vm.h"
 #include "vmm/core.h"
+#include "vmm/cpuid_model.h"
 #include "vmm/run.h"
 
 /* ---- node ---- */
@@ -97,6 +98,10 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
     out_uint(out, "physical_bits", cpu_features.physical_bits);
     out_string(out, "cores", !core_any_shared() ? "one thread each" : core_apart() ? "one VM at a time" : "shared by VMs");
     out_object_end(out);
+    out_array_begin(out, "models");
+    for (unsigned i = 0; cpuid_model_name(i); i++)
+        out_string(out, NULL, cpuid_model_name(i));
+    out_array_end(out);
     if (vmm) {
         const struct vmm_features *f = vmm->features;
         const struct { const char *name; bool have; } list[] = {

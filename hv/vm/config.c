@@ -157,11 +157,10 @@ static bool set_start(struct config_vm *vm, const char *value, struct message *r
 
 static bool set_cpu(struct config_vm *vm, const char *value, struct message *reason)
 {
-    if (!config_name_ok(value)) {
-        add_quoted(reason, value, strlen(value));
-        add(reason, " cannot be the name of a CPU model: write one that `cpu list` shows, or delete the line");
+    static const char *const words[] = { "host", "portable", "portable-1" };
+
+    if (choose(value, words, ARRAY_COUNT(words), reason) < 0)
         return false;
-    }
     vm->cpu = value;
     return true;
 }

@@ -12,6 +12,7 @@
 
 #include "fake_cpuid.h"
 #include "fake_stream.h"
+#include "vm/config.h"
 #include "vmm/cpuid_features.h"
 #include "vmm/hyperv.h"
 #include "vmm/vmm.h"
@@ -247,9 +248,12 @@ static void models_that_cannot_be_had_are_refused_by_name(void **state)
     assert_int_equal(cpuid_model_build(&model, "portable", &fake_intel_host, &bad, text, sizeof(text)),
                      ERR_UNSUPPORTED);
     assert_non_null(strstr(text, "rdtscp"));
-    for (unsigned i = 0; cpuid_model_name(i); i++)
+    for (unsigned i = 0; cpuid_model_name(i); i++) {
+        struct config_vm vm = { 0 };
+        assert_int_equal(config_vm_set(&vm, "cpu", cpuid_model_name(i), NULL, 0), OK);
         assert_int_equal(cpuid_model_build(&model, cpuid_model_name(i), &fake_intel_host, &fake_abilities, NULL, 0),
                          OK);
+    }
 }
 
 static void look_up_agrees_with_a_plain_search(void **state)
