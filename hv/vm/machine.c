@@ -39,6 +39,7 @@
 #define SLOT_RNG 2
 #define SLOT_DISK_FIRST 3
 #define DISK_FLOOR_BYTES (32 * MIB)
+#define SECTOR_BYTES 512u
 #define BOOT_PIECE_BYTES (256 * KIB)
 #define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
@@ -173,9 +174,20 @@ static void guest_reset(void *context)
     vm_signal(context, ORDER_GUEST_RESET);
 }
 
-static void console_sink(void *context, const void *bytes, size_t count)
+static void serial_sink(void *context, const void *bytes, size_t count)
 {
-    vm_console_output(context, bytes, count);
+    struct vm *vm = context;
+
+    vm->virtio_spoke = false;
+    vm_console_output(vm, bytes, count);
+}
+
+static void virtio_sink(void *context, const void *bytes, size_t count)
+{
+    struct vm *vm = context;
+
+    vm->virtio_spoke = true;
+    vm_console_output(vm, bytes, count);
 }
 
 static void console_room(void *context, uint64_t now_ns)
@@ -215,7 +227,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     vm->gsi = (struct vgsi){ &vm->pic, &vm->ioapic };
     vpit_init(&vm->pit, &vm->timers, vgsi_line(&vm->gsi, 0), now);
     vrtc_init(&vm->rtc, &vm->timers, vgsi_line(&vm->gsi, RTC_GSI), time_unix_ns(), now);
-    vuart_init(&vm->com1, &vm->timers, vgsi_line(&vm->gsi, COM1_GSI), (struct char_sink){ console_sink, vm },
+    vuart_init(&vm->com1, &vm->timers, vgsi_line(&vm->gsi, COM1_GSI), (struct char_sink){ serial_sink, vm },
                console_room, vm);
     vpm_init(&vm->pm, &vm->timers, vgsi_line(&vm->gsi, SCI_GSI), (struct vpm_events){ guest_off, guest_reset, vm }, now);
 
@@ -234,7 +246,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     }
 
     struct virtio_owner owner = { .name = vm->name, .memory = &vm->memory, .doorbell = doorbell, .context = vm };
-    struct char_sink sink = { console_sink, vm };
+    struct char_sink sink = { virtio_sink, vm };
     if ((status = virtio_console_init(&vm->console, &owner, &vm->pci, SLOT_CONSOLE, &sink)) != OK ||
         (status = virtio_rng_init(&vm->rng, &owner, &vm->pci, SLOT_RNG, random_fill, NULL)) != OK) {
         snprintf(text, text_bytes, "vm %s: its virtio devices cannot be set up (%s)", vm->name, status_name(status));
@@ -248,6 +260,14 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         status = find_module(vm, "disk", vm->config.disks[i], &file, text, text_bytes);
         if (status != OK)
             return status;
+        if (file.count < SECTOR_BYTES) {
+            snprintf(text, text_bytes, "vm %s: disk %s has %lu bytes, less than a sector of %u; put an image there and "
+                                       "reboot the node", vm->name, vm->config.disks[i], file.count, SECTOR_BYTES);
+            return ERR_INVALID;
+        }
+        if (file.count % SECTOR_BYTES)
+            log_warning("vm %s: disk %s has %lu bytes, no multiple of %u: the guest does not see the last %lu", vm->name,
+                        vm->config.disks[i], file.count, SECTOR_BYTES, file.count % SECTOR_BYTES);
         struct machine_disk *disk = vm->disk[i] = kzalloc(sizeof *disk);
         if (!disk)
             goto no_memory;
@@ -255,9 +275,9 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         disk->image_bytes = file.count;
         disk->owner = vm->core.owner;
         disk->chunk_count = (file.count + LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES;
-        if (!file.count || !(disk->chunks = kzalloc(disk->chunk_count * sizeof *disk->chunks)))
+        if (!(disk->chunks = kzalloc(disk->chunk_count * sizeof *disk->chunks)))
             goto no_memory;
-        ramdisk_init(&disk->ram, file.count & ~UINT64_C(511), false, disk_chunk, disk);
+        ramdisk_init(&disk->ram, ALIGN_DOWN(file.count, SECTOR_BYTES), false, disk_chunk, disk);
         snprintf(disk->name, sizeof disk->name, "%s: disk %u", vm->name, i);
         owner.name = disk->name;
         char id[20];
@@ -274,7 +294,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     return OK;
 
 no_memory:
-    snprintf(text, text_bytes, "vm %s: the node has no memory left for its disks", vm->name);
+    snprintf(text, text_bytes, "vm %s: the node has no memory left for its disks; stop another VM", vm->name);
     return ERR_NO_MEMORY;
 }
 
@@ -366,6 +386,7 @@ static enum status set_tsc(struct vm *vm, char *text, size_t text_bytes)
 enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *text, size_t text_bytes)
 {
     enum status status = ERR_NO_MEMORY;
+    char why[VM_TEXT_BYTES - 80] = "";
 
     if (!vmm) {
         snprintf(text, text_bytes, "vm %s: this node cannot run VMs; `node show` says why", vm->name);
@@ -380,7 +401,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     vm->core.run_deadline_tsc = time_ns_to_tsc(vm->run_deadline_ns); /* it outlives a stop, a start, a restore */
     vm->core.physical_bits = cpu_features.physical_bits;
     if (!page_owner_create(vm->name, &vm->core.owner)) {
-        snprintf(text, text_bytes, "vm %s: the node accounts for %u VMs at most", vm->name, PAGE_OWNERS - 1);
+        snprintf(text, text_bytes, "vm %s: the node accounts for %u VMs at most; stop another VM", vm->name, PAGE_OWNERS - 1);
         return ERR_NO_MEMORY;
     }
     vm->built = true;
@@ -398,11 +419,11 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
                            vmm->features->second_stage_1g ? HUGE_PAGE_BYTES : LARGE_PAGE_BYTES);
     if (status == OK && model)
         vm->model = *model;
-    else if (status == OK)
-        status = machine_model(vm, vm->config.cpu, &vm->model, text, text_bytes);
+    else if (status == OK && (status = machine_model(vm, vm->config.cpu, &vm->model, why, sizeof why)) != OK)
+        snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
     if (status != OK) {
         if (!*text)
-            snprintf(text, text_bytes, "vm %s: no memory for its tables", vm->name);
+            snprintf(text, text_bytes, "vm %s: no memory for its tables; stop another VM", vm->name);
         return status;
     }
     status = set_tsc(vm, text, text_bytes);
@@ -428,7 +449,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         status = build_cpu(vm, i);
         if (status != OK) {
-            snprintf(text, text_bytes, "vm %s: vCPU %u cannot be set up (%s)", vm->name, i, status_name(status));
+            snprintf(text, text_bytes, "vm %s: vCPU %u cannot be set up (%s); give it fewer, or stop another VM", vm->name, i, status_name(status));
             return status;
         }
     }
@@ -574,6 +595,7 @@ enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
         return status;
     }
     machine_hyperv_init(vm);
+    vm->virtio_spoke = false;
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct machine_cpu *cpu = vm->cpu[i];
         cpu->waits_for_sipi = i != 0;
@@ -624,6 +646,27 @@ void machine_reset(struct vm *vm)
 
 /* ---- Device work ---- */
 
+/*
+ * What the admin typed goes to the console that showed something last, the serial port or virtio's: that is where the
+ * prompt is. Locked; what finds no room there waits.
+ */
+static void give_input(struct vm *vm, uint64_t now)
+{
+    uint8_t bytes[64];
+
+    spin_lock(&vm->console_lock);
+    unsigned count = MIN(vm->input_count, (unsigned)sizeof bytes);
+    for (unsigned i = 0; i < count; i++)
+        bytes[i] = vm->input[(vm->input_first + i) % MACHINE_CONSOLE_INPUT];
+    spin_unlock(&vm->console_lock);
+    size_t taken = vm->virtio_spoke ? virtio_console_input(&vm->console, bytes, count)
+                                    : vuart_input(&vm->com1, bytes, count, now);
+    spin_lock(&vm->console_lock);
+    vm->input_first = (vm->input_first + (unsigned)taken) % MACHINE_CONSOLE_INPUT;
+    vm->input_count -= (unsigned)taken;
+    spin_unlock(&vm->console_lock);
+}
+
 bool machine_work(struct vm *vm)
 {
     bool more = false;
@@ -637,19 +680,8 @@ bool machine_work(struct vm *vm)
     for (unsigned i = 0; i < vm->device_count; i++)
         if (__atomic_load_n(&vm->device[i]->notified, __ATOMIC_ACQUIRE))
             more |= virtio_process(vm->device[i], now);
-    if (vm->input_count) {
-        uint8_t bytes[64];
-        spin_lock(&vm->console_lock);
-        unsigned count = MIN(vm->input_count, (unsigned)sizeof bytes);
-        for (unsigned i = 0; i < count; i++)
-            bytes[i] = vm->input[(vm->input_first + i) % MACHINE_CONSOLE_INPUT];
-        spin_unlock(&vm->console_lock);
-        size_t taken = vuart_input(&vm->com1, bytes, count, now);
-        spin_lock(&vm->console_lock);
-        vm->input_first = (vm->input_first + (unsigned)taken) % MACHINE_CONSOLE_INPUT;
-        vm->input_count -= (unsigned)taken;
-        spin_unlock(&vm->console_lock);
-    }
+    if (vm->input_count)
+        give_input(vm, now);
     spin_unlock(&vm->lock);
     return more;
 }

@@ -149,6 +149,7 @@ struct vm {
     uint64_t console_written;
     uint8_t input[MACHINE_CONSOLE_INPUT];
     unsigned input_first, input_count;
+    bool virtio_spoke; /* last, of the two consoles: it gets the input. Under `lock` */
 
     uint32_t refused_msr[MACHINE_REFUSED_MSRS];
     unsigned refused_msr_count;

@@ -143,7 +143,7 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
         if (!thread_create(name, where, vcpu_main, vcpu)) {
             thread_guest_cpu_give(where);
             vcpu->stopped = true;
-            snprintf(text, text_bytes, "vm %s: no memory for the thread of vCPU %u", vm->name, i);
+            snprintf(text, text_bytes, "vm %s: no memory for the thread of vCPU %u; stop another VM", vm->name, i);
             return ERR_NO_MEMORY;
         }
     }
@@ -206,7 +206,7 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
 static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
 {
     if (vm->state == VM_STOPPED) {
-        snprintf(text, text_bytes, "vm %s: it is stopped already", vm->name);
+        snprintf(text, text_bytes, "vm %s: it is stopped already; `vm start %s` starts it", vm->name, vm->name);
         return ERR_BUSY;
     }
     vm_take_down(vm);
@@ -318,12 +318,13 @@ static void log_cpu(const struct vm *vm, unsigned id, const struct cpu_snapshot 
 static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
 {
     if (!vm->built) {
-        snprintf(text, text_bytes, "vm %s: it is %s and has no registers", vm->name, vm_state_name(vm->state));
+        snprintf(text, text_bytes, "vm %s: it is %s and has no registers; start it first", vm->name,
+                 vm_state_name(vm->state));
         return ERR_BUSY;
     }
     struct cpu_snapshot *snapshot = kzalloc(vm->cpu_count * sizeof *snapshot);
     if (!snapshot) {
-        snprintf(text, text_bytes, "vm %s: the node has no memory left to look at it", vm->name);
+        snprintf(text, text_bytes, "vm %s: the node has no memory left to look at it; stop another VM", vm->name);
         return ERR_NO_MEMORY;
     }
     if (vm->state == VM_RUNNING)
@@ -412,6 +413,7 @@ static void follow_guest(struct vm *vm, uint32_t orders)
             vm_stop_clocks(vm);
         }
         vm_set_state(vm, VM_FAILED);
+        (void)!do_inspect(vm, text, sizeof text); /* its registers, for whoever wants to know why */
     }
     if (orders & ORDER_GUEST_OFF) {
         log_info("vm %s: the guest switched itself off", vm->name);

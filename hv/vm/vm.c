@@ -158,7 +158,7 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
         vm_list_remove(vm);
         vm->gone = true; /* whoever has found it meanwhile */
         vm_put(vm);
-        snprintf(text, text_bytes, "vm %s: the node has no memory left for its thread", config->name);
+        snprintf(text, text_bytes, "vm %s: the node has no memory left for its thread; stop another VM", config->name);
         return ERR_NO_MEMORY;
     }
     return OK;
@@ -166,7 +166,7 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
 no_memory:
     if (vm)
         vm_free(vm);
-    snprintf(text, text_bytes, "vm %s: the node has no memory left for it", config->name);
+    snprintf(text, text_bytes, "vm %s: the node has no memory left for it; stop another VM", config->name);
     return ERR_NO_MEMORY;
 }
 

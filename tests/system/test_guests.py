@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every small guest of tests/guests that judges itself, on both vendors: what a guest sees is a PC."""
+import os
 import re
 
 import pytest
@@ -8,10 +9,12 @@ from node import Node, guest
 # name: (vCPUs, more settings, seconds)
 GUESTS = {
     "apic": (1, {}, 60),
+    "cpuid": (2, {}, 30),
     "exceptions": (2, {}, 120),
     "modes": (1, {}, 60),
     "msr": (1, {}, 30),
     "paging": (1, {}, 60),
+    "reset": (2, {}, 60),
     "smp": (4, {}, 120),
     "stringio": (1, {}, 60),
     "timers": (1, {}, 60),
@@ -23,8 +26,10 @@ def vms(cpu):
     """QEMU does not make some of the CPU's own checks; `cpu=lax` leaves these out (see the guests). So does `xsaves=legacy` with
     a fault of Bochs (see guest xsave)."""
     lax = "cpu=lax" if cpu == "amd" else "cpu=strict xsaves=legacy"
-    return {name: {"kernel": guest(name), "memory": "16M", "vcpus": vcpus, "cmdline": lax, **more}
+    made = {name: {"kernel": guest(name), "memory": "16M", "vcpus": vcpus, "cmdline": lax, **more}
             for name, (vcpus, more, _) in GUESTS.items()}
+    made["portable"] = {"kernel": guest("cpuid"), "memory": "16M", "vcpus": 2, "cpu": "portable"}
+    return made
 
 
 @pytest.mark.parametrize("name", GUESTS)
@@ -45,6 +50,16 @@ def test_refused_msrs_are_told_for_what_they_are(booted, cpu):
     assert re.search(r"writes 0x[0-9a-f]+ to MSR 0xc0000080, which does not take that value: #GP", log), log[-3000:]
     assert "writes 0x0 to MSR 0xfe, which is read-only: #GP" in log, log[-3000:]
     assert re.search(r"reads MSR 0x20000000, which its CPU model does not have: #GP", log), log[-3000:]
+
+
+def test_the_portable_cpu(booted, cpu):
+    """Leaf by leaf what portable-1.txt has, on each vendor, now and for ever: saved VMs carry the model's name. The
+    leaves with the TSC's frequency (0x15, 0x16) are the VM's own."""
+    report = booted.get(cpu, "guests", vms=vms(cpu)).run_guest("portable", timeout=30)
+    report.check()
+    seen = [line for line in re.findall(r"^cpuid .*$", report.text, re.M) if not re.match(r"cpuid 1[56]\.", line)]
+    with open(os.path.join(os.path.dirname(__file__), "portable-1.txt"), encoding="utf-8") as file:
+        assert seen == file.read().splitlines()
 
 
 def test_thirty_two_cpus():

@@ -36,8 +36,14 @@ def test_bad_configuration_and_files(cpu):
         whole = file.read()
     with open(damaged, "wb") as file:
         file.write(whole[:4096 + 512])  # has its Multiboot header, lacks most of its segment
+    nothing = os.path.join(BUILD, "system", "nothing.raw")
+    open(nothing, "wb").close()
     vms = {
         "counter": COUNTER,
+        "nothing": {"memory": "8M", "kernel": nothing},
+        "emptyinitrd": {"memory": "8M", "kernel": guest("counter"), "initrd": nothing},
+        "emptydisk": {"memory": "8M", "kernel": guest("smp"), "disk": nothing},
+        "nocpu": {"memory": "8M", "kernel": guest("smp"), "cpu": "pentium"},
         "nokernel": {"memory": "8M", "kernel": "\\tasuki\\images\\absent", "start": "auto"},
         "noinitrd": {"memory": "8M", "kernel": guest("smp"), "initrd": "\\tasuki\\images\\gone.img"},
         "nodisk": {"memory": "8M", "kernel": guest("smp"), "disk": "\\tasuki\\images\\gone.raw"},
@@ -53,13 +59,16 @@ def test_bad_configuration_and_files(cpu):
         runs(node)
         found = node.shell_json("config show")["problems"]
         text = "\n".join(f"{one['line']}:{one['column']} {one['text']}" for one in found)
-        for word in ("frobnicate", "colour", "12X"):
+        for word in ("frobnicate", "colour", "12X", "pentium"):
             assert word in text, text
-        for name, word in {"nokernel": "absent", "noinitrd": "gone.img", "nodisk": "gone.raw", "damaged": "damaged", "far": "could not be read",
-                           "text": "tasuki.conf", "large": "memory"}.items():
+        for name, word in {"nokernel": "absent", "noinitrd": "gone.img", "nodisk": "gone.raw", "damaged": "damaged",
+                           "far": "could not be read", "text": "tasuki.conf", "large": "memory", "nothing": "0 bytes",
+                           "emptydisk": "0 bytes", "nocpu": "config show"}.items():
             assert word in problem(node, name)
         for name in ("nokernel", "large", "damaged"):
             assert node.state(name) in ("stopped", "failed")
+        node.shell_json("vm start emptyinitrd")
+        runs(node, "emptyinitrd")
         runs(node)
 
 
@@ -110,6 +119,7 @@ def test_a_neighbour_outlives_a_hostile_guest(booted, cpu, means):
             node.wait_state(means, "failed")
             reason = node.shell_json(f"vm show {means}")["reason"]
             assert REASONS[means] in reason, reason
+            assert re.search(rf"vm {means}: vCPU 0:\s+rip", node.shell("log show")), "its registers are in the log"
     # The neighbour counts on, and its memory is whole.
     text = node.console("counter", rf"count 1\r\n.*count {before + 10}\r\n", timeout=60).group().decode()
     assert "fail" not in text

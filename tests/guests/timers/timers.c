@@ -192,6 +192,37 @@ static void rtc_time(void)
     guest_check("its second changes within 1.1 s", us(rdtsc() - began) < 1100000);
 }
 
+/* The clock's registers hold BCD and 24 hours, as they came up. */
+static void rtc_set(const uint8_t time[7])
+{
+    static const uint8_t registers[] = { 0x32, 0x09, 0x08, 0x07, 0x04, 0x02, 0x00 };
+
+    outb(0x70, 0x0b);
+    outb(0x71, 0x82);
+    for (unsigned i = 0; i < COUNT(registers); i++) {
+        outb(0x70, registers[i]);
+        outb(0x71, time[i]);
+    }
+    outb(0x70, 0x0b);
+    outb(0x71, 0x02);
+}
+
+static void rtc_write(void)
+{
+    static const uint8_t eve[] = { 0x20, 0x28, 0x02, 0x28, 0x23, 0x59, 0x58 };
+    uint64_t began = rdtsc();
+
+    rtc_set(eve);
+    guest_equal("the RTC takes a date: year", 0x2028, (uint64_t)cmos(0x32) << 8 | cmos(0x09));
+    guest_equal("and a time: minute", 0x59, cmos(0x02));
+    while (cmos(0x07) != 0x29 && rdtsc() - began < 5 * guest_tsc_hz())
+        ;
+    guest_check("two seconds before midnight it is the next day after two seconds",
+                us(rdtsc() - began) > 900000 && us(rdtsc() - began) < 2200000);
+    guest_equal("2028 is a leap year: 29 February, 0 h", 0x022900,
+                (uint64_t)cmos(0x08) << 16 | (uint64_t)cmos(0x07) << 8 | cmos(0x04));
+}
+
 static void ioapic(void)
 {
     through_ioapic = true;
@@ -226,4 +257,5 @@ void guest_main(void)
     ioapic();
     clocks_agree();
     rtc_time();
+    rtc_write();
 }
