@@ -66,8 +66,6 @@ static bool reserve_frames(struct gmem *gmem)
 
 enum status gmem_create(struct gmem *gmem, struct vm_core *core, uint64_t bytes)
 {
-    struct page_usage usage = { .name = "?" };
-    struct page_totals totals;
     hpa_t table;
 
     *gmem = (struct gmem){ .core = core };
@@ -84,10 +82,6 @@ enum status gmem_create(struct gmem *gmem, struct vm_core *core, uint64_t bytes)
         gmem->frames = NULL;
         page_free_run(table, gmem->table_pages, core->owner);
     }
-    (void)page_owner_usage(core->owner, &usage);
-    page_totals_get(&totals);
-    log_error("%s: no memory for %llu MiB of RAM; %llu MiB are free in whole 2 MiB frames. Give it less, or stop another VM",
-              usage.name, (unsigned long long)(gmem->bytes / MIB), (unsigned long long)(totals.free_large_bytes / MIB));
     return ERR_NO_MEMORY;
 }
 
