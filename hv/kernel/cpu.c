@@ -37,6 +37,7 @@ static void copy_register(char *to, uint32_t value)
 
 static void detect(struct cpu_features *f)
 {
+    struct speculation_facts facts = { 0 };
     struct cpuid_regs r = cpuid(0, 0);
     uint32_t max = r.eax;
 
@@ -70,12 +71,10 @@ static void detect(struct cpu_features *f)
         f->rdseed = r.ebx & BIT(18);
         f->smap = r.ebx & BIT(20);
         f->umip = r.ecx & BIT(2);
-        f->md_clear = r.edx & BIT(10);
-        f->ibpb = r.edx & BIT(26);
-        f->l1d_flush = r.edx & BIT(28);
+        facts.leaf7_ebx = r.ebx;
+        facts.leaf7_edx = r.edx;
         if (r.edx & BIT(29))
-            f->arch_capabilities = rdmsr(MSR_ARCH_CAPABILITIES);
-        f->eibrs = f->arch_capabilities & BIT(1); /* IBRS may stay on for good (SDM vol. 4, table 2-2) */
+            f->arch_capabilities = facts.arch_capabilities = rdmsr(MSR_ARCH_CAPABILITIES);
     }
     if (f->xsave && max >= 0xd) {
         r = cpuid(0xd, 0);
@@ -107,17 +106,25 @@ static void detect(struct cpu_features *f)
         size_t blanks = strspn(f->brand, " ");
         memmove(f->brand, f->brand + blanks, sizeof f->brand - blanks);
     }
-    if (max_extended >= 0x80000021)
-        f->auto_ibrs = cpuid(0x80000021, 0).eax & BIT(8);
+    if (max_extended >= 0x80000021) {
+        r = cpuid(0x80000021, 0);
+        facts.ext21_eax = r.eax;
+        facts.ext21_ecx = r.ecx;
+    }
     if (max_extended >= 0x80000007)
         f->invariant_tsc = cpuid(0x80000007, 0).edx & BIT(8);
     if (max_extended >= 0x80000008) {
         r = cpuid(0x80000008, 0);
         f->physical_bits = r.eax & 0xff;
         f->linear_bits = r.eax >> 8 & 0xff;
-        f->ibpb |= r.ebx & BIT(12);
+        facts.ext8_ebx = r.ebx;
         f->fpu_pointers_leak = f->vendor == CPU_AMD && !(r.ebx & BIT(2));
     }
+    facts.intel = f->vendor == CPU_INTEL;
+    facts.amd = f->vendor == CPU_AMD;
+    facts.family = f->family;
+    facts.model = f->model;
+    f->speculation = speculation_plan(&facts);
 }
 
 void cpu_detect(void)
@@ -145,9 +152,9 @@ void cpu_setup_control(void)
     if (f->nx)
         wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_NXE_BIT);
     wrmsr(MSR_PAT, HOST_PAT);
-    if (f->eibrs)
+    if (f->speculation.always_ibrs)
         wrmsr(MSR_SPEC_CTRL, cpu_host_spec_ctrl());
-    if (f->auto_ibrs)
+    if (f->speculation.auto_ibrs)
         wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_AUTO_IBRS_BIT);
     if (f->xsave)
         xsetbv(0, f->xcr0_mask);

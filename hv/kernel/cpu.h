@@ -6,6 +6,7 @@
 #ifndef KERNEL_CPU_H
 #define KERNEL_CPU_H
 
+#include "kernel/speculation.h"
 #include "kernel/types.h"
 #include "kernel/x86.h"
 
@@ -72,9 +73,8 @@ struct cpu_features {
     uint64_t xcr0_mask;       /* what XCR0 may hold */
     uint32_t xsave_bytes;     /* area for all of xcr0_mask, standard format */
     uint32_t xsave_offset[64]; /* of each component in it */
-    bool ibpb, l1d_flush, md_clear; /* what is cleared between VMs */
     uint64_t arch_capabilities; /* Intel's MSR; 0: there is none */
-    bool eibrs, auto_ibrs;    /* the hypervisor's indirect branches are kept apart from guests' by the CPU */
+    struct speculation speculation; /* what leaks, and what is done about it */
     bool fpu_pointers_leak;   /* AMD without XSaveErPtr: APM vol. 3, CPUID 8000_0008H EBX bit 2 */
 };
 extern struct cpu_features cpu_features;
@@ -88,7 +88,7 @@ void cpu_detect(void);
 /* SPEC_CTRL as the hypervisor runs with it. */
 static inline uint64_t cpu_host_spec_ctrl(void)
 {
-    return cpu_features.eibrs ? 1 : 0;
+    return cpu_features.speculation.always_ibrs ? 1 : 0;
 }
 
 /* MXCSR_MASK of this CPU (SDM vol. 1, 11.6.6). Clobbers nothing: reads an FXSAVE image. */

@@ -14,6 +14,7 @@
 #include "vm/vm.h"
 #include "vmm/core.h"
 #include "vmm/cpuid_model.h"
+#include "vmm/guard.h"
 #include "vmm/run.h"
 
 /* ---- node ---- */
@@ -73,7 +74,10 @@ const struct command node_commands[] = {
 static enum status cpu_list(struct shell *shell, const struct command_call *call)
 {
     struct out *out = &shell->out;
+    char guards[160];
     (void)call;
+
+    guard_describe(guards, sizeof guards);
 
     out_array_begin(out, "cpus");
     for (unsigned i = 0; i < cpu_count; i++) {
@@ -96,6 +100,7 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
     out_uint(out, "tsc_khz", time_tsc_khz());
     out_bool(out, "tsc_invariant", cpu_features.invariant_tsc);
     out_uint(out, "physical_bits", cpu_features.physical_bits);
+    out_string(out, "speculation", guards);
     out_string(out, "cores", !core_any_shared() ? "one thread each" : core_apart() ? "one VM at a time" : "shared by VMs");
     out_object_end(out);
     out_array_begin(out, "models");

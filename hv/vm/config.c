@@ -226,6 +226,20 @@ static bool set_serial(struct config_node *node, const char *value, struct messa
     return word >= 0;
 }
 
+static bool set_exit_barrier(struct config_node *node, const char *value, struct message *reason)
+{
+    static const char *const words[] = {
+        [CONFIG_EXIT_BARRIER_AUTO] = "auto",
+        [CONFIG_EXIT_BARRIER_NO] = "no",
+        [CONFIG_EXIT_BARRIER_ALWAYS] = "always",
+    };
+    int word = choose(value, words, ARRAY_COUNT(words), reason);
+
+    if (word >= 0)
+        node->exit_barrier = (enum config_exit_barrier)word;
+    return word >= 0;
+}
+
 static bool set_share_cores(struct config_node *node, const char *value, struct message *reason)
 {
     static const char *const words[] = { "no", "yes" };
@@ -246,6 +260,7 @@ static const struct {
     [CONFIG_NODE_PANIC] = { "panic", set_panic },
     [CONFIG_NODE_LOG] = { "log", set_log },
     [CONFIG_NODE_SERIAL] = { "serial", set_serial },
+    [CONFIG_NODE_EXIT_BARRIER] = { "exit-barrier", set_exit_barrier },
     [CONFIG_NODE_SHARE_CORES] = { "share-cores", set_share_cores },
 };
 
@@ -626,6 +641,7 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
     config->node.log = CONFIG_LOG_INFO;
     config->node.serial = 1;
     config->node.share_cores = false;
+    config->node.exit_barrier = CONFIG_EXIT_BARRIER_AUTO;
     strings[0] = 0;
 
     if (bytes > CONFIG_MAX_BYTES) {

@@ -20,6 +20,7 @@
 #include "shell/service.h"
 #include "vm/vm.h"
 #include "vmm/core.h"
+#include "vmm/guard.h"
 #include "vmm/run.h"
 
 static struct config config;
@@ -105,6 +106,9 @@ void node_start(void)
         log_error("node: no VM can run here: %s", problem);
     else
         log_info("node: virtualization by %s", vmm->name);
+    guard_init(config.node.exit_barrier == CONFIG_EXIT_BARRIER_NO       ? GUARD_OFF
+               : config.node.exit_barrier == CONFIG_EXIT_BARRIER_ALWAYS ? GUARD_ALWAYS
+                                                                        : GUARD_AUTO);
     if (core_init(config.node.share_cores) != OK)
         panic("node: no memory for the list of cores");
     for (uint32_t i = 0; i < config.vm_count; i++)

@@ -66,34 +66,25 @@ static void release_here(void)
     vector_owner[this_cpu()->id] = NULL;
 }
 
-/*
- * What other work has left in the L1 data cache and in the buffers that VERW clears, each where CPUID lists it (SDM
- * vol. 2A, CPUID leaf 7, EDX bits 28 and 10).
- */
-static void clear_buffers(void)
+/* What other work has left in the L1 data cache, where a guest could read it there (L1TF). */
+static void flush_l1d(void)
 {
-    const struct cpu_features *f = &cpu_features;
-
-    if (f->l1d_flush)
-        wrmsr(MSR_FLUSH_CMD, 1);
-    if (f->md_clear) {
-        uint16_t selector = SEL_KERNEL_DS;
-        __asm__ volatile("verw %0" : : "m"(selector) : "cc", "memory");
-    }
+    wrmsr(MSR_FLUSH_CMD, 1);
 }
 
-/* Another VM comes to this CPU: an indirect branch barrier besides (EDX bit 26; APM vol. 3, E.4.6 for AMD). */
+/* Another VM comes to this CPU: an indirect branch barrier besides (SDM vol. 4, table 2-2; APM vol. 3, E.4.6). */
 static void clear_leaks(void)
 {
-    if (cpu_features.ibpb)
+    if (cpu_features.speculation.ibpb)
         wrmsr(MSR_PRED_CMD, 1);
-    clear_buffers();
+    if (cpu_features.speculation.flush_l1d)
+        flush_l1d();
 }
 
 void vector_init(void)
 {
-    if (cpu_features.l1d_flush || cpu_features.md_clear)
-        thread_set_guest_hook(clear_buffers);
+    if (cpu_features.speculation.flush_l1d)
+        thread_set_guest_hook(flush_l1d);
 }
 
 void vector_acquire(struct vcpu *vcpu)

@@ -14,7 +14,7 @@
 /* Whose state is in the registers, by CPU; NULL: nobody's. */
 extern struct vcpu *vector_owner[CPU_MAX];
 
-/* Once, before the first guest: has buffers cleared where a guest gets a CPU back, if the CPU leaks. */
+/* Once, before the first guest: has L1 flushed where a guest gets a CPU back, if the CPU leaks by it. */
 void vector_init(void);
 /* Before an entry of a vCPU that is not the owner. Interrupts off. */
 void vector_acquire(struct vcpu *vcpu);

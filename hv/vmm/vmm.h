@@ -111,10 +111,18 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     unsigned asid_count;
 };
 
+/* For vmm/guard.c: a CALL before the guest's registers are loaded, a JMP after they are saved, and what may take their place. */
+struct guard_sites {
+    uint8_t *entry_call, *exit_jump;
+    void (*entry_clear)(void);
+    void (*exit_barrier)(void), (*exit_fill)(void), (*exit_return)(void);
+};
+
 struct vmm_backend {
     const char *name; /* "svm" or "vmx" */
     const struct pt_format *stage2_format;
     const struct vmm_features *features;
+    const struct guard_sites *guard;
 
     /* Is it there and may it be used? Writes the reason into `why` if not. Once, on the boot CPU. */
     bool (*probe)(char *why, size_t why_bytes);

@@ -353,7 +353,13 @@ static void dump(struct vcpu *vcpu)
               v->nmi_blocked, v->iret_seen, v->stepping);
 }
 
+static const struct guard_sites guard_sites = {
+    .entry_call = svm_guard_entry, .exit_jump = svm_guard_exit, .entry_clear = svm_entry_clear,
+    .exit_barrier = svm_exit_barrier, .exit_fill = svm_exit_fill, .exit_return = svm_exit_return,
+};
+
 const struct vmm_backend vmm_backend_svm = {
+    .guard = &guard_sites,
     .name = "svm",
     .stage2_format = &pt_format_npt,
     .features = &svm_features,

@@ -107,4 +107,11 @@ void svm_evict(struct svm_cpu *cpu);
 /* The TSC ratio of whatever guest this CPU enters next (15.30.5); the host's own TSC is not scaled. Interrupts off. */
 void svm_set_tsc_ratio(struct svm_cpu *cpu, uint64_t multiplier);
 
+/* vmm/guard.c: places in svm_entry.S, and what may take their place (vmm/guard_entry.S). */
+extern uint8_t svm_guard_entry[], svm_guard_exit[];
+void svm_entry_clear(void);
+void svm_exit_barrier(void);
+void svm_exit_fill(void);
+void svm_exit_return(void);
+
 #endif

@@ -24,6 +24,8 @@ svm_run:
     pushq %r14
     pushq %r15
     pushq %rdi
+    .globl svm_guard_entry, svm_guard_exit
+svm_guard_entry:                    /* vmm/guard.c may have another function called here */
     call svm_prepare                /* RAX: guest VMCB, RDX: host VMCB */
     movq (%rsp), %rdi
     pushq %rdx
@@ -49,6 +51,7 @@ svm_run:
     popq %r12
     popq %rbx
     popq %rbp
+svm_guard_exit:                     /* and here */
     jmp svm_after_exit
     .size svm_run, . - svm_run
 

@@ -321,7 +321,13 @@ static void dump(struct vcpu *vcpu)
     irq_restore(flags);
 }
 
+static const struct guard_sites guard_sites = {
+    .entry_call = vmx_guard_entry, .exit_jump = vmx_guard_exit, .entry_clear = vmx_entry_clear,
+    .exit_barrier = vmx_exit_barrier, .exit_fill = vmx_exit_fill, .exit_return = vmx_exit_return,
+};
+
 const struct vmm_backend vmm_backend_vmx = {
+    .guard = &guard_sites,
     .name = "vmx",
     .stage2_format = &pt_format_ept,
     .features = &vmx_features,

@@ -122,4 +122,11 @@ int vmx_prepare(struct vcpu *vcpu, struct vm_exit *exit, uint64_t host_rsp); /* 
 void vmx_after_exit(struct vcpu *vcpu);
 void vmx_entry_failed(struct vcpu *vcpu, bool refused);
 
+/* vmm/guard.c: places in vmx_entry.S, and what may take their place (vmm/guard_entry.S). */
+extern uint8_t vmx_guard_entry[], vmx_guard_exit[];
+void vmx_entry_clear(void);
+void vmx_exit_barrier(void);
+void vmx_exit_fill(void);
+void vmx_exit_return(void);
+
 #endif

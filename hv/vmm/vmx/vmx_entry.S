@@ -24,6 +24,8 @@ vmx_run:
     pushq %r15
     pushq %rdi
     movq %rsp, %rdx
+    .globl vmx_guard_entry, vmx_guard_exit
+vmx_guard_entry:                    /* vmm/guard.c may have another function called here */
     call vmx_prepare
     movq (%rsp), %rdi
     testl %eax, %eax
@@ -68,6 +70,7 @@ vmx_exit_entry:
     popq %r12
     popq %rbx
     popq %rbp
+vmx_guard_exit:                     /* and here */
     jmp vmx_after_exit
     .size vmx_exit_entry, . - vmx_exit_entry
 
