@@ -417,6 +417,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     gmem_ops_init(&vm->memory, &vm->gmem);
     status = stage2_create(&vm->stage2, &vm->core, &vm->gmem, vmm->stage2_format,
                            vmm->features->second_stage_1g ? HUGE_PAGE_BYTES : LARGE_PAGE_BYTES);
+    vm->stage2.small_code = cpu_features.speculation.small_code;
     if (status == OK && model)
         vm->model = *model;
     else if (status == OK && (status = machine_model(vm, vm->config.cpu, &vm->model, why, sizeof why)) != OK)

@@ -2,7 +2,8 @@
 /*
  * The dirty log. vmm/dirty.h has the contract; here is how each 2 MiB frame keeps it. A frame is in one of these modes:
  *
- *  LARGE   One leaf of 2 MiB, read-only. The first write splits it (SPARSE or PML). Where no table page is to be had,
+ *  LARGE   One leaf of 2 MiB, read-only. The first write splits it (SPARSE or PML); so does a fetch where code must be in
+ *          small pages, which leaves it without a page that counts as written. Where no table page is to be had,
  *          the leaf becomes writable and all 512 pages count as written: never too few.
  *  SPARSE  A leaf is writable only if its page is in the list or in the bitmap. A fault puts it there, then sets the
  *          right; a collect takes both away, and flushes. The low bits of the mode count faults since the last collect.
@@ -44,6 +45,7 @@
 #define DENSE_FAULTS 16
 
 #define MODE_LARGE 0x00
+#define MODE_WHOLE 0x01       /* a large leaf that is writable: all of its pages are in the bitmap */
 #define MODE_SPARSE 0x20
 #define MODE_DENSE 0x40
 #define MODE_THIN 0x60
@@ -110,6 +112,7 @@ static void whole_frame(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
 
     for (uint64_t gfn = first; gfn < first + FRAME_PAGES; gfn++)
         dirty_log_mark(stage2->core, gfn);
+    stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_WHOLE;
     set_bits(slot, stage2->core->stage2.format->write);
 }
 
@@ -136,6 +139,32 @@ static void split_frame(struct stage2 *stage2, uint64_t *slot, uint64_t leaf, ui
         begin_sparse(stage2, phys_to_virt(table), leaf, gpa);
     }
     stage2_set_entry(slot, table.v | pt->format->table_bits);
+}
+
+bool dirty_log_split(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+{
+    struct pt *pt = &stage2->core->stage2;
+    uint64_t leaf = stage2_entry(slot), attributes = leaf & ~(PT_ADDRESS_MASK | pt->format->large);
+    struct dirty_log *log = &stage2->log;
+    uint64_t frame = gpa / LARGE_PAGE_BYTES;
+    hpa_t table;
+
+    if (!pt_table_alloc(pt, 0, &table))
+        return false;
+    if (log->engine != DIRTY_OFF && (leaf & pt->format->write)) {
+        /* Else the log is just being started and has not come to this frame: as if it were off. */
+        if (log->mode[frame] == MODE_WHOLE)
+            log->mode[frame] = MODE_SPARSE;
+    } else if (log->engine == DIRTY_PML) {
+        attributes = (attributes & ~pt->format->dirty) | pt->format->accessed | pt->format->write;
+        log->mode[frame] = MODE_PML;
+    } else if (log->engine != DIRTY_OFF) {
+        attributes = (attributes & ~pt->format->dirty) | pt->format->accessed;
+        log->mode[frame] = MODE_SPARSE;
+    }
+    fill_table(phys_to_virt(table), leaf & PT_ADDRESS_MASK & ~(LARGE_PAGE_BYTES - 1), attributes);
+    stage2_set_entry(slot, table.v | pt->format->table_bits);
+    return true;
 }
 
 /*
@@ -286,21 +315,46 @@ static bool allocate(struct stage2 *stage2, const struct dirty_ops *ops)
     return true;
 }
 
-/* Takes the right to write from all frames of a GiB. */
-static void protect_gib(struct stage2 *stage2, uint64_t gib)
+/*
+ * Takes the right to write from all frames of a GiB, and puts those together that were split for fetches: their tables go
+ * to detached[], which has room for one GiB.
+ */
+static unsigned protect_gib(struct stage2 *stage2, uint64_t gib)
 {
     const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t rights = stage2_large_rights(stage2) & ~PT_WRITE, entry;
+    unsigned count = 0;
     uint64_t flags = spin_lock_irqsave(&stage2->lock), *directory = stage2->directory[gib];
 
     if (directory) {
         uint64_t *slot = stage2_gib_slot(stage2, gib);
 
-        for (unsigned i = 0; i < PT_TABLE_ENTRIES; i++)
-            if ((stage2_entry(&directory[i]) & (format->write | format->large)) == (format->write | format->large))
+        for (unsigned i = 0; i < PT_TABLE_ENTRIES; i++) {
+            entry = stage2_entry(&directory[i]);
+            if ((entry & (format->write | format->large)) == (format->write | format->large)) {
                 clear_bits(&directory[i], format->write);
+            } else if (pt_entry_present(format, entry) && !(entry & format->large) &&
+                       stage2->log.mode[gib * PT_TABLE_ENTRIES + i] == MODE_LARGE) {
+                stage2->log.detached[count++] = entry & PT_ADDRESS_MASK;
+                stage2_set_entry(&directory[i], pt_leaf_entry(format, HPA(*pt_entry_table(entry) & PT_ADDRESS_MASK),
+                                                              LARGE_PAGE_BYTES, rights));
+            }
+        }
         if (pt_entry_is_leaf(format, stage2_entry(slot), HUGE_PAGE_BYTES))
             stage2_set_entry(slot, virt_to_phys(directory).v | format->table_bits);
     }
+    spin_unlock_irqrestore(&stage2->lock, flags);
+    return count;
+}
+
+static void free_detached(struct stage2 *stage2, unsigned *count)
+{
+    uint64_t flags;
+
+    stage2->log.ops->flush_all(stage2->core);
+    flags = spin_lock_irqsave(&stage2->lock);
+    while (*count)
+        pt_table_free(&stage2->core->stage2, HPA(stage2->log.detached[--*count]));
     spin_unlock_irqrestore(&stage2->lock, flags);
 }
 
@@ -323,8 +377,11 @@ enum status dirty_log_start(struct stage2 *stage2, enum dirty_engine engine, con
     log->list_max = MAX(log->bits / FRAME_PAGES, LIST_MIN);
     __atomic_store_n(&stage2->core->dirty_bitmap, log->bitmap, __ATOMIC_SEQ_CST);
     spin_unlock_irqrestore(&stage2->lock, flags);
-    for (uint64_t gib = 0; gib < stage2->gib_count; gib++)
-        protect_gib(stage2, gib);
+    for (uint64_t gib = 0; gib < stage2->gib_count; gib++) {
+        unsigned count = protect_gib(stage2, gib);
+        if (count)
+            free_detached(stage2, &count);
+    }
     ops->flush_all(stage2->core);
     return OK;
 }
@@ -505,17 +562,6 @@ enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint6
 
 /* ---- Stop ---- */
 
-static void free_detached(struct stage2 *stage2, unsigned *count)
-{
-    uint64_t flags;
-
-    stage2->log.ops->flush_all(stage2->core);
-    flags = spin_lock_irqsave(&stage2->lock);
-    while (*count)
-        pt_table_free(&stage2->core->stage2, HPA(stage2->log.detached[--*count]));
-    spin_unlock_irqrestore(&stage2->lock, flags);
-}
-
 /* Puts the frames of a chunk together again. Tables that fall off are added to detached[], which has room. */
 static void merge_chunk(struct stage2 *stage2, uint64_t chunk, unsigned *count)
 {
@@ -532,7 +578,8 @@ static void merge_chunk(struct stage2 *stage2, uint64_t chunk, unsigned *count)
             stage2->log.detached[(*count)++] = base;
             base = *pt_entry_table(entry) & PT_ADDRESS_MASK;
         }
-        stage2_set_entry(slot, pt_leaf_entry(format, HPA(base), LARGE_PAGE_BYTES, STAGE2_RAM_RIGHTS));
+        stage2_set_entry(slot, pt_leaf_entry(format, HPA(base), LARGE_PAGE_BYTES,
+                                             stage2_large_rights(stage2)));
         stage2->log.mode[chunk * CHUNK_FRAMES + i] = MODE_LARGE;
     }
     if (chunk % CHUNKS_PER_GIB == CHUNKS_PER_GIB - 1)

@@ -133,6 +133,11 @@ enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint6
 void dirty_log_stop(struct stage2 *stage2);
 
 /*
+ * A fetch wants the large leaf of a frame in pieces (stage2.h, small code); they get its rights, and the log is kept. With
+ * the lock held. False: no memory, nothing changed.
+ */
+bool dirty_log_split(struct stage2 *stage2, uint64_t *slot, uint64_t gpa) MUST_CHECK;
+/*
  * For stage2.c, with the stage-2 lock held: a write fault at gpa, whose directory entry is `slot`. The first for what is
  * not an open table; dirty_log_written for a page whose leaf in such a table was read-only and is writable now.
  */

@@ -74,7 +74,7 @@ void stage2_promote(struct stage2 *stage2, uint64_t gib)
     const struct pt *pt = &stage2->core->stage2;
     uint64_t index;
 
-    if (stage2->mapped[gib] < FRAMES_PER_GIB || pt->max_leaf < HUGE_PAGE_BYTES ||
+    if (stage2->small_code || stage2->mapped[gib] < FRAMES_PER_GIB || pt->max_leaf < HUGE_PAGE_BYTES ||
         !gmem_index(stage2->gmem, gib * GIB, &index) || !(stage2->gmem->frames[index] & GMEM_HUGE))
         return;
     stage2_set_entry(stage2_gib_slot(stage2, gib), pt_leaf_entry(pt->format, gmem_frame(stage2->gmem, index),
@@ -85,7 +85,7 @@ void stage2_promote(struct stage2 *stage2, uint64_t gib)
 static uint64_t *map_frame(struct stage2 *stage2, uint64_t gpa, uint64_t index)
 {
     struct pt *pt = &stage2->core->stage2;
-    uint64_t gib = gpa / GIB, frame = ALIGN_DOWN(gpa, LARGE_PAGE_BYTES), rights = STAGE2_RAM_RIGHTS;
+    uint64_t gib = gpa / GIB, frame = ALIGN_DOWN(gpa, LARGE_PAGE_BYTES), rights = stage2_large_rights(stage2);
     hpa_t hpa = gmem_frame(stage2->gmem, index);
     uint64_t *slot;
 
@@ -139,6 +139,27 @@ static inline void write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t g
     __atomic_fetch_or(leaf, stage2->written, __ATOMIC_SEQ_CST);
 }
 
+/* A fetch from gpa, which lies in a frame that is mapped. With the lock held. False: no memory. */
+static bool fetch_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
+{
+    const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t *table, entry;
+
+    if ((stage2_entry(slot) & STAGE2_LARGE) && !dirty_log_split(stage2, slot, gpa))
+        return false;
+    table = pt_entry_table(stage2_entry(slot));
+    entry = stage2_entry(&table[gpa / PAGE_BYTES % PT_TABLE_ENTRIES]);
+    if ((entry & format->exec) == format->exec && !(entry & format->no_exec))
+        return true; /* another vCPU was first */
+    for (unsigned i = 0; i < PT_TABLE_ENTRIES; i++) {
+        if (format->exec)
+            __atomic_fetch_or(&table[i], format->exec, __ATOMIC_SEQ_CST);
+        else
+            __atomic_fetch_and(&table[i], ~format->no_exec, __ATOMIC_SEQ_CST);
+    }
+    return true;
+}
+
 /* The frame at gpa is not mapped, or was not a moment ago. */
 static enum stage2_result first_touch(struct stage2 *stage2, uint64_t gpa, unsigned access)
 {
@@ -154,6 +175,8 @@ static enum stage2_result first_touch(struct stage2 *stage2, uint64_t gpa, unsig
         slot = map_frame(stage2, gpa, index);
     if (slot && (access & ACCESS_WRITE))
         write_fault(stage2, slot, gpa);
+    else if (slot && (access & ACCESS_FETCH) && stage2->small_code && !fetch_fault(stage2, slot, gpa))
+        slot = NULL;
     spin_unlock_irqrestore(&stage2->lock, flags);
     if (slot)
         return STAGE2_MAPPED;
@@ -168,6 +191,8 @@ enum stage2_result stage2_fault(struct stage2 *stage2, gpa_t gpa, unsigned acces
 
     if (likely(slot != NULL) && (access & ACCESS_WRITE))
         write_fault(stage2, slot, gpa.v);
+    else if (slot && (access & ACCESS_FETCH) && stage2->small_code && !fetch_fault(stage2, slot, gpa.v))
+        slot = NULL; /* first_touch() tries again, and says why it fails */
     spin_unlock_irqrestore(&stage2->lock, flags);
     return likely(slot != NULL) ? STAGE2_MAPPED : first_touch(stage2, gpa.v, access);
 }

@@ -7,6 +7,11 @@
  * takes the place of the 512; their table is kept aside, so that nothing has to be flushed then, nor allocated when the
  * dirty log wants the pieces back. The log is the only one that ever takes rights away.
  *
+ * Small code. On CPUs where a guest that executes from large pages can stop the whole machine (iTLB multihit: a fetch that
+ * meets two sizes of one translation; INTEL-SA-00210) large leaves are not executable. The first fetch from a frame splits
+ * it into leaves of 4 KiB, which are; starting and stopping the log puts such frames together again. There are no leaves of
+ * 1 GiB then.
+ *
  * Flushing. Nothing here flushes. A fault that is resolved adds translations or rights, or replaces a leaf by others with
  * the same translation; a stale entry can then only cause another fault, which removes it (SDM vol. 3C, 29.4.3.1; APM
  * vol. 2, 5.5.2), and which stage2_fault answers with STAGE2_MAPPED. dirty_log_* flush through their callback before
@@ -34,6 +39,7 @@ struct stage2 {
     uint16_t *mapped;       /* for each GiB: frames that are mapped */
     uint64_t table_pages;   /* what the two take */
     uint64_t written;       /* what a leaf gets at its first write: the right, and accessed and dirty */
+    bool small_code;        /* only 4 KiB leaves are executable; set before the first fault, or never */
     struct dirty_log log;
 };
 
@@ -65,6 +71,11 @@ enum status stage2_unmap(struct stage2 *stage2, gpa_t gpa, uint64_t bytes) MUST_
 #define STAGE2_LARGE BIT(7)
 
 #define STAGE2_RAM_RIGHTS (PT_READ | PT_WRITE | PT_EXEC | PT_ACCESSED | PT_DIRTY)
+/* Those of a leaf of 2 MiB. */
+static inline uint64_t stage2_large_rights(const struct stage2 *stage2)
+{
+    return stage2->small_code ? STAGE2_RAM_RIGHTS & ~PT_EXEC : STAGE2_RAM_RIGHTS;
+}
 
 /* The entry of the directory pointer table for a GiB that has a directory: a pointer to it, or a 1 GiB leaf. */
 uint64_t *stage2_gib_slot(struct stage2 *stage2, uint64_t gib);

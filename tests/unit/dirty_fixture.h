@@ -50,13 +50,15 @@ static bool reported(uint64_t page)
 struct variant {
     const struct pt_format *format;
     enum dirty_engine engine;
-    bool ad;
+    bool ad, small_code;
 };
 
 static const struct variant variants[] = {
-    { &pt_format_ept, DIRTY_WRITE_PROTECT, false }, { &pt_format_ept, DIRTY_WRITE_PROTECT, true },
-    { &pt_format_npt, DIRTY_WRITE_PROTECT, true },  { &pt_format_ept, DIRTY_ACCESSED_DIRTY, true },
-    { &pt_format_npt, DIRTY_ACCESSED_DIRTY, true }, { &pt_format_ept, DIRTY_PML, true },
+    { &pt_format_ept, DIRTY_WRITE_PROTECT, false, false }, { &pt_format_ept, DIRTY_WRITE_PROTECT, true, false },
+    { &pt_format_npt, DIRTY_WRITE_PROTECT, true, false },  { &pt_format_ept, DIRTY_ACCESSED_DIRTY, true, false },
+    { &pt_format_npt, DIRTY_ACCESSED_DIRTY, true, false }, { &pt_format_ept, DIRTY_PML, true, false },
+    { &pt_format_ept, DIRTY_WRITE_PROTECT, false, true },  { &pt_format_ept, DIRTY_ACCESSED_DIRTY, true, true },
+    { &pt_format_ept, DIRTY_PML, true, true },             { &pt_format_npt, DIRTY_ACCESSED_DIRTY, true, true },
 };
 
 static void fixture_start(const struct variant *variant, uint64_t ram, uint64_t bytes)
@@ -67,6 +69,7 @@ static void fixture_start(const struct variant *variant, uint64_t ram, uint64_t 
     assert_true(page_owner_create("demo", &core.owner));
     assert_int_equal(gmem_create(&gmem, &core, bytes), OK);
     assert_int_equal(stage2_create(&stage2, &core, &gmem, variant->format, HUGE_PAGE_BYTES), OK);
+    stage2.small_code = variant->small_code;
     for (unsigned i = 0; i < VCPUS; i++) {
         vcpu_init(&vcpus[i], &stage2, i);
         vcpus[i].ad = variant->ad;

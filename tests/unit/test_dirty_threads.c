@@ -46,6 +46,9 @@ static void *vcpu_thread(void *argument)
 
         for (unsigned i = 0; i < 64 && !hold; i++) {
             uint64_t page = shape == 0 ? vcpu_random(vcpu) % PAGES : frame * 512 + vcpu_random(vcpu) % (shape == 1 ? 512 : 6);
+            if (vcpu_random(vcpu) % 64 == 0 &&
+                stage2_fault(&stage2, GPA(gpa_of(page)), ACCESS_FETCH) != STAGE2_MAPPED)
+                abort();
             if (!vcpu_access(vcpu, gpa_of(page) + vcpu->id * 8, true, &value))
                 abort();
             wrote[page][vcpu->id] = true;

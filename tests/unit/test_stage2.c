@@ -104,6 +104,56 @@ static void faults(const struct pt_format *format)
     stop();
 }
 
+/* Every leaf above 4 KiB that can be executed from. */
+static unsigned large_code(void)
+{
+    unsigned count = 0;
+    uint64_t bytes;
+
+    for (uint64_t gpa = 0; gpa < gmem_end(&gmem); gpa += LARGE_PAGE_BYTES) {
+        const uint64_t *leaf = pt_leaf(&core.stage2, gpa, &bytes);
+        count += leaf && bytes > PAGE_BYTES && (pt_entry_rights(core.stage2.format, *leaf) & PT_EXEC);
+    }
+    return count;
+}
+
+/* iTLB multihit: no large leaf is executable, a fetch splits its frame and no other, and all else is as ever. */
+static void small_code(const struct pt_format *format)
+{
+    uint64_t bytes, tables;
+
+    start(GIB + 6 * MIB, format, HUGE_PAGE_BYTES);
+    stage2.small_code = true;
+    pretend_touched(0, 515);
+    for (uint64_t gpa = 0; gpa < GIB + 6 * MIB; gpa += LARGE_PAGE_BYTES)
+        assert_int_equal(stage2_fault(&stage2, GPA(gpa), gpa % (4 * MIB) ? ACCESS_READ : ACCESS_WRITE), STAGE2_MAPPED);
+    assert_non_null(pt_leaf(&core.stage2, 0, &bytes));
+    assert_int_equal(bytes, LARGE_PAGE_BYTES); /* and not the GiB */
+    assert_int_equal(large_code(), 0);
+    tables = core.stage2.table_count;
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(stage2_fault(&stage2, GPA(8 * MIB + 5 * PAGE_BYTES + i * PAGE_BYTES), ACCESS_FETCH), STAGE2_MAPPED);
+    assert_int_equal(core.stage2.table_count, tables + 1);
+    for (uint64_t gpa = 8 * MIB; gpa < 10 * MIB; gpa += PAGE_BYTES)
+        check_translation(gpa, PAGE_BYTES); /* with all rights */
+    assert_int_equal(stage2_fault(&stage2, GPA(8 * MIB), ACCESS_WRITE), STAGE2_MAPPED);
+    assert_non_null(pt_leaf(&core.stage2, 10 * MIB, &bytes));
+    assert_int_equal(bytes, LARGE_PAGE_BYTES);
+    assert_int_equal(large_code(), 0);
+
+    /* A first touch by a fetch needs no second fault. */
+    stop();
+    start(8 * MIB, format, HUGE_PAGE_BYTES);
+    stage2.small_code = true;
+    assert_int_equal(stage2_fault(&stage2, GPA(4 * MIB + 8), ACCESS_FETCH), STAGE2_MAPPED);
+    check_translation(4 * MIB, PAGE_BYTES);
+    assert_int_equal(stage2_fault(&stage2, GPA(3 * GIB), ACCESS_FETCH), STAGE2_NOT_RAM);
+    stop();
+}
+
+static void small_code_ept(void **state) { (void)state; small_code(&pt_format_ept); }
+static void small_code_npt(void **state) { (void)state; small_code(&pt_format_npt); }
+
 static void faults_ept(void **state) { (void)state; faults(&pt_format_ept); }
 static void faults_npt(void **state) { (void)state; faults(&pt_format_npt); }
 
@@ -246,7 +296,7 @@ static void racing_vcpus(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(faults_ept),   cmocka_unit_test(faults_npt),   cmocka_unit_test(zeroed),
+        cmocka_unit_test(small_code_ept), cmocka_unit_test(small_code_npt), cmocka_unit_test(faults_ept),   cmocka_unit_test(faults_npt),   cmocka_unit_test(zeroed),
         cmocka_unit_test(promotion),    cmocka_unit_test(no_promotion), cmocka_unit_test(no_memory),
         cmocka_unit_test(racing_vcpus),
     };
