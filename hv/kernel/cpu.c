@@ -73,6 +73,8 @@ static void detect(struct cpu_features *f)
         f->umip = r.ecx & BIT(2);
         facts.leaf7_ebx = r.ebx;
         facts.leaf7_edx = r.edx;
+        if (r.eax >= 2)
+            facts.leaf7_2_edx = cpuid(7, 2).edx;
         if (r.edx & BIT(29))
             f->arch_capabilities = facts.arch_capabilities = rdmsr(MSR_ARCH_CAPABILITIES);
     }

@@ -88,7 +88,9 @@ void cpu_detect(void);
 /* SPEC_CTRL as the hypervisor runs with it. */
 static inline uint64_t cpu_host_spec_ctrl(void)
 {
-    return cpu_features.speculation.always_ibrs ? 1 : 0;
+    const struct speculation *s = &cpu_features.speculation;
+
+    return (s->always_ibrs ? BIT(0) : 0) | (s->no_history ? BIT(10) : 0);
 }
 
 /* MXCSR_MASK of this CPU (SDM vol. 1, 11.6.6). Clobbers nothing: reads an FXSAVE image. */

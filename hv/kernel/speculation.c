@@ -7,6 +7,7 @@
 #define EDX_MD_CLEAR BIT(10)
 #define EDX_IBRS_IBPB BIT(26)
 #define EDX_L1D_FLUSH BIT(28)
+#define EDX2_BHI_CTRL BIT(4)
 /* Leaf 8000_0008H EBX, leaf 8000_0021H. */
 #define EBX_AMD_IBPB BIT(12)
 #define EAX_VERW_CLEAR BIT(5)
@@ -23,6 +24,7 @@
 #define TAA_NO BIT(8)
 #define MMIO_NO (BIT(13) | BIT(14) | BIT(15)) /* SBDR_SSDP_NO, FBSDP_NO, PSDP_NO */
 #define FB_CLEAR BIT(17)
+#define BHI_NO BIT(20)
 #define PBRSB_NO BIT(24)
 #define RFDS_NO BIT(27)
 #define RFDS_CLEAR BIT(28)
@@ -46,6 +48,7 @@ static void plan_intel(const struct speculation_facts *f, struct speculation *s)
     uint64_t caps = f->arch_capabilities;
 
     s->always_ibrs = caps & IBRS_ALL;
+    s->no_history = s->always_ibrs && (f->leaf7_2_edx & EDX2_BHI_CTRL) && !(caps & BHI_NO);
     s->ibpb = f->leaf7_edx & EDX_IBRS_IBPB;
     s->barrier_on_exit = !s->always_ibrs;
     s->return_on_exit = s->always_ibrs && !(caps & PBRSB_NO);

@@ -12,7 +12,7 @@
 struct speculation_facts {
     bool intel, amd;        /* amd: Hygon too */
     uint32_t family, model;
-    uint32_t leaf7_ebx, leaf7_edx;
+    uint32_t leaf7_ebx, leaf7_edx, leaf7_2_edx; /* the last one: subleaf 2 */
     uint64_t arch_capabilities;
     uint32_t ext8_ebx, ext21_eax, ext21_ecx; /* leaves 8000_0008H and 8000_0021H */
 };
@@ -20,6 +20,7 @@ struct speculation_facts {
 struct speculation {
     /* Branch predictors. */
     bool always_ibrs;       /* enhanced IBRS: on for good in SPEC_CTRL */
+    bool no_history;        /* branch history injection: BHI_DIS_S, on for good in SPEC_CTRL beside IBRS */
     bool auto_ibrs;         /* automatic IBRS: on for good in EFER */
     bool ibpb;              /* there is a barrier; it is executed when another VM comes to a CPU */
     bool barrier_on_exit;   /* the CPU keeps branches of guests and hypervisor apart by nothing but a barrier at each exit */

@@ -75,7 +75,8 @@ void guard_describe(char *text, size_t bytes)
     };
     const struct speculation *s = &cpu_features.speculation;
     const struct { bool on; const char *words; } list[] = {
-        { s->always_ibrs, "enhanced IBRS" }, { s->auto_ibrs, "automatic IBRS" },
+        { s->always_ibrs, "enhanced IBRS" }, { s->no_history, "BHI_DIS_S" },
+        { s->auto_ibrs, "automatic IBRS" },
         { on_exit != EXIT_PLAIN, exits[on_exit] }, { s->ibpb, "IBPB between VMs" },
         { s->clear_on_entry, "VERW at entries" }, { s->flush_l1d, "L1D flush between VMs" },
         { s->small_code, "no large executable pages" },

@@ -50,6 +50,15 @@ static void test_intel(void **state)
     assert_false(s.clear_on_entry || s.return_on_exit || s.barrier_on_exit);
     assert_true(s.ibpb);
 
+    /* Sapphire Rapids: branch history is left to BHI_DIS_S, unless the CPU says that it needs none. */
+    struct speculation_facts rapids = { INTEL, .model = 0x8f, .leaf7_edx = BIT(10) | BIT(26) | BIT(29), .leaf7_2_edx = BIT(4),
+                                        .arch_capabilities = BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(6) | BIT(8) };
+    assert_true(speculation_plan(&rapids).no_history);
+    rapids.arch_capabilities |= BIT(20);
+    assert_false(speculation_plan(&rapids).no_history);
+    rapids.arch_capabilities &= ~(BIT(20) | BIT(1));
+    assert_false(speculation_plan(&rapids).no_history);
+
     /* Gracemont: register file data sampling. */
     struct speculation_facts atom = { INTEL, .model = 0xbe, .leaf7_edx = BIT(10) | BIT(26) | BIT(29),
                                       .arch_capabilities = BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(28) };
