@@ -19,4 +19,14 @@ static inline uint64_t index_mask(uint64_t index, uint64_t count)
     return index & mask;
 }
 
+/*
+ * `index` modulo `count`, a power of 2: one instruction, where the array is as large. The empty statement keeps the compiler
+ * from leaving it out because of the check.
+ */
+static inline uint64_t index_wrap(uint64_t index, uint64_t count)
+{
+    __asm__("" : "+r"(index));
+    return index & (count - 1);
+}
+
 #endif

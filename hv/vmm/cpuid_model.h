@@ -16,6 +16,7 @@
 #ifndef VMM_CPUID_MODEL_H
 #define VMM_CPUID_MODEL_H
 
+#include "kernel/index_mask.h"
 #include "kernel/status.h"
 #include "kernel/types.h"
 #include "vm/stream.h"
@@ -114,7 +115,7 @@ static inline const struct cpuid_entry *cpuid_find_first(const struct cpuid_mode
         slot = leaf - CPUID_TASUKI + CPUID_BASIC_LEAVES + CPUID_EXTENDED_LEAVES + CPUID_HYPERVISOR_LEAVES;
     else
         return &model->entry[0];
-    return &model->entry[model->slot[slot % CPUID_SLOT_ROOM]]; /* also where a branch above was mispredicted */
+    return &model->entry[model->slot[index_wrap(slot, CPUID_SLOT_ROOM)]];
 }
 
 static inline const struct cpuid_entry *cpuid_find(const struct cpuid_model *model, uint32_t leaf, uint32_t subleaf)

@@ -27,9 +27,19 @@ static void test_small(void **state)
             assert_true(index_mask(index, count) == (index < count ? index : 0));
 }
 
+static void test_wrap(void **state)
+{
+    (void)state;
+    for (uint64_t index = 0; index < 1000; index++)
+        assert_true(index_wrap(index, 128) == index % 128);
+    assert_true(index_wrap(UINT64_MAX, 128) == 127);
+    assert_true(index_wrap(UINT64_MAX, 1) == 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_edges), cmocka_unit_test(test_small) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_edges), cmocka_unit_test(test_small),
+                                       cmocka_unit_test(test_wrap) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
