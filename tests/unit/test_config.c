@@ -63,6 +63,8 @@ static void nothing_gives_the_defaults(void **state)
     assert_int_equal(config.node.panic, CONFIG_PANIC_RESET);
     assert_int_equal(config.node.log, CONFIG_LOG_INFO);
     assert_int_equal(config.node.serial, 1);
+    assert_false(config.node.share_cores);
+    assert_int_equal(config.node.exit_barrier, CONFIG_EXIT_BARRIER_AUTO);
     assert_int_equal(config.vm_count, 0);
     assert_int_equal(config.diagnostic_count, 0);
 }
@@ -121,6 +123,14 @@ static void every_value_of_the_node_is_read(void **state)
     assert_int_equal(config.diagnostic_count, 0);
     assert_int_equal(config.node.serial, 0);
     assert_int_equal(config.node.log, CONFIG_LOG_WARNING);
+    parse("[node]\nshare-cores = yes\nexit-barrier = always\n");
+    assert_int_equal(config.diagnostic_count, 0);
+    assert_true(config.node.share_cores);
+    assert_int_equal(config.node.exit_barrier, CONFIG_EXIT_BARRIER_ALWAYS);
+    parse("[node]\nshare-cores = true\nexit-barrier = no\n"); /* what is not understood stays on the safe side */
+    assert_int_equal(config.diagnostic_count, 1);
+    assert_false(config.node.share_cores);
+    assert_int_equal(config.node.exit_barrier, CONFIG_EXIT_BARRIER_NO);
 }
 
 static void a_comment_begins_only_after_a_blank(void **state)
