@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The local APIC: its state, requests and service, and the registers behind the xAPIC page and the x2APIC MSRs. The
- * timer is vlapic_timer.c, the way of messages between APICs vlapic_bus.c, save and restore vlapic_state.c.
+ * timer is vlapic_timer.c, the way of messages between APICs vlapic_bus.c, save and restore vlapic_state.c, the page that a
+ * CPU works on vlapic_page.c.
  *
  * Invariants:
  *  - While irr[n] has a bit set, irr_words has bit n (it may have it without need): "nothing requested" is one load.
  *  - highest_isr is the highest vector in service, 0 if none.
+ *  - While `lent` is set, tpr, isr, highest_isr and, in xAPIC mode, ICR are out of date: what reads or writes them recalls
+ *    the page first. tmr is not: the CPU does not change it.
  *  - Only irr, irr_words, tmr, esr_pending and extint are written by other CPUs; all with atomic operations. What other
  *    CPUs read of the rest (id, ldr, dfr, svr, base) are single words.
  *  - While IA32_APIC_BASE has the APIC off, all state is that of a reset and nothing is accepted.
@@ -23,6 +26,7 @@
 
 static void reset_registers(struct vlapic *apic)
 {
+    __atomic_store_n(&apic->lent, false, __ATOMIC_RELAXED); /* what is in the page does not count any more */
     apic->tpr = 0;
     apic->ldr = 0;
     apic->dfr = UINT32_MAX;
@@ -167,8 +171,7 @@ void vlapic_lint1(struct vlapic *apic)
         apic->ops->nmi(apic->vcpu);
 }
 
-/* Highest set bit of a 256-bit register, -1 if there is none. */
-static int highest(const uint32_t words[8])
+int vlapic_highest(const uint32_t words[8])
 {
     for (int i = 7; i >= 0; i--)
         if (words[i])
@@ -176,7 +179,7 @@ static int highest(const uint32_t words[8])
     return -1;
 }
 
-static int highest_request(const struct vlapic *apic)
+int vlapic_highest_request(const struct vlapic *apic)
 {
     uint32_t words = __atomic_load_n(&apic->irr_words, __ATOMIC_SEQ_CST);
     while (words) {
@@ -192,6 +195,8 @@ static int highest_request(const struct vlapic *apic)
 /* SDM vol. 3A, 11.8.3.1. */
 uint32_t vlapic_ppr(const struct vlapic *apic)
 {
+    if (unlikely(vlapic_lent(apic)))
+        return __atomic_load_n(&apic->page[VLAPIC_PAGE_WORD(REG_PPR)], __ATOMIC_RELAXED) & 0xff;
     uint32_t tpr = __atomic_load_n(&apic->tpr, __ATOMIC_RELAXED);
     uint32_t served = __atomic_load_n(&apic->highest_isr, __ATOMIC_RELAXED) & 0xf0u;
     return (tpr & 0xf0) >= served ? tpr : served;
@@ -199,9 +204,11 @@ uint32_t vlapic_ppr(const struct vlapic *apic)
 
 int vlapic_pending(const struct vlapic *apic)
 {
+    if (unlikely(vlapic_lent(apic)))
+        return vlapic_page_pending(apic);
     if (likely(!__atomic_load_n(&apic->irr_words, __ATOMIC_SEQ_CST)))
         return -1;
-    int vector = highest_request(apic);
+    int vector = vlapic_highest_request(apic);
     if (vector < 0 || (unsigned)vector >> 4 <= vlapic_ppr(apic) >> 4 || !(apic->base_msr & APIC_BASE_ENABLE))
         return -1;
     return vector;
@@ -211,6 +218,7 @@ void vlapic_accept(struct vlapic *apic, uint8_t vector)
 {
     unsigned word = vector / 32;
     uint32_t bit = 1u << vector % 32;
+    vlapic_recall(apic);
     if (!(__atomic_and_fetch(&apic->irr[word], ~bit, __ATOMIC_SEQ_CST))) {
         /* A poster sets its bit first and the summary then: whatever comes between is seen here or set by it. */
         __atomic_fetch_and(&apic->irr_words, ~(1u << word), __ATOMIC_SEQ_CST);
@@ -226,10 +234,11 @@ bool vlapic_return(struct vlapic *apic, uint8_t vector)
 {
     unsigned word = vector / 32;
     uint32_t bit = 1u << vector % 32;
+    vlapic_recall(apic);
     if (!(apic->isr[word] & bit))
         return false; /* it came from the 8259, or has been reset away */
     apic->isr[word] &= ~bit;
-    int next = highest(apic->isr);
+    int next = vlapic_highest(apic->isr);
     apic->highest_isr = (uint8_t)(next < 0 ? 0 : next);
     __atomic_fetch_or(&apic->irr[word], bit, __ATOMIC_SEQ_CST);
     __atomic_fetch_or(&apic->irr_words, 1u << word, __ATOMIC_SEQ_CST);
@@ -238,11 +247,12 @@ bool vlapic_return(struct vlapic *apic, uint8_t vector)
 
 void vlapic_eoi(struct vlapic *apic)
 {
+    vlapic_recall(apic);
     uint8_t vector = apic->highest_isr;
     if (!vector)
         return;
     apic->isr[vector / 32] &= ~(1u << vector % 32);
-    int next = highest(apic->isr);
+    int next = vlapic_highest(apic->isr);
     apic->highest_isr = (uint8_t)(next < 0 ? 0 : next);
     if ((__atomic_load_n(&apic->tmr[vector / 32], __ATOMIC_SEQ_CST) & 1u << vector % 32) && apic->bus->eoi)
         apic->bus->eoi(apic->bus->context, vector);
@@ -250,7 +260,9 @@ void vlapic_eoi(struct vlapic *apic)
 
 unsigned vlapic_tpr_threshold(const struct vlapic *apic)
 {
-    int vector = highest_request(apic);
+    if (vlapic_lent(apic))
+        return 16; /* the CPU sees by itself */
+    int vector = vlapic_highest_request(apic);
     if (vector < 0)
         return 16;
     unsigned class = (unsigned)vector >> 4;
@@ -259,9 +271,14 @@ unsigned vlapic_tpr_threshold(const struct vlapic *apic)
     return class;
 }
 
-void vlapic_set_cr8(struct vlapic *apic, uint64_t value)
+bool vlapic_set_cr8(struct vlapic *apic, uint64_t value)
 {
+    if (vlapic_lent(apic)) {
+        apic->tpr = apic->page[VLAPIC_PAGE_TPR] & 0xff;
+        return false;
+    }
     apic->tpr = (uint32_t)(value & 15) << 4;
+    return true;
 }
 
 /* ---- Registers ---- */
@@ -283,8 +300,7 @@ static int lvt_of(unsigned reg)
     return reg >= REG_LVT_TIMER && reg <= REG_LVT_ERROR ? (int)index_mask(reg - REG_LVT_TIMER, LVT_COUNT) : -1;
 }
 
-/* Reads a register that both modes have. False: there is none of that number. */
-static bool read_register(struct vlapic *apic, unsigned reg, uint32_t *value, uint64_t now_ns)
+bool vlapic_read_register(struct vlapic *apic, unsigned reg, uint32_t *value, uint64_t now_ns)
 {
     *value = 0;
     if (lvt_of(reg) >= 0) {
@@ -358,7 +374,10 @@ static bool write_register(struct vlapic *apic, unsigned reg, uint32_t value, ui
         return true;
     }
     switch (reg) {
-    case REG_TPR: apic->tpr = value & 0xff; break;
+    case REG_TPR:
+        vlapic_recall(apic);
+        apic->tpr = value & 0xff;
+        break;
     case REG_EOI: vlapic_eoi(apic); break;
     case REG_SVR:
         write_svr(apic, value);
@@ -380,6 +399,8 @@ uint64_t vlapic_mmio_read(struct vlapic *apic, uint64_t offset, unsigned size, u
         return 0;
     unsigned reg = (unsigned)(offset / 16);
     uint32_t value = 0;
+    if (reg != REG_TIMER_CURRENT) /* the one that is read often and is not in the page */
+        vlapic_recall(apic);
     switch (reg) {
     case REG_APR: return 0;
     case REG_EOI: return 0;
@@ -387,20 +408,14 @@ uint64_t vlapic_mmio_read(struct vlapic *apic, uint64_t offset, unsigned size, u
     case REG_DFR: return apic->dfr;
     case REG_ICR_HIGH: return apic->icr_high;
     default:
-        if (!read_register(apic, reg, &value, now_ns))
+        if (!vlapic_read_register(apic, reg, &value, now_ns))
             vlapic_error(apic, ESR_REGISTER);
         return value;
     }
 }
 
-void vlapic_mmio_write(struct vlapic *apic, uint64_t offset, unsigned size, uint64_t value, uint64_t now_ns)
+static void mmio_write_register(struct vlapic *apic, unsigned reg, uint32_t bits, uint64_t now_ns)
 {
-    if ((apic->base_msr & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) != APIC_BASE_ENABLE)
-        return;
-    if (size != 4 || offset % 16 || offset > 0xff0)
-        return;
-    unsigned reg = (unsigned)(offset / 16);
-    uint32_t bits = (uint32_t)value;
     switch (reg) {
     case REG_ID: return; /* the ID does not change: x2APIC ID, MADT and CPUID say the same */
     case REG_LDR: __atomic_store_n(&apic->ldr, bits & 0xff000000, __ATOMIC_RELAXED); return;
@@ -414,6 +429,18 @@ void vlapic_mmio_write(struct vlapic *apic, uint64_t offset, unsigned size, uint
         if (!write_register(apic, reg, bits, now_ns))
             vlapic_error(apic, ESR_REGISTER);
     }
+}
+
+void vlapic_mmio_write(struct vlapic *apic, uint64_t offset, unsigned size, uint64_t value, uint64_t now_ns)
+{
+    unsigned reg = (unsigned)(offset / 16);
+    if ((apic->base_msr & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) != APIC_BASE_ENABLE)
+        return;
+    if (size != 4 || offset % 16 || offset > 0xff0)
+        return;
+    mmio_write_register(apic, reg, (uint32_t)value, now_ns);
+    if (vlapic_lent(apic))
+        vlapic_page_show(apic, reg);
 }
 
 /* ---- MSRs ---- */
@@ -432,6 +459,7 @@ static bool write_base(struct vlapic *apic, uint64_t value)
     if (!old && mode & APIC_BASE_X2APIC)
         return false;
     uint64_t base = APIC_BASE_DEFAULT | mode | (apic->base_msr & APIC_BASE_BSP);
+    vlapic_recall(apic);
     __atomic_store_n(&apic->base_msr, base, __ATOMIC_SEQ_CST);
     if (mode == old)
         return true;
@@ -456,7 +484,9 @@ bool vlapic_msr_read(struct vlapic *apic, uint32_t msr, uint64_t *value, uint64_
     if (msr < MSR_X2APIC || msr > MSR_X2APIC + 0xff || !vlapic_is_x2(apic))
         return false;
     unsigned reg = msr - MSR_X2APIC;
-    if (!read_register(apic, reg, &low, now_ns))
+    if (reg != REG_TIMER_CURRENT)
+        vlapic_recall(apic);
+    if (!vlapic_read_register(apic, reg, &low, now_ns))
         return false;
     *value = low;
     if (reg == REG_ICR)
@@ -503,5 +533,9 @@ bool vlapic_msr_write(struct vlapic *apic, uint32_t msr, uint64_t value, uint64_
         vlapic_send_ipi(apic, ICR_SELF | (uint32_t)value, 0);
         return true;
     }
-    return write_register(apic, reg, (uint32_t)value, now_ns);
+    if (!write_register(apic, reg, (uint32_t)value, now_ns))
+        return false;
+    if (vlapic_lent(apic))
+        vlapic_page_show(apic, reg);
+    return true;
 }

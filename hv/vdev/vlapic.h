@@ -5,6 +5,12 @@
  * Two sides. The vCPU side (register accesses, picking an interrupt, the timer) is called by the thread that runs the
  * vCPU only. The posting side (vlapic_post) may be called by any CPU in any context: it sets bits of IRR atomically and
  * calls ops->kick. The machine (vlapic_bus) routes messages to the APICs that they name.
+ *
+ * Where the CPU can work on a guest's APIC by itself (SDM vol. 3C, chapter 30), the APIC has a page for it, laid out as
+ * that of the xAPIC (vlapic_page.c). While it is lent to the CPU, TPR, PPR, ISR and the requests that were handed over live
+ * in the page and the CPU changes them there; all other registers keep their home in struct vlapic and are shown in the
+ * page, where the guest reads them without an exit. irr[] then holds what was posted since the last vlapic_lend. What the
+ * functions below need they take back by themselves, so that callers notice nothing but speed.
  */
 #ifndef VDEV_VLAPIC_H
 #define VDEV_VLAPIC_H
@@ -59,7 +65,17 @@ struct vlapic {
     uint32_t irr_words;     /* atomic; bit n: irr[n] may be non-zero */
     uint32_t extint;        /* atomic; an ExtINT message waits */
     uint8_t highest_isr;    /* cached, 0 = none */
+    bool lent;              /* atomic; the page is the CPU's */
+    uint32_t *page;         /* VLAPIC_PAGE_WORDS words, or NULL */
 };
+
+#define VLAPIC_PAGE_WORDS 1024
+/* The word of a register in the page, by the register's number (offset divided by 16). */
+#define VLAPIC_PAGE_WORD(reg) ((reg) * 4u)
+#define VLAPIC_PAGE_TPR VLAPIC_PAGE_WORD(0x08)
+#define VLAPIC_PAGE_ISR VLAPIC_PAGE_WORD(0x10) /* eight words of 32 vectors each, four apart; likewise: */
+#define VLAPIC_PAGE_TMR VLAPIC_PAGE_WORD(0x18)
+#define VLAPIC_PAGE_IRR VLAPIC_PAGE_WORD(0x20)
 
 /*
  * The timer counts at 1 GHz divided by the divide configuration: one count of divisor 1 is one guest nanosecond.
@@ -112,7 +128,8 @@ void vlapic_tsc_changed(struct vlapic *apic, uint64_t now_ns);
  */
 unsigned vlapic_tpr_threshold(const struct vlapic *apic);
 static inline uint64_t vlapic_cr8(const struct vlapic *apic) { return apic->tpr >> 4; }
-void vlapic_set_cr8(struct vlapic *apic, uint64_t value);
+/* The guest has moved CR8. True if requests are to be looked at again: not while the page is lent, the CPU does it. */
+bool vlapic_set_cr8(struct vlapic *apic, uint64_t value);
 
 /* The xAPIC page; offset 0..0xfff. 4-byte accesses; others as the SDM leaves undefined: read 0, write ignored. */
 uint64_t vlapic_mmio_read(struct vlapic *apic, uint64_t offset, unsigned size, uint64_t now_ns);
@@ -126,9 +143,35 @@ bool vlapic_msr_write(struct vlapic *apic, uint32_t msr, uint64_t value, uint64_
 /* x2APIC EOI without the switch through msr_write; same effect as writing 0 to 0x80b. */
 void vlapic_eoi(struct vlapic *apic);
 
+/* ---- The page for the CPU; vCPU side. vlapic_page.c ---- */
+
+/* Gives the APIC a page of zeros, aligned to its size, that outlives it. Once, after vlapic_init. */
+void vlapic_set_page(struct vlapic *apic, uint32_t *page);
+/* Before an entry with the CPU's help: what is requested goes into the page, and all the rest if it was not lent. True:
+ * the page changed, the CPU's idea of what is requested and in service must be made anew from it. The APIC is not off. */
+bool vlapic_lend(struct vlapic *apic) MUST_CHECK;
+/* Takes everything back, and kicks, so that it is lent again before the next entry; not lent: nothing. The CPU is not in
+ * the guest. */
+void vlapic_recall(struct vlapic *apic);
+/* The guest has written the register at this offset of the page, and the CPU leaves its effect to us. */
+void vlapic_page_written(struct vlapic *apic, unsigned offset, uint64_t now_ns);
+/* The CPU has ended this level-triggered interrupt: those who wait for that are told. */
+void vlapic_page_eoi(struct vlapic *apic, uint8_t vector);
+
+/* What an admin may want to see of it. The vCPU is parked. */
+struct vlapic_summary {
+    uint64_t base_msr;
+    uint32_t tpr, ppr, svr, lvt_timer;
+    uint8_t requested, in_service; /* the highest vectors, 0 = none */
+    bool lent;
+    uint64_t timer_ns;             /* when the timer interrupts, VTIMER_OFF: never */
+};
+void vlapic_summarize(const struct vlapic *apic, struct vlapic_summary *summary);
+
 /*
  * Section bodies. Restore takes all or nothing: after a stream error the APIC is as before. The guest's TSC must be
- * right when restore is called (ops->tsc_to_ns is used to arm a TSC deadline). Lines and messages are not sent again.
+ * right when restore is called (ops->tsc_to_ns is used to arm a TSC deadline). Lines and messages are not sent again. The
+ * stream knows nothing of the page.
  */
 void vlapic_save(const struct vlapic *apic, struct stream_writer *w, uint64_t now_ns);
 void vlapic_restore(struct vlapic *apic, struct stream_reader *r, uint64_t now_ns);

@@ -61,6 +61,22 @@ void vlapic_error(struct vlapic *apic, uint32_t bit);
 /* An interrupt from a local source. */
 void vlapic_local(struct vlapic *apic, enum vlapic_lvt entry);
 uint32_t vlapic_lvt_writable(unsigned entry);
+/* Reads a register that both modes have, from its home. False: there is none of that number. */
+bool vlapic_read_register(struct vlapic *apic, unsigned reg, uint32_t *value, uint64_t now_ns);
+/* Highest set bit of a 256-bit register, -1 if there is none. */
+int vlapic_highest(const uint32_t words[8]);
+/* The highest vector of irr[], -1 if there is none. */
+int vlapic_highest_request(const struct vlapic *apic);
+
+/* vlapic_page.c. */
+/* What vlapic_recall does but for the kick: of a copy that shall hold everything, too. */
+void vlapic_page_read_back(struct vlapic *apic);
+/* Both: the page is lent. */
+/* After a write to a register: the page shows it, and what changed with it. */
+void vlapic_page_show(struct vlapic *apic, unsigned reg);
+/* vlapic_pending. */
+int vlapic_page_pending(const struct vlapic *apic);
+static inline bool vlapic_lent(const struct vlapic *apic) { return __atomic_load_n(&apic->lent, __ATOMIC_RELAXED); }
 
 /* vlapic_bus.c: sends what was written to ICR; a destination of all ones is everybody, in both modes. */
 void vlapic_send_ipi(struct vlapic *apic, uint32_t icr, uint32_t destination);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Save and restore of a local APIC. Times are written relative to the moment of the save, so that the restored
+ * Save and restore of a local APIC, and what is shown of it. Times are written relative to the moment of the save, so that the restored
  * machine's clock may start anywhere. Everything read is checked before any of it is used: a value that the registers
  * could not have shows a damaged or a made-up stream.
  */
@@ -11,8 +11,25 @@
 /* A timer loaded longer ago than this was not loaded by a guest: 146 years. */
 #define ELAPSED_MAX BIT(62)
 
-void vlapic_save(const struct vlapic *apic, struct stream_writer *w, uint64_t now_ns)
+void vlapic_summarize(const struct vlapic *apic, struct vlapic_summary *summary)
 {
+    struct vlapic whole = *apic;
+
+    vlapic_page_read_back(&whole);
+    int requested = vlapic_highest_request(&whole);
+    *summary = (struct vlapic_summary){
+        .base_msr = whole.base_msr, .tpr = whole.tpr, .ppr = vlapic_ppr(&whole), .svr = whole.svr,
+        .lvt_timer = whole.lvt[LVT_TIMER], .requested = (uint8_t)MAX(requested, 0), .in_service = whole.highest_isr,
+        .lent = apic->lent, .timer_ns = apic->timer.deadline_ns,
+    };
+}
+
+void vlapic_save(const struct vlapic *from, struct stream_writer *w, uint64_t now_ns)
+{
+    struct vlapic whole = *from; /* with what is in the page, which stays lent */
+    const struct vlapic *apic = &whole;
+
+    vlapic_page_read_back(&whole);
     stream_put_u32(w, apic->id);
     stream_put_u64(w, apic->base_msr);
     stream_put_u32(w, apic->tpr);
@@ -67,6 +84,7 @@ static const char *check(const struct vlapic *apic, const struct vlapic *before,
 
 void vlapic_restore(struct vlapic *apic, struct stream_reader *r, uint64_t now_ns)
 {
+    vlapic_recall(apic);
     struct vlapic new = *apic;
     new.id = stream_get_u32(r);
     new.base_msr = stream_get_u64(r);
