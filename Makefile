@@ -27,6 +27,7 @@ BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
 # CORE_EXCLUDED are files among them that do not compile on Linux.
 CORE_EXCLUDED :=
 CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
+    hv/vmm/vmx/vmx_caps.c \
     $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation))))
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 # A program against another implementation: its main file, and the rest of the folder.

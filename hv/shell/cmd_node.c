@@ -114,7 +114,7 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
             { "vmcb_clean", f->vmcb_clean }, { "vgif", f->vgif }, { "avic", f->avic },
             { "unrestricted_guest", f->unrestricted }, { "vpid", f->vpid }, { "ept_accessed_dirty", f->ept_ad },
             { "pml", f->pml }, { "preemption_timer", f->preemption_timer }, { "apic_registers", f->apic_register },
-            { "virtual_interrupts", f->virtual_interrupt }, { "posted_interrupts", f->posted_interrupt },
+            { "virtual_interrupts", f->virtual_interrupt }, { "apic_virtualization", f->apic_assist }, { "posted_interrupts", f->posted_interrupt },
             { "second_stage_accessed_dirty", f->second_stage_ad }, { "second_stage_1g", f->second_stage_1g },
             { "tsc_scaling", f->tsc_scaling }, { "xsaves", f->xsaves },
         };
@@ -127,8 +127,32 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
     return OK;
 }
 
+static enum status cpu_apic(struct shell *shell, const struct command_call *call)
+{
+    const char *mode = call->argument[0];
+    bool off = !strcmp(mode, "off"), on = !strcmp(mode, "on");
+
+    vm_set_apic_virtualization(off ? CONFIG_APIC_OFF : on ? CONFIG_APIC_ON : CONFIG_APIC_AUTO);
+    if (!off && !(vmm && vmm->features->apic_assist))
+        out_message(&shell->out, "the CPUs of this node have no APIC virtualization that it can use; VMs do without");
+    else if (!off && !on && !vm_apic_virtualization())
+        out_message(&shell->out, "the CPUs of this node do not always deliver interrupts right; VMs do without (`on` insists)");
+    else
+        out_message(&shell->out, "APIC virtualization is %s for VMs that are started or restored from now on", off ? "off" : "on");
+    return OK;
+}
+
+static const struct command_argument apic_arguments[] = {
+    { .name = "MODE", .help = "where the CPUs do it right, where they can at all, or not", .choices = "auto|on|off" },
+    { .name = NULL },
+};
+
 const struct command cpu_commands[] = {
     { .noun = "cpu", .verb = "list", .summary = "List the CPUs and what they can do", .run = cpu_list },
+    { .noun = "cpu", .verb = "apic", .summary = "Let CPUs deliver the interrupts of VMs, or do it in software",
+      .arguments = apic_arguments, .run = cpu_apic,
+      .help = "Takes effect when a VM is started or restored, and until the node restarts; `apic-virtualization` in [node] is "
+              "what it starts with." },
     { .noun = NULL },
 };
 
@@ -244,6 +268,9 @@ static enum status config_show(struct shell *shell, const struct command_call *c
     out_string(out, "panic", config->node.panic == CONFIG_PANIC_RESET ? "reset" : "wait");
     out_string(out, "log", log_level_name((enum log_level)config->node.log));
     out_bool(out, "share_cores", config->node.share_cores);
+    out_string(out, "apic_virtualization", config->node.apic == CONFIG_APIC_AUTO ? "auto"
+                                           : config->node.apic == CONFIG_APIC_ON ? "on"
+                                                                                 : "off");
     out_object_end(out);
     out_array_begin(out, "vms");
     for (uint32_t i = 0; i < config->vm_count; i++) {

@@ -110,6 +110,7 @@ static enum status vm_show(struct shell *shell, const struct command_call *call)
     out_bytes(out, "memory", info.memory_bytes);
     out_bytes(out, "held", info.held_bytes);
     out_uint(out, "disks", info.disk_count);
+    out_bool(out, "apic_virtualization", info.apic_virtualization);
     out_uint(out, "exits", info.exits);
     out_duration(out, "guest_time", info.guest_ns);
     out_uint(out, "resets", info.reset_count);

@@ -145,16 +145,6 @@ static bool set_disk(struct config_vm *vm, const char *value, struct message *re
     return true;
 }
 
-static bool set_start(struct config_vm *vm, const char *value, struct message *reason)
-{
-    static const char *const words[] = { [CONFIG_START_MANUAL] = "manual", [CONFIG_START_AUTO] = "auto" };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        vm->start = (enum config_start)word;
-    return word >= 0;
-}
-
 static bool set_cpu(struct config_vm *vm, const char *value, struct message *reason)
 {
     static const char *const words[] = { "host", "portable", "portable-1" };
@@ -191,64 +181,27 @@ static bool set_node_name(struct config_node *node, const char *value, struct me
     return true;
 }
 
-static bool set_panic(struct config_node *node, const char *value, struct message *reason)
-{
-    static const char *const words[] = { [CONFIG_PANIC_RESET] = "reset", [CONFIG_PANIC_WAIT] = "wait" };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        node->panic = (enum config_panic)word;
-    return word >= 0;
-}
-
-static bool set_log(struct config_node *node, const char *value, struct message *reason)
-{
-    static const char *const words[] = {
-        [CONFIG_LOG_DEBUG] = "debug",
-        [CONFIG_LOG_INFO] = "info",
-        [CONFIG_LOG_WARNING] = "warning",
-        [CONFIG_LOG_ERROR] = "error",
-    };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        node->log = (enum config_log)word;
-    return word >= 0;
-}
-
-static bool set_serial(struct config_node *node, const char *value, struct message *reason)
-{
-    static const char *const words[] = { "none", "com1", "com2", "com3", "com4" };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        node->serial = (uint32_t)word;
-    return word >= 0;
-}
-
-static bool set_exit_barrier(struct config_node *node, const char *value, struct message *reason)
-{
-    static const char *const words[] = {
-        [CONFIG_EXIT_BARRIER_AUTO] = "auto",
-        [CONFIG_EXIT_BARRIER_NO] = "no",
-        [CONFIG_EXIT_BARRIER_ALWAYS] = "always",
-    };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        node->exit_barrier = (enum config_exit_barrier)word;
-    return word >= 0;
-}
-
-static bool set_share_cores(struct config_node *node, const char *value, struct message *reason)
-{
-    static const char *const words[] = { "no", "yes" };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        node->share_cores = word;
-    return word >= 0;
-}
+/* A key that takes one of some words: the setting is the word's number. */
+#define WORD_KEY(function, section, type, field, ...)                                                              \
+    static bool function(struct section *to, const char *value, struct message *reason)                            \
+    {                                                                                                              \
+        static const char *const words[] = { __VA_ARGS__ };                                                        \
+        int word = choose(value, words, ARRAY_COUNT(words), reason);                                               \
+        if (word >= 0)                                                                                             \
+            to->field = (type)word;                                                                                \
+        return word >= 0;                                                                                          \
+    }
+WORD_KEY(set_start, config_vm, enum config_start, start, [CONFIG_START_MANUAL] = "manual", [CONFIG_START_AUTO] = "auto")
+WORD_KEY(set_panic, config_node, enum config_panic, panic, [CONFIG_PANIC_RESET] = "reset", [CONFIG_PANIC_WAIT] = "wait")
+WORD_KEY(set_log, config_node, enum config_log, log, [CONFIG_LOG_DEBUG] = "debug", [CONFIG_LOG_INFO] = "info",
+         [CONFIG_LOG_WARNING] = "warning", [CONFIG_LOG_ERROR] = "error")
+WORD_KEY(set_serial, config_node, uint32_t, serial, "none", "com1", "com2", "com3", "com4")
+WORD_KEY(set_apic, config_node, enum config_apic, apic, [CONFIG_APIC_AUTO] = "auto", [CONFIG_APIC_ON] = "on",
+         [CONFIG_APIC_OFF] = "off")
+WORD_KEY(set_share_cores, config_node, bool, share_cores, "no", "yes")
+WORD_KEY(set_exit_barrier, config_node, enum config_exit_barrier, exit_barrier, [CONFIG_EXIT_BARRIER_AUTO] = "auto",
+         [CONFIG_EXIT_BARRIER_NO] = "no", [CONFIG_EXIT_BARRIER_ALWAYS] = "always")
+#undef WORD_KEY
 
 /* ---- Keys ---- */
 
@@ -262,6 +215,7 @@ static const struct {
     [CONFIG_NODE_SERIAL] = { "serial", set_serial },
     [CONFIG_NODE_EXIT_BARRIER] = { "exit-barrier", set_exit_barrier },
     [CONFIG_NODE_SHARE_CORES] = { "share-cores", set_share_cores },
+    [CONFIG_NODE_APIC] = { "apic-virtualization", set_apic },
 };
 
 static const struct {
@@ -642,6 +596,7 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
     config->node.serial = 1;
     config->node.share_cores = false;
     config->node.exit_barrier = CONFIG_EXIT_BARRIER_AUTO;
+    config->node.apic = CONFIG_APIC_AUTO;
     strings[0] = 0;
 
     if (bytes > CONFIG_MAX_BYTES) {

@@ -42,11 +42,20 @@ struct config_diagnostic {
 enum config_panic { CONFIG_PANIC_RESET, CONFIG_PANIC_WAIT };
 enum config_log { CONFIG_LOG_DEBUG, CONFIG_LOG_INFO, CONFIG_LOG_WARNING, CONFIG_LOG_ERROR };
 enum config_exit_barrier { CONFIG_EXIT_BARRIER_AUTO, CONFIG_EXIT_BARRIER_NO, CONFIG_EXIT_BARRIER_ALWAYS };
+enum config_apic { CONFIG_APIC_AUTO, CONFIG_APIC_ON, CONFIG_APIC_OFF };
 enum config_start { CONFIG_START_MANUAL, CONFIG_START_AUTO };
 
 /* The keys of each section, also the index into their `key_line` (the line where a key was set last; 0 = never). */
-enum config_node_key { CONFIG_NODE_NAME, CONFIG_NODE_PANIC, CONFIG_NODE_LOG, CONFIG_NODE_SERIAL, CONFIG_NODE_SHARE_CORES,
-                       CONFIG_NODE_EXIT_BARRIER, CONFIG_NODE_KEYS };
+enum config_node_key {
+    CONFIG_NODE_NAME,
+    CONFIG_NODE_PANIC,
+    CONFIG_NODE_LOG,
+    CONFIG_NODE_SERIAL,
+    CONFIG_NODE_SHARE_CORES,
+    CONFIG_NODE_EXIT_BARRIER,
+    CONFIG_NODE_APIC,
+    CONFIG_NODE_KEYS,
+};
 enum config_vm_key {
     CONFIG_VM_MEMORY,
     CONFIG_VM_VCPUS,
@@ -68,6 +77,7 @@ struct config_node {
     uint32_t serial; /* the shell's port: 1..4 for COM1..COM4, 0 = none */
     enum config_exit_barrier exit_barrier;
     bool share_cores; /* VMs may run on the threads of one core at the same moment; false by default */
+    enum config_apic apic; /* whether CPUs that can deliver guests' interrupts do */
     uint32_t key_line[CONFIG_NODE_KEYS];
 };
 

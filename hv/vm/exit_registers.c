@@ -99,7 +99,11 @@ static bool msr_write(struct machine_cpu *cpu, uint32_t msr, uint64_t value)
     case MSR_IS_APIC: {
         bool ok = vlapic_msr_write(&cpu->apic, msr, value, machine_now(vm));
         vcpu->state.cr8 = vlapic_cr8(&cpu->apic);
-        vcpu_request(vcpu, REQ_EVENT);
+        /* Two are frequent, and what comes of them for this vCPU kicks it: the timer's deadline and ICR. */
+        if (msr != MSR_TSC_DEADLINE && msr != MSR_X2APIC_FIRST + 0x30)
+            vcpu_request(vcpu, REQ_EVENT);
+        if (msr == MSR_APIC_BASE)
+            machine_apic_page_update(vm);
         return ok;
     }
     case MSR_IS_EFER:
@@ -271,7 +275,8 @@ bool exit_cr_write(struct vcpu *vcpu, const struct vm_exit *exit)
         ok = value <= 15;
         if (ok) {
             s->cr8 = value;
-            vlapic_set_cr8(&cpu->apic, value);
+            vlapic_recall(&cpu->apic);
+            (void)vlapic_set_cr8(&cpu->apic, value);
             vcpu_request(vcpu, REQ_EVENT);
         }
         break;

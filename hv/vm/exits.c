@@ -141,6 +141,23 @@ static COLD bool exit_hypercall(struct vcpu *vcpu, const struct vm_exit *exit)
     return finish(vcpu, exit);
 }
 
+/* ---- The local APIC, where the CPU has carried out a part ---- */
+
+static COLD bool exit_apic_write(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    vlapic_page_written(&cpu->apic, exit->apic.offset, machine_now(cpu->vm));
+    vcpu_request(vcpu, REQ_EVENT);
+    return true;
+}
+
+static COLD bool exit_apic_eoi(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    vlapic_page_eoi(&machine_cpu_of(vcpu)->apic, exit->apic.vector);
+    return true;
+}
+
 static COLD bool exit_hlt(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     vcpu->state.halted = true;
@@ -222,6 +239,8 @@ static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_k
     case EXIT_IRQ_WINDOW: return exit_window(vcpu);
     case EXIT_NMI_WINDOW: return exit_window(vcpu);
     case EXIT_TPR: return exit_window(vcpu);
+    case EXIT_APIC_WRITE: return exit_apic_write(vcpu, exit);
+    case EXIT_APIC_EOI: return exit_apic_eoi(vcpu, exit);
     case EXIT_SHUTDOWN: return exit_shutdown(vcpu);
     case EXIT_TASK_SWITCH: return exit_task_switch(vcpu);
     case EXIT_PML_FULL: return true;
@@ -237,8 +256,8 @@ bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit)
 
     /* CR8 is the high half of the APIC's TPR: the guest may have moved it without an exit. Handlers move it back. */
     if (unlikely(vcpu->state.cr8 != vlapic_cr8(apic))) {
-        vlapic_set_cr8(apic, vcpu->state.cr8);
-        vcpu_request(vcpu, REQ_EVENT);
+        if (vlapic_set_cr8(apic, vcpu->state.cr8))
+            vcpu_request(vcpu, REQ_EVENT);
     }
     enum exit_kind kind = exit->kind;
     vcpu->exits[kind]++;

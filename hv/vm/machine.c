@@ -357,9 +357,35 @@ static enum status build_cpu(struct vm *vm, unsigned id)
     vlapic_init(&cpu->apic, &vm->apics, &machine_apic_ops, cpu, id, id == 0, &cpu->timers);
     machine_cpu_reset(cpu, false);
     status = vmm->vcpu_create(vcpu);
-    if (status == OK)
-        vm->vcpu[id] = vcpu;
-    return status;
+    if (status != OK)
+        return status;
+    vm->vcpu[id] = vcpu;
+    if (vcpu->apic_registers)
+        vlapic_set_page(&cpu->apic, vcpu->apic_registers);
+    return OK;
+}
+
+static enum config_apic apic_choice; /* atomic */
+
+void vm_set_apic_virtualization(enum config_apic apic)
+{
+    __atomic_store_n(&apic_choice, apic, __ATOMIC_RELAXED);
+}
+
+bool vm_apic_virtualization(void)
+{
+    enum config_apic choice = __atomic_load_n(&apic_choice, __ATOMIC_RELAXED);
+
+    return vmm && vmm->features->apic_assist &&
+           (choice == CONFIG_APIC_ON || (choice == CONFIG_APIC_AUTO && !vmm->features->apic_assist_flawed));
+}
+
+/* Without the page the VM does without the CPU's help. */
+static void build_apic_page(struct vm *vm)
+{
+    vm->apic_page_mapped = false;
+    vm->core.apic_assist = vm_apic_virtualization() &&
+                           page_alloc(PAGE_BYTES, vm->core.owner, PAGE_ZERO, &vm->core.apic_page);
 }
 
 /* The guest's TSC gets the frequency of its model, and begins at 0. */
@@ -432,6 +458,7 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
         return status;
     vm->core.instructions = cpuid_instructions(&vm->model);
     vm->core.spec_ctrl_valid = vm->model.limits.spec_ctrl_valid;
+    build_apic_page(vm);
     status = vmm->vm_create(&vm->core);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));
@@ -483,6 +510,8 @@ void machine_destroy(struct vm *vm)
     if (vm->core.backend)
         vmm->vm_destroy(&vm->core);
     stage2_destroy(&vm->stage2);
+    if (vm->core.apic_page.v)
+        page_free(vm->core.apic_page, PAGE_BYTES, vm->core.owner);
     gmem_destroy(&vm->gmem);
     page_owner_destroy(vm->core.owner);
     memset(&vm->core, 0, sizeof vm->core);
@@ -634,6 +663,7 @@ void machine_reset(struct vm *vm)
         vlapic_power_on(&vm->cpu[i]->apic);
         machine_cpu_reset(vm->cpu[i], false);
     }
+    machine_apic_page_update(vm);
     vm->crash_reports = 0;
     for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES) {
         uint64_t index;

@@ -58,6 +58,7 @@ struct machine_cpu {
     uint32_t signals;      /* atomic */
     uint8_t sipi_vector;
     bool waits_for_sipi;
+    enum apic_assist assist; /* what the backend was told last */
     struct emu_ops emu_ops;
     struct length_cache lengths; /* of instructions that touch device registers, where the backend keeps none */
 };
@@ -153,6 +154,7 @@ struct vm {
 
     uint32_t refused_msr[MACHINE_REFUSED_MSRS];
     unsigned refused_msr_count;
+    bool apic_page_mapped;        /* under the device lock */
 };
 
 /* Orders that come from inside. */
@@ -207,6 +209,8 @@ extern const struct vcpu_ops machine_vcpu_ops;
 extern const struct vlapic_ops machine_apic_ops;
 void machine_cpu_reset(struct machine_cpu *cpu, bool init);
 void machine_timers_changed(void *cpu);
+/* A local APIC has changed its mode, or may have. Thread context: a vCPU's own, or the VM's with all vCPUs parked. */
+void machine_apic_page_update(struct vm *vm);
 
 /* exits.c */
 bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit);

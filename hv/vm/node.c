@@ -81,6 +81,7 @@ static void read_config(void)
         log_warning("config: %u more problems are not listed", config.diagnostics_dropped);
     panic_set_reset(config.node.panic == CONFIG_PANIC_RESET);
     log_set_console_level((enum log_level)config.node.log);
+    vm_set_apic_virtualization(config.node.apic);
     choose_serial(config.node.serial);
 }
 

@@ -131,6 +131,7 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
 {
     unsigned placed[CONFIG_MAX_VCPUS];
 
+    machine_apic_page_update(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct vcpu *vcpu = vm->vcpu[i];
         char name[32];
@@ -297,6 +298,8 @@ struct cpu_snapshot {
     struct cpu_state state;
     uint64_t exit_count, exits[EXIT_KINDS];
     bool waits_for_sipi;
+    struct vlapic_summary apic;
+    uint64_t now_ns;
 };
 
 static void log_cpu(const struct vm *vm, unsigned id, const struct cpu_snapshot *cpu)
@@ -310,6 +313,13 @@ static void log_cpu(const struct vm *vm, unsigned id, const struct cpu_snapshot 
              s->gpr[GPR_RDX], s->gpr[GPR_RSI], s->gpr[GPR_RDI], s->gpr[GPR_RBP]);
     log_info("  cr0 %lx cr2 %lx cr3 %lx cr4 %lx efer %lx pending %u/%u shadow %x exits %lu", s->cr0, s->cr2, s->cr3, s->cr4,
              s->efer, s->pending.type, s->pending.vector, s->interruptibility, cpu->exit_count);
+    log_info("  apic base %lx svr %x tpr %x ppr %x requested %x in service %x%s; timer %x%s %lu us", cpu->apic.base_msr,
+             cpu->apic.svr, cpu->apic.tpr, cpu->apic.ppr, cpu->apic.requested, cpu->apic.in_service,
+             cpu->apic.lent ? " (by the CPU)" : "", cpu->apic.lvt_timer,
+             cpu->apic.timer_ns == VTIMER_OFF ? " off," : cpu->apic.timer_ns < cpu->now_ns ? " late by" : " in",
+             cpu->apic.timer_ns == VTIMER_OFF        ? 0
+             : cpu->apic.timer_ns < cpu->now_ns ? (cpu->now_ns - cpu->apic.timer_ns) / 1000
+                                                : (cpu->apic.timer_ns - cpu->now_ns) / 1000);
     for (unsigned kind = 0; kind < EXIT_KINDS; kind++)
         if (cpu->exits[kind])
             log_info("  exits of kind %u: %lu", kind, cpu->exits[kind]);
@@ -334,6 +344,8 @@ static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
         snapshot[i].exit_count = vm->vcpu[i]->exit_count;
         memcpy(snapshot[i].exits, vm->vcpu[i]->exits, sizeof snapshot[i].exits);
         snapshot[i].waits_for_sipi = vm->cpu[i]->waits_for_sipi;
+        snapshot[i].now_ns = machine_now(vm);
+        vlapic_summarize(&vm->cpu[i]->apic, &snapshot[i].apic);
     }
     if (vm->state == VM_RUNNING)
         vm_unpark_all(vm);

@@ -18,22 +18,61 @@ static struct machine_cpu *machine_cpu_of(struct vcpu *vcpu)
 
 /* ---- For the run loop ---- */
 
+/* What the CPU can do for the APIC in the mode that it is in. */
+static enum apic_assist assist_of(const struct vlapic *apic)
+{
+    return !(apic->base_msr & APIC_BASE_ENABLE)  ? APIC_ASSIST_NONE
+           : apic->base_msr & APIC_BASE_X2APIC ? APIC_ASSIST_MSRS
+                                               : APIC_ASSIST_PAGE;
+}
+
+static void interrupt_hand_over(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    if (!cpu->apic.page)
+        return;
+    enum apic_assist assist = assist_of(&cpu->apic);
+    bool changed = assist != APIC_ASSIST_NONE && vlapic_lend(&cpu->apic);
+    if (changed || assist != cpu->assist) {
+        cpu->assist = assist;
+        vmm->apic(vcpu, assist);
+    }
+}
+
+/* The interrupt of the local APIC that software delivers, or -1. */
+static int own_interrupt(const struct machine_cpu *cpu)
+{
+    return cpu->apic.lent ? -1 : vlapic_pending(&cpu->apic);
+}
+
+static bool extint_pending(struct machine_cpu *cpu)
+{
+    return vlapic_has_extint(&cpu->apic) ||
+           (cpu->vcpu.id == 0 && vpic_output(&cpu->vm->pic) && vlapic_accepts_extint(&cpu->apic));
+}
+
 static int interrupt_pending(struct vcpu *vcpu)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
-    int vector = vlapic_pending(&cpu->apic);
+    int vector = own_interrupt(cpu);
 
     if (vector >= 0)
         return vector;
-    if (vlapic_has_extint(&cpu->apic) || (vcpu->id == 0 && vpic_output(&cpu->vm->pic) && vlapic_accepts_extint(&cpu->apic)))
-        return 0; /* the 8259 names the vector when it is taken */
-    return -1;
+    return extint_pending(cpu) ? 0 : -1; /* the 8259 names the vector when it is taken */
+}
+
+static bool interrupt_wakes(struct vcpu *vcpu)
+{
+    struct machine_cpu *cpu = machine_cpu_of(vcpu);
+
+    return vlapic_pending(&cpu->apic) >= 0 || extint_pending(cpu);
 }
 
 static int interrupt_take(struct vcpu *vcpu)
 {
     struct machine_cpu *cpu = machine_cpu_of(vcpu);
-    int vector = vlapic_pending(&cpu->apic);
+    int vector = own_interrupt(cpu);
 
     if (vector >= 0) {
         vlapic_accept(&cpu->apic, (uint8_t)vector);
@@ -119,6 +158,8 @@ static void deadline(struct vcpu *vcpu)
 
 const struct vcpu_ops machine_vcpu_ops = {
     .exit = machine_exit,
+    .interrupt_hand_over = interrupt_hand_over,
+    .interrupt_wakes = interrupt_wakes,
     .interrupt_pending = interrupt_pending,
     .interrupt_take = interrupt_take,
     .interrupt_return = interrupt_return,
@@ -189,6 +230,33 @@ const struct vlapic_ops machine_apic_ops = {
     .tsc = apic_tsc,
     .tsc_to_ns = apic_tsc_to_ns,
 };
+
+/* ---- The page of the APICs ---- */
+
+/*
+ * One second-stage table serves all vCPUs, and an access to the page that is mapped at APIC_PAGE_GPA goes through to it
+ * from a vCPU whose APIC does not answer there. So it is mapped only while all of them do; else each access is a fault,
+ * and software's, as where the CPU helps with nothing.
+ */
+void machine_apic_page_update(struct vm *vm)
+{
+    bool answer = true;
+
+    if (!vm->core.apic_page.v)
+        return;
+    spin_lock(&vm->lock);
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        answer &= assist_of(&vm->cpu[i]->apic) == APIC_ASSIST_PAGE;
+    bool unmap = vm->apic_page_mapped && !answer;
+    if (answer && !vm->apic_page_mapped) /* marked as dirty already: a page-modification log must not name it */
+        vm->apic_page_mapped = stage2_map(&vm->stage2, GPA(APIC_PAGE_GPA), vm->core.apic_page, PAGE_BYTES,
+                                          PT_READ | PT_WRITE | PT_ACCESSED | PT_DIRTY) == OK;
+    else if (unmap)
+        vm->apic_page_mapped = stage2_unmap(&vm->stage2, GPA(APIC_PAGE_GPA), PAGE_BYTES) != OK;
+    spin_unlock(&vm->lock);
+    for (unsigned i = 0; unmap && i < vm->cpu_count; i++)
+        vcpu_flush_wait(&vm->cpu[i]->vcpu);
+}
 
 /* ---- Reset ---- */
 

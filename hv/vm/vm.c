@@ -199,6 +199,7 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
             info->held_bytes = usage.bytes;
         info->guest_ns = machine_now(vm);
         info->guest_zero_ns = vm->clock_base_ns;
+        info->apic_virtualization = vm->core.apic_assist;
         for (unsigned i = 0; vm->cpus_shown && i < vm->cpu_count; i++)
             info->exits += vm->vcpu[i]->exit_count;
     } else if (vm->state == VM_SAVED) {

@@ -43,6 +43,7 @@ struct vm_info {
     unsigned disk_count;
     char cpu_model[32];
     uint32_t tsc_khz;           /* as the guest is told; 0: as the host, not known before it is started */
+    bool apic_virtualization;   /* its interrupts are delivered by the CPU */
 };
 
 const char *vm_state_name(enum vm_state state);
@@ -99,6 +100,13 @@ struct vm_dirty {
 };
 const char *vm_dirty_engine_name(enum dirty_engine engine);
 enum status vm_dirty(const char *name, enum vm_order order, struct vm_dirty *dirty, char *text, size_t text_bytes) MUST_CHECK;
+
+/*
+ * Whether the CPU delivers the interrupts of VMs that are started or restored from now on (APIC virtualization): where it
+ * can and does it right, where it can, or not. Else software does, and a VM's state knows no difference. Any context.
+ */
+void vm_set_apic_virtualization(enum config_apic apic);
+bool vm_apic_virtualization(void);
 
 /* From now on every start and restore is refused: the node is going down. */
 void vm_refuse_starts(void);

@@ -13,6 +13,9 @@
  * in_guest. Either it sees 1 and sends an IPI, which is pending at 4 and ends the run before the guest's first
  * instruction; or it sees 0, and then 3 comes later than the request and sees it. Yielding goes before requests: a
  * guest whose neighbours never stop asking for something must not keep the CPU.
+ *
+ * Where the CPU delivers a guest's interrupts by itself, an interrupt that is posted is a request like any other: 3 sees
+ * it, choose_event hands it to the CPU, and the entry delivers it. Only the 8259's interrupts are injected then.
  */
 #include "vmm/run.h"
 
@@ -266,6 +269,8 @@ void vcpu_skip_carefully(struct vcpu *vcpu, unsigned length)
 static void choose_event(struct vcpu *vcpu)
 {
     struct cpu_state *s = &vcpu->state;
+
+    vcpu->ops->interrupt_hand_over(vcpu);
     int vector = vcpu->ops->interrupt_pending(vcpu);
 
     vcpu_load(vmm, vcpu, STATE_INTR);
@@ -298,7 +303,7 @@ static void choose_event(struct vcpu *vcpu)
 static bool wakes(struct vcpu *vcpu)
 {
     return (vcpu->nmi_pending && !(vcpu->state.interruptibility & INTERRUPTIBILITY_NMI)) || vcpu->state.pending.type != EVENT_NONE ||
-           ((vcpu->state.rflags & RFLAGS_IF) && vcpu->ops->interrupt_pending(vcpu) >= 0);
+           ((vcpu->state.rflags & RFLAGS_IF) && vcpu->ops->interrupt_wakes(vcpu));
 }
 
 /* ---- The loop ---- */

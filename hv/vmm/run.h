@@ -24,7 +24,11 @@ enum vcpu_request {
 struct vcpu_ops {
     /* Handles an exit. False: the vCPU cannot go on (the machine has been told why) and its loop parks. */
     bool (*exit)(struct vcpu *vcpu, struct vm_exit *exit);
-    /* The interrupt to deliver now if the guest can take one: 0..255, or -1. Does not take it yet. */
+    /* Before the next three are asked: hands requests to the CPU where that delivers them by itself (vmm.h). */
+    void (*interrupt_hand_over)(struct vcpu *vcpu);
+    /* Something is requested that ends HLT, whoever delivers it. */
+    bool (*interrupt_wakes)(struct vcpu *vcpu);
+    /* The interrupt to inject now if the guest can take one: 0..255, or -1. Does not take it yet. */
     int (*interrupt_pending)(struct vcpu *vcpu);
     /* It is being delivered: returns the vector (the 8259 is acknowledged here, so it may differ from the peek). */
     int (*interrupt_take)(struct vcpu *vcpu);

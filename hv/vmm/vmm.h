@@ -13,6 +13,13 @@
  * Events. vcpu->state.pending is injected at the next entry and then EVENT_NONE; if an exit interrupts its delivery, the
  * backend puts it back there (EXITINTINFO, IDT-vectoring information). Shared code injects only into an empty slot.
  *
+ * Interrupts. Where the CPU itself can deliver a guest's interrupts and carry out its APIC accesses (features->apic_assist,
+ * and vm->apic_assist says that this VM gets it), the backend has a page of APIC registers for each vCPU, apic_registers.
+ * Shared code fills it while the vCPU is out of the guest and tells so by apic(); from then on such interrupts do not pass
+ * the event slot. What the CPU leaves to software comes as EXIT_APIC_WRITE and EXIT_APIC_EOI (the instruction is done,
+ * RIP is behind it), or, for the APIC's page, as an access to memory that is not RAM. Shared code maps vm->apic_page at
+ * APIC_PAGE_GPA while every vCPU's APIC answers there; what is in that page does not matter, no access reaches it.
+ *
  * Context. run() is called by the vCPU's thread with host interrupts off and returns with them off; a host interrupt that
  * ended the run is still pending then and is taken when the caller turns interrupts on. A vCPU may change its CPU
  * between two runs, after park() on the old one (nobody else can reach a VMCS that is loaded there); the backend notices
@@ -69,6 +76,8 @@ enum exit_kind {
     EXIT_IRQ_WINDOW,
     EXIT_NMI_WINDOW,
     EXIT_TPR,         /* CR8 fell below vcpu->tpr_threshold */
+    EXIT_APIC_WRITE,  /* the guest has written to its APIC's page: apic.offset */
+    EXIT_APIC_EOI,    /* the CPU has ended an interrupt that somebody waits for: apic.vector */
     EXIT_SHUTDOWN,    /* triple fault */
     EXIT_TASK_SWITCH, /* reported, not emulated: the vCPU is stopped */
     EXIT_PML_FULL,    /* the page-modification log wants draining (the backend has put it in the bitmap already) */
@@ -92,6 +101,7 @@ struct vm_exit {
             uint8_t bytes[15];
         } memory;
         struct { uint8_t number; uint8_t gpr; uint64_t value; bool clts, lmsw; } cr; /* value: what is to be written */
+        struct { uint16_t offset; uint8_t vector; } apic;
         struct event event;
     };
     uint64_t raw_reason, raw_info1, raw_info2; /* the vendor's codes, for dumps */
@@ -101,6 +111,8 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool next_rip, decode_assists, flush_by_asid, vmcb_clean, vgif, avic;      /* SVM */
     bool unrestricted, vpid, ept_ad, pml, preemption_timer, apic_register, virtual_interrupt, posted_interrupt; /* VMX */
     bool branch_step;       /* DEBUGCTL.BTF works in a guest; without it the bit is dropped, and each instruction steps */
+    bool apic_assist;       /* the CPU can deliver interrupts by itself: see above */
+    bool apic_assist_flawed; /* ... but not always right: only where the admin insists */
     bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
@@ -110,6 +122,15 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     struct tsc_scaling tsc;
     unsigned asid_count;
 };
+
+/* How a guest reaches its APIC, as far as the CPU carries it out. */
+enum apic_assist {
+    APIC_ASSIST_NONE, /* it does not: software injects (also while the APIC is switched off) */
+    APIC_ASSIST_PAGE, /* xAPIC mode: by the page */
+    APIC_ASSIST_MSRS, /* x2APIC mode */
+};
+
+#define APIC_PAGE_GPA 0xfee00000ull
 
 /* For vmm/guard.c: a CALL before the guest's registers are loaded, a JMP after they are saved, and what may take their place. */
 struct guard_sites {
@@ -152,6 +173,11 @@ struct vmm_backend {
      * as all do after vm_create. Per VM, before its first run.
      */
     void (*msr_passthrough)(struct vm_core *vm, uint32_t msr, bool read, bool write);
+    /*
+     * vcpu->apic_registers has changed, or the mode: at the next entry the CPU goes by them. The vCPU's thread, out of the
+     * guest. NULL where features->apic_assist is false.
+     */
+    void (*apic)(struct vcpu *vcpu, enum apic_assist assist);
     /* Everything the backend holds about the vCPU, as text lines by log_error. */
     void (*dump)(struct vcpu *vcpu);
 };
@@ -190,6 +216,7 @@ struct vcpu {
     struct timer deadline_timer; /* host timer: the run deadline */
     uint64_t deadline_told;   /* the deadline that ops->deadline has been called for */
     struct core_waiter core_waiter; /* core.c: while it waits for its VM's turn on the core */
+    uint32_t *apic_registers; /* the backend's, from its creation; NULL: the CPU does nothing for this vCPU's APIC */
     struct length_cache *lengths; /* the backend's, where the CPU reports no instruction lengths; else NULL */
 };
 
@@ -211,6 +238,8 @@ struct vm_core {
     uint64_t *dirty_bitmap;   /* vmm/dirty.h sets bits here, by gfn, atomically; NULL while the log is off */
     uint64_t dirty_bits;      /* its size */
     unsigned physical_bits;   /* the guest's MAXPHYADDR */
+    bool apic_assist;         /* set before vm_create: the CPU is to deliver interrupts by itself */
+    hpa_t apic_page;          /* then: what is mapped at APIC_PAGE_GPA; of shared code */
     uint64_t run_deadline_tsc; /* host TSC after which no vCPU of this VM enters; UINT64_MAX = none. Atomic. */
     uint64_t tsc_multiplier;  /* vmm/tsc.h; set before vm_create, constant from then on */
     uint32_t instructions;    /* INSTRUCTION_...: likewise */

@@ -65,6 +65,7 @@ static void nothing_gives_the_defaults(void **state)
     assert_int_equal(config.node.serial, 1);
     assert_false(config.node.share_cores);
     assert_int_equal(config.node.exit_barrier, CONFIG_EXIT_BARRIER_AUTO);
+    assert_int_equal(config.node.apic, CONFIG_APIC_AUTO);
     assert_int_equal(config.vm_count, 0);
     assert_int_equal(config.diagnostic_count, 0);
 }
@@ -114,12 +115,14 @@ static void the_documented_example_is_read(void **state)
 static void every_value_of_the_node_is_read(void **state)
 {
     (void)state;
-    parse("[node]\npanic=wait\nlog = debug\nserial\t=\tcom3");
+    parse("[node]\npanic=wait\nlog = debug\nserial\t=\tcom3\napic-virtualization = on");
+    assert_int_equal(config.node.apic, CONFIG_APIC_ON);
     assert_int_equal(config.diagnostic_count, 0);
     assert_int_equal(config.node.panic, CONFIG_PANIC_WAIT);
     assert_int_equal(config.node.log, CONFIG_LOG_DEBUG);
     assert_int_equal(config.node.serial, 3);
-    parse("[node]\nserial = none\nlog = warning\n[ node ]\npanic = reset\n");
+    parse("[node]\nserial = none\nlog = warning\napic-virtualization = off\n[ node ]\npanic = reset\n");
+    assert_int_equal(config.node.apic, CONFIG_APIC_OFF);
     assert_int_equal(config.diagnostic_count, 0);
     assert_int_equal(config.node.serial, 0);
     assert_int_equal(config.node.log, CONFIG_LOG_WARNING);

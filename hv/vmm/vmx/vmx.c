@@ -154,12 +154,11 @@ static void cpu_disable(void)
 }
 
 /* 25.6.9: a bit an MSR; reads in the first half of the page, writes in the second, low MSRs before high ones. */
-static void msr_map_set(hpa_t bitmap, uint32_t msr, bool read, bool write)
+void vmx_msr_bits(uint8_t *map, uint32_t msr, bool read, bool write)
 {
-    uint8_t *map = phys_to_virt(bitmap);
     uint32_t base = msr < 0x2000 ? 0 : 0xc0000000;
 
-    if (!bitmap.v || msr - base >= 0x2000)
+    if (msr - base >= 0x2000)
         return; /* always exits */
     uint8_t bit = (uint8_t)(1 << msr % 8);
     uint8_t *reads = map + (base ? 0x400 : 0) + (msr - base) / 8, *writes = reads + 0x800;
@@ -167,37 +166,22 @@ static void msr_map_set(hpa_t bitmap, uint32_t msr, bool read, bool write)
     *writes = (uint8_t)(write ? *writes & ~bit : *writes | bit);
 }
 
+hpa_t vmx_msr_bitmap(const struct vcpu *vcpu)
+{
+    const struct vmx_vm *vm = vcpu->vm->backend;
+    const struct vmx_vcpu *v = vcpu->backend;
+
+    return vm->msr_bitmap[(v->regs.spec_ctrl ? VMX_BITMAP_SPEC : 0) |
+                          (v->apic_assist == APIC_ASSIST_MSRS ? VMX_BITMAP_X2APIC : 0)];
+}
+
 static void msr_passthrough(struct vm_core *vm, uint32_t msr, bool read, bool write)
 {
     struct vmx_vm *v = vm->backend;
 
-    msr_map_set(v->msr_bitmap_spec, msr, read, write);
-    if (msr != MSR_SPEC_CTRL)
-        msr_map_set(v->msr_bitmap, msr, read, write);
-}
-
-static enum status vm_create(struct vm_core *vm)
-{
-    struct vmx_vm *v = kzalloc(sizeof(*v));
-
-    if (!v)
-        return ERR_NO_MEMORY;
-    if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap))
-        goto free_vm;
-    memset(phys_to_virt(v->msr_bitmap), 0xff, PAGE_BYTES);
-    if (vm->spec_ctrl_valid) {
-        if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap_spec))
-            goto free_bitmap;
-        memset(phys_to_virt(v->msr_bitmap_spec), 0xff, PAGE_BYTES);
-    }
-    vm->backend = v;
-    return OK;
-
-free_bitmap:
-    page_free(v->msr_bitmap, PAGE_BYTES, vm->owner);
-free_vm:
-    kfree(v, sizeof(*v));
-    return ERR_NO_MEMORY;
+    for (unsigned i = 0; i < VMX_BITMAPS; i++)
+        if (v->msr_bitmap[i].v && (msr != MSR_SPEC_CTRL || (i & VMX_BITMAP_SPEC)))
+            vmx_msr_bits(phys_to_virt(v->msr_bitmap[i]), msr, read, write);
 }
 
 static void vm_destroy(struct vm_core *vm)
@@ -206,16 +190,38 @@ static void vm_destroy(struct vm_core *vm)
 
     if (!v)
         return;
-    if (v->msr_bitmap_spec.v)
-        page_free(v->msr_bitmap_spec, PAGE_BYTES, vm->owner);
-    page_free(v->msr_bitmap, PAGE_BYTES, vm->owner);
+    for (unsigned i = 0; i < VMX_BITMAPS; i++)
+        if (v->msr_bitmap[i].v)
+            page_free(v->msr_bitmap[i], PAGE_BYTES, vm->owner);
     kfree(v, sizeof(*v));
     vm->backend = NULL;
 }
 
+static enum status vm_create(struct vm_core *vm)
+{
+    unsigned kinds = (vm->spec_ctrl_valid ? VMX_BITMAP_SPEC : 0) | (vm->apic_assist ? VMX_BITMAP_X2APIC : 0);
+    struct vmx_vm *v = kzalloc(sizeof(*v));
+
+    if (!v)
+        return ERR_NO_MEMORY;
+    vm->backend = v;
+    for (unsigned i = 0; i < VMX_BITMAPS; i++) {
+        if (i & ~kinds)
+            continue;
+        if (!page_alloc(PAGE_BYTES, vm->owner, 0, &v->msr_bitmap[i])) {
+            vm_destroy(vm);
+            return ERR_NO_MEMORY;
+        }
+        memset(phys_to_virt(v->msr_bitmap[i]), 0xff, PAGE_BYTES);
+        if (i & VMX_BITMAP_X2APIC)
+            vmx_apic_open_msrs(phys_to_virt(v->msr_bitmap[i]));
+    }
+    return OK;
+}
+
 /*
  * A VPID that no other vCPU has, or 0 where all are taken. Translations of an earlier owner are dropped on each CPU when the
- * new one first comes to it (flush_all, vmx_vmcs.c).
+ * new one first comes to it (vmx_flush_all).
  */
 static uint16_t vpid_take(void)
 {
@@ -265,6 +271,7 @@ static enum status vcpu_create(struct vcpu *vcpu)
         goto free;
     *(uint32_t *)phys_to_virt(v->vmcs) = vmx_caps.revision;
     v->virtual_apic = phys_to_virt(v->virtual_apic_page);
+    vcpu->apic_registers = vm->apic_assist ? phys_to_virt(v->virtual_apic_page) : NULL;
     if (v->pml_page.v)
         memset(phys_to_virt(v->pml_page), 0xff, PAGE_BYTES); /* PML_EMPTY in every entry */
     v->pml_next = PML_ENTRIES - 1;
@@ -298,6 +305,7 @@ static void vcpu_destroy(struct vcpu *vcpu)
     park(vcpu);
     vcpu_free(vcpu->backend, vcpu->vm->owner);
     vcpu->backend = NULL;
+    vcpu->apic_registers = NULL;
 }
 
 static void flush(struct vcpu *vcpu)
@@ -345,5 +353,6 @@ const struct vmm_backend vmm_backend_vmx = {
     .pml = pml,
     .pml_drain = vmx_pml_drain,
     .msr_passthrough = msr_passthrough,
+    .apic = vmx_apic,
     .dump = dump,
 };

@@ -7,6 +7,7 @@
  *   vmx_vmcs.c   which VMCS is current, its constant fields, parking, dump
  *   vmx_run.c    what happens between two entries: preparation of an entry, decoding of an exit
  *   vmx_state.c  vcpu->state <-> VMCS
+ *   vmx_apic.c   the CPU's part in the guest's local APIC
  *   vmx_entry.S  the world switch
  *
  * A VMCS belongs to a CPU from its first VMPTRLD there until VMCLEAR there (SDM vol. 3C, 25.1), and nobody can reach
@@ -45,6 +46,7 @@ struct vmx_caps {
     uint64_t eptp_bits;
     uint32_t revision;
     bool invept_single, invvpid_single, vpid;
+    bool vectoring_stale; /* vmx_apic_vectoring */
 };
 
 /* Which controls a CPU with these MSRs gets. False: something that we need is missing, `why` says what. Pure. */
@@ -63,9 +65,13 @@ struct vmx_cpu { /* struct cpu.vmm */
     hpa_t vmxon_region;
 };
 
+/* MSR bitmaps: which vCPUs one is for. */
+#define VMX_BITMAP_SPEC 1u   /* those that write SPEC_CTRL (guest_regs.h), which is open there */
+#define VMX_BITMAP_X2APIC 2u /* those whose x2APIC the CPU carries out */
+#define VMX_BITMAPS 4u
+
 struct vmx_vm { /* vm_core.backend */
-    hpa_t msr_bitmap;
-    hpa_t msr_bitmap_spec;    /* the same with SPEC_CTRL open, for vCPUs that write it (guest_regs.h); 0: none needed */
+    hpa_t msr_bitmap[VMX_BITMAPS]; /* by VMX_BITMAP_ bits, see vmx_msr_bitmap(); 0: none needed */
 };
 
 struct vmx_away {
@@ -81,7 +87,10 @@ struct vmx_vcpu { /* vcpu.backend */
     bool initialized;         /* the VMCS's constant fields have been written */
     bool launched;            /* VMRESUME, not VMLAUNCH */
     bool pml_on, pml_set;     /* wanted, and what the VMCS says */
+    bool apic_changed;        /* vmx_apic has been called since the last entry */
+    uint8_t apic_wanted, apic_assist; /* enum apic_assist: wanted, and what the VMCS says */
     uint32_t processor_controls, secondary_controls, tpr_threshold; /* last written */
+    uint64_t eoi_exits[4];    /* last written */
     uint64_t cr0_shadow, cr4_shadow;
     uint64_t eptp;
     uint16_t vpid;            /* 0 = none */
@@ -108,6 +117,25 @@ void vmx_release(struct vcpu *vcpu);                     /* all state into vcpu-
 void vmx_evict(struct vmx_cpu *cpu);                     /* the owner's registers to their home */
 void vmx_dump(struct vcpu *vcpu);
 void vmx_pml_drain(struct vcpu *vcpu);
+/* No translation of this vCPU is left on this CPU. */
+void vmx_flush_all(const struct vmx_vcpu *v);
+
+/* vmx_apic.c */
+/* An MSR bitmap for vCPUs in x2APIC mode: opens what the CPU carries out. */
+void vmx_apic_open_msrs(uint8_t *map);
+/* The table's `apic`. */
+void vmx_apic(struct vcpu *vcpu, enum apic_assist assist);
+/* At an entry after that: the VMCS says so. */
+void vmx_apic_store(struct vcpu *vcpu, struct vmx_vcpu *v);
+/* The exits. */
+void vmx_apic_access(struct vcpu *vcpu, struct vm_exit *exit);
+/* What IDT-vectoring information says, put right. */
+uint64_t vmx_apic_vectoring(const struct vcpu *vcpu, uint64_t info);
+/* vmx.c */
+/* Accesses to the MSR exit, or not, in this bitmap (25.6.9). */
+void vmx_msr_bits(uint8_t *map, uint32_t msr, bool read, bool write);
+/* The bitmap that is in force for this vCPU. */
+hpa_t vmx_msr_bitmap(const struct vcpu *vcpu);
 
 /* vmx_state.c */
 void vmx_load(struct vcpu *vcpu, unsigned groups);

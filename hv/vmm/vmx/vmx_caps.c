@@ -8,6 +8,8 @@
 
 #include "vmm/vmx/vmx.h"
 
+#define REVISION_BOCHS 0x2b /* the VMCS revision identifier by which Bochs is known */
+
 struct control {
     uint64_t bit;
     const char *name;
@@ -112,6 +114,8 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
     if (must(msrs->processor) & unwanted)
         return lacks(why, why_bytes, "the TRUE control MSRs, without which guests cannot use CR3, CR8 or RDTSC freely");
 
+    /* 25.6.2 and 27.2.1.1: all four, or the guest's APIC is software's alone. */
+    const uint32_t assist = CPU2_APIC_ACCESS | CPU2_X2APIC | CPU2_APIC_REGISTER | CPU2_VIRTUAL_INTERRUPT;
     uint32_t liked = CPU2_RDTSCP | CPU2_WBINVD | CPU2_PAUSE_LOOP | CPU2_INVPCID | CPU2_XSAVES;
     bool vpid = (may(msrs->secondary) & CPU2_VPID) && (ept & EPT_CAP_INVVPID) &&
                 (ept & (EPT_CAP_INVVPID_SINGLE | EPT_CAP_INVVPID_ALL));
@@ -139,6 +143,7 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .invept_single = ept & EPT_CAP_INVEPT_SINGLE,
         .invvpid_single = ept & EPT_CAP_INVVPID_SINGLE,
         .vpid = vpid,
+        .vectoring_stale = ((uint32_t)msrs->basic & 0x7fffffff) == REVISION_BOCHS,
     };
     *features = (struct vmm_features){
         .next_rip = true,
@@ -150,6 +155,8 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .preemption_timer = may(msrs->pin) & PIN_PREEMPTION_TIMER,
         .apic_register = may(msrs->secondary) & CPU2_APIC_REGISTER,
         .virtual_interrupt = may(msrs->secondary) & CPU2_VIRTUAL_INTERRUPT,
+        .apic_assist = (may(msrs->secondary) & assist) == assist,
+        .apic_assist_flawed = ((uint32_t)msrs->basic & 0x7fffffff) == REVISION_BOCHS,
         .posted_interrupt = may(msrs->pin) & PIN_POSTED_INTERRUPT,
         .second_stage_ad = ept & EPT_CAP_AD,
         .second_stage_1g = ept & EPT_CAP_1G,

@@ -53,6 +53,8 @@ static void wishes(struct vcpu *vcpu, struct vmx_vcpu *v)
     }
     if (v->pml_on != v->pml_set)
         pml_switch(v);
+    if (v->apic_changed)
+        vmx_apic_store(vcpu, v);
 }
 
 /* 25.8.3. A software event without a length is not injected: RIP is at its instruction, which runs again. */
@@ -114,7 +116,8 @@ static void base_store(struct vcpu *vcpu, struct vmx_vcpu *v)
     }
     if (vcpu->state.cr8 != v->cr8) {
         v->cr8 = vcpu->state.cr8;
-        v->virtual_apic[VTPR] = (uint8_t)(v->cr8 << 4);
+        if (v->virtual_apic[VTPR] >> 4 != v->cr8) /* where the page has the whole TPR, its low half stays */
+            v->virtual_apic[VTPR] = (uint8_t)(v->cr8 << 4);
         v->wants = VCPU_WANTS_UNKNOWN; /* the threshold depends on it */
     }
 }
@@ -201,6 +204,8 @@ static bool vectoring(struct vcpu *vcpu, bool unblocked)
             interruptibility_change(vcpu, 0, INTERRUPTIBILITY_NMI);
         return false;
     }
+    if (vcpu->apic_registers)
+        info = vmx_apic_vectoring(vcpu, info);
     *event = (struct event){ .vector = (uint8_t)info };
     switch (info >> INTERRUPTION_TYPE_SHIFT & INTERRUPTION_TYPE_MASK) {
     case INTERRUPTION_EXTERNAL:
@@ -332,6 +337,23 @@ static COLD void exit_memory(struct vcpu *vcpu, struct vm_exit *exit)
         exit->memory.gva = GVA(vmread(VMCS_GUEST_LINEAR_ADDRESS));
 }
 
+static COLD void exit_apic_access(struct vcpu *vcpu, struct vm_exit *exit)
+{
+    vectoring(vcpu, false);
+    vmx_apic_access(vcpu, exit);
+}
+
+/* Both are traps: nothing is being delivered, RIP is behind the instruction (30.1.4, 30.4.3.3). */
+static COLD void exit_apic_trap(struct vm_exit *exit, enum exit_kind kind)
+{
+    uint64_t qualification = vmread(VMCS_EXIT_QUALIFICATION);
+
+    exit->kind = kind;
+    exit->raw_info1 = qualification;
+    exit->apic.offset = qualification & QUALIFICATION_APIC_OFFSET;
+    exit->apic.vector = (uint8_t)qualification;
+}
+
 static COLD void exit_pml_full(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
 {
     vectoring(vcpu, vmread(VMCS_EXIT_QUALIFICATION) & QUALIFICATION_NMI_UNBLOCKED);
@@ -387,6 +409,9 @@ static inline void backend_decode_exit(struct vcpu *vcpu, struct vmx_vcpu *v, st
     case REASON_INTERRUPT_WINDOW: exit->kind = EXIT_IRQ_WINDOW; return;
     case REASON_NMI_WINDOW: exit->kind = EXIT_NMI_WINDOW; return;
     case REASON_TPR: exit->kind = EXIT_TPR; return;
+    case REASON_APIC_ACCESS: exit_apic_access(vcpu, exit); return;
+    case REASON_APIC_WRITE: exit_apic_trap(exit, EXIT_APIC_WRITE); return;
+    case REASON_APIC_EOI: exit_apic_trap(exit, EXIT_APIC_EOI); return;
     case REASON_TRIPLE_FAULT: exit->kind = EXIT_SHUTDOWN; return;
     case REASON_TASK_SWITCH: exit_task_switch(vcpu, exit); return;
     case REASON_PML_FULL: exit_pml_full(vcpu, v, exit); return;

@@ -287,7 +287,7 @@ void vmx_store(struct vcpu *vcpu, unsigned groups)
     if (groups & STATE_MISC) {
         vmwrite(VMCS_GUEST_PAT, s->pat);
         if (guest_regs_changed(&v->regs, s))
-            vmwrite(VMCS_MSR_BITMAP, ((const struct vmx_vm *)vcpu->vm->backend)->msr_bitmap_spec.v);
+            vmwrite(VMCS_MSR_BITMAP, vmx_msr_bitmap(vcpu).v);
     }
     registers_store(vcpu, groups);
 }

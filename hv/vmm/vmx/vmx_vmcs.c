@@ -83,8 +83,6 @@ static uint32_t secondary_controls(const struct vm_core *vm)
 
 static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
 {
-    const struct vmx_vm *vm = vcpu->vm->backend;
-
     v->processor_controls = vmx_caps.processor;
     v->secondary_controls = secondary_controls(vcpu->vm);
     v->tpr_threshold = 0;
@@ -104,8 +102,13 @@ static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
     vmwrite(VMCS_ENTRY_MSR_LOAD_COUNT, 0);
     vmwrite(VMCS_ENTRY_INTERRUPTION_INFO, 0);
     vmwrite(VMCS_TPR_THRESHOLD, 0);
-    vmwrite(VMCS_MSR_BITMAP, vm->msr_bitmap.v);
+    vmwrite(VMCS_MSR_BITMAP, vmx_msr_bitmap(vcpu).v);
     vmwrite(VMCS_VIRTUAL_APIC_ADDRESS, v->virtual_apic_page.v);
+    if (vcpu->apic_registers) {
+        vmwrite(VMCS_APIC_ACCESS_ADDRESS, vcpu->vm->apic_page.v);
+        for (unsigned i = 0; i < ARRAY_COUNT(v->eoi_exits); i++)
+            vmwrite(VMCS_EOI_EXIT_0 + 2 * i, v->eoi_exits[i]);
+    }
     vmwrite(VMCS_EPT_POINTER, v->eptp);
     vmwrite(VMCS_CR0_MASK, ~CR0_GUEST);
     vmwrite(VMCS_CR4_MASK, ~CR4_GUEST);
@@ -130,8 +133,8 @@ static void control_fields(struct vcpu *vcpu, struct vmx_vcpu *v)
     v->host_rsp = 0;
 }
 
-/* No translation of this vCPU may be left from an earlier stay on this CPU, or from an earlier owner of its VPID. */
-static void flush_all(const struct vmx_vcpu *v)
+/* None may be left from an earlier stay on this CPU, from an earlier owner of its VPID, or from another mode of its APIC. */
+void vmx_flush_all(const struct vmx_vcpu *v)
 {
     bool ok = invept(vmx_caps.invept_single ? INVALIDATE_SINGLE : INVALIDATE_ALL, v->eptp);
 
@@ -170,7 +173,7 @@ static bool adopt(struct vmx_cpu *cpu, struct vcpu *vcpu, struct vmx_vcpu *v)
         v->initialized = true;
     }
     host_fields();
-    flush_all(v);
+    vmx_flush_all(v);
     return true;
 }
 

@@ -1,13 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The local APIC on one CPU, first through its page, then through its MSRs: registers, interrupts to itself, priorities
- * (TPR, CR8, PPR), masking, the timer's three modes, NMI, and what x2APIC mode refuses.
+ * (TPR, CR8, PPR), level-triggered interrupts, masking, the timer's three modes, NMI, and what x2APIC mode refuses.
+ *
+ * With `rounds=N` on the command line, nothing of that: N times in each mode it writes and reads TPR, sends itself an
+ * interrupt and ends it, says `note counted N`, and stands still, so that whoever counts exits can look.
  */
 #include "guest.h"
 
 #define VECTOR_A 0x41
 #define VECTOR_B 0x82
 #define VECTOR_TIMER 0x60
+#define VECTOR_LEVEL 0x73
+#define IOAPIC 0xfec00000ull
+#define IOAPIC_COM1 (0x10 + 2 * 4) /* the low half of pin 4's entry */
+#define RTE_REMOTE_IRR BIT(14)
+#define RTE_LEVEL BIT(15)
+#define RTE_MASKED BIT(16)
+#define COM1 0x3f8
 #define MSR_TSC_DEADLINE 0x6e0u
 #define LVT_MASKED BIT(16)
 #define LVT_PERIODIC BIT(17)
@@ -15,7 +25,7 @@
 #define TO_SELF 0x40000u
 
 static volatile uint64_t count_a, count_b, timers, nmis, errors, order[8], order_count, timer_at;
-static volatile uint64_t isr_seen;
+static volatile uint64_t isr_seen, levels;
 
 static uint32_t bank(unsigned reg, unsigned vector)
 {
@@ -80,9 +90,18 @@ static void on_error(struct guest_frame *frame)
     apic_eoi();
 }
 
+/* Ends the interrupt with its line still up; the second time it takes the line down before. */
+static void on_level(struct guest_frame *frame)
+{
+    (void)frame;
+    if (++levels == 2)
+        outb(COM1 + 1, 0);
+    apic_eoi();
+}
+
 static void clear(void)
 {
-    count_a = count_b = timers = nmis = errors = order_count = 0;
+    count_a = levels = count_b = timers = nmis = errors = order_count = 0;
 }
 
 static void registers(void)
@@ -153,6 +172,32 @@ static void self(void)
         apic_send(0, TO_SELF | VECTOR_A);
     interrupts_off();
     guest_equal("1000 with interrupts on", 1000, count_a);
+}
+
+/*
+ * A host's interrupt may come at any time: it must not bring the guest's own with it. Nothing between the CLI and the end
+ * of the wait needs an exit where the CPU carries out the APIC's accesses.
+ */
+static void held_back(void)
+{
+    bool x2 = apic_is_x2();
+    uint64_t early = 0;
+
+    clear();
+    for (unsigned i = 0; i < 60; i++) {
+        uint64_t before = count_a;
+        interrupts_on();
+        interrupts_off();
+        if (x2)
+            wrmsr(0x83f, VECTOR_A);
+        else
+            mmio_write32(APIC_PAGE + APIC_ICR, TO_SELF | VECTOR_A);
+        guest_delay_us(300);
+        early += count_a - before;
+        take_interrupts();
+    }
+    guest_equal("with interrupts off it waits, however long", 0, early);
+    guest_equal("and then comes once each time", 60, count_a);
 }
 
 static void priorities(void)
@@ -288,6 +333,44 @@ static void others(void)
     apic_write(APIC_LVT_ERROR, LVT_MASKED);
 }
 
+static uint32_t ioapic_read(uint32_t index)
+{
+    mmio_write32(IOAPIC, index);
+    return mmio_read32(IOAPIC + 0x10);
+}
+
+static void ioapic_write(uint32_t index, uint32_t value)
+{
+    mmio_write32(IOAPIC, index);
+    mmio_write32(IOAPIC + 0x10, value);
+}
+
+/* The serial port's "transmitter empty" stays until it is looked at. Nothing is printed meanwhile. */
+static void level_triggered(void)
+{
+    clear();
+    outb(COM1 + 4, 0x0b);
+    ioapic_write(IOAPIC_COM1 + 1, 0);
+    ioapic_write(IOAPIC_COM1, VECTOR_LEVEL | RTE_LEVEL);
+    outb(COM1 + 1, 2);
+    uint32_t waiting = ioapic_read(IOAPIC_COM1), requested = bank(APIC_IRR, VECTOR_LEVEL), how = bank(APIC_TMR, VECTOR_LEVEL);
+    take_interrupts();
+    take_interrupts();
+    take_interrupts();
+    outb(COM1 + 1, 0);
+    uint32_t after = ioapic_read(IOAPIC_COM1);
+    ioapic_write(IOAPIC_COM1, VECTOR_LEVEL | RTE_MASKED);
+    outb(COM1 + 4, 0);
+    guest_equal("level-triggered: it waits in IRR", 1, requested);
+    guest_equal("level-triggered: TMR says so", 1, how);
+    guest_equal("level-triggered: remote IRR is set", RTE_REMOTE_IRR, waiting & RTE_REMOTE_IRR);
+    guest_equal("level-triggered: again after an EOI while the line is up, then no more", 2, levels);
+    guest_equal("level-triggered: an EOI clears remote IRR", 0, after & RTE_REMOTE_IRR);
+    apic_send(0, TO_SELF | VECTOR_A);
+    take_interrupts();
+    guest_equal("level-triggered: TMR of an edge-triggered vector", 0, bank(APIC_TMR, VECTOR_A));
+}
+
 static void refusals(void)
 {
     uint64_t value;
@@ -315,18 +398,71 @@ static void refusals(void)
     guest_equal("and it works", 1, count_a);
 }
 
+/* Each by itself, since the library's functions ask IA32_APIC_BASE for the mode each time, which is an exit. */
+static bool rounds_x2;
+
+static void on_round(struct guest_frame *frame)
+{
+    (void)frame;
+    count_a++;
+    if (rounds_x2)
+        wrmsr(0x800 + APIC_EOI / 16, 0);
+    else
+        mmio_write32(APIC_PAGE + APIC_EOI, 0);
+}
+
+static void rounds(uint64_t count)
+{
+    uint64_t wrong = 0;
+
+    for (uint64_t i = 0; i < count; i++) {
+        uint32_t tpr = i & 1 ? 0x10 : 0x20;
+        if (rounds_x2) {
+            wrmsr(0x800 + APIC_TPR / 16, tpr);
+            wrong += rdmsr(0x800 + APIC_TPR / 16) != tpr;
+            wrmsr(0x83f, VECTOR_A);
+        } else {
+            mmio_write32(APIC_PAGE + APIC_TPR, tpr);
+            wrong += mmio_read32(APIC_PAGE + APIC_TPR) != tpr;
+            mmio_write32(APIC_PAGE + APIC_ICR, TO_SELF | VECTOR_A);
+        }
+        take_interrupts();
+    }
+    guest_equal("TPR keeps what is written", 0, wrong);
+}
+
+static void stand_still(uint64_t count)
+{
+    guest_handlers[VECTOR_A] = on_round;
+    apic_enable();
+    rounds(count);
+    apic_enter_x2();
+    rounds_x2 = true;
+    rounds(count);
+    guest_equal("each interrupt came", 2 * count, count_a);
+    guest_note("counted %lu", count_a);
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
 void guest_main(void)
 {
     guest_handlers[VECTOR_A] = on_a;
     guest_handlers[VECTOR_B] = on_b;
     guest_handlers[VECTOR_TIMER] = on_timer;
+    guest_handlers[VECTOR_LEVEL] = on_level;
     guest_handlers[2] = on_nmi;
     guest_handlers[0xfe] = on_error;
+    if (guest_argument_number("rounds", 0))
+        stand_still(guest_argument_number("rounds", 0));
     apic_enable();
     guest_note("xAPIC");
     registers();
     self();
+    if (!guest_argument_number("early", 0))
+        held_back();
     priorities();
+    level_triggered();
     timer_modes();
     others();
     if (!(cpuid(1, 0).ecx & BIT(21))) {
@@ -337,7 +473,10 @@ void guest_main(void)
     apic_enter_x2();
     registers();
     self();
+    if (!guest_argument_number("early", 0))
+        held_back();
     priorities();
+    level_triggered();
     timer_modes();
     others();
     refusals();
