@@ -37,12 +37,16 @@ LOOP_ROWS = ["cpuid_exit", "hypercall", "rdmsr", "out_uart", "out_pic", "doorbel
 AIMS = {
     "cpuid_exit_svm": 250, "cpuid_exit_vmx": 150, "dirty_first_write_wp_svm": 200, "dirty_first_write_wp_vmx": 200,
     "dirty_first_write_ad_svm": 1, "dirty_first_write_ad_vmx": 1, "dirty_first_write_pml_vmx": 82,
-    "first_guest_instruction_svm": 50e6, "first_guest_instruction_vmx": 50e6, "debian_user_space_svm": 4.4,
+    "first_guest_instruction_svm": 50e6, "first_guest_instruction_vmx": 50e6,
     "held_16_cpus_64_gib": 32 << 20,
 }
 for _engine in ("wp", "ad", "pml"):
     for _vendor in ("svm", "vmx"):
         AIMS[f"harvest_dense_{_engine}_{_vendor}"] = AIMS[f"harvest_sparse_{_engine}_{_vendor}"] = 20
+
+# Aims that are a part of what KVM takes in the same run.
+RATIOS = {"debian_user_space_svm": 0.6, "debian_user_space_uncounted_svm": 0.6}
+UNCOUNTED = {"accel": "tcg,thread=multi", "extra": []}  # options of machine(): QEMU as anybody starts it
 
 NODE = "[node]\nname = node\n"
 BENCH_VM = NODE + """[vm bench]
@@ -187,6 +191,16 @@ class Bench:
             self.put(f"debian_user_space_{vendor}", "guest seconds", tasuki=seconds)
             self.put(f"debian_user_space_ticks_{vendor}", "M instructions", tasuki=round(seconds * mhz))
 
+    def debian_uncounted(self, cpu):
+        """The same by the clock of this machine, one after the other: only their ratio means something."""
+        image = self.image(f"debian-{cpu}.img", DEBIAN_VM, "demo/vmlinuz", "demo/initrd.img")
+        name = f"debian_user_space_uncounted_{VENDOR[cpu]}"
+        with self.machine(cpu, image, f"debian-uncounted-{cpu}.log", **UNCOUNTED) as machine:
+            machine.expect(PROMPT, timeout=TIMEOUT)
+            machine.sendline("vm console debian")
+            seconds = machine.expect(r"user space after ([0-9.]+) s", timeout=TIMEOUT).group(1)
+        self.put(name, "guest seconds", tasuki=float(seconds))
+
     # ---- KVM ----
 
     def kvm(self, cpu):
@@ -208,6 +222,10 @@ class Bench:
                 json.dump(values, file, indent=1)
         with open(kept, encoding="utf-8") as file:
             self.kvm_rows(cpu, json.load(file))
+
+    def kvm_debian_uncounted(self, cpu):
+        _, _, package = mkdemo.fetch_kernel(os.path.join("build", "packages"))
+        self.put(f"debian_user_space_uncounted_{VENDOR[cpu]}", "guest seconds", kvm=self.kvm_debian_run(cpu, package, **UNCOUNTED))
 
     def kvm_run(self, cpu, package, sources):
         program, loader = self.path("kvm_bench"), self.path("efi_start.efi")
@@ -234,7 +252,7 @@ class Bench:
             text = machine.output.decode(errors="replace")
         return {name: float(value) for name, value in re.findall(r"bench: (\w+) ([0-9.]+)", text)}
 
-    def kvm_debian_run(self, cpu, package):
+    def kvm_debian_run(self, cpu, package, **options):
         """The Debian guest under KVM, with QEMU as its machine: the guest's clock at its user space."""
         files = {"vmlinuz": "demo/vmlinuz", "initrd.img": "demo/initrd.img"}
         add = {}
@@ -249,7 +267,7 @@ class Bench:
         efi_program(os.path.join(ROOT, "tests/peer/efi_start.c"), loader)
         kernel = os.path.join(self.build, "demo/vmlinuz")
         mkesp.write_image(self.path("kvm.img"), {"EFI/BOOT/BOOTX64.EFI": loader, "vmlinuz.efi": kernel, "initrd.img": initrd})
-        with self.machine(cpu, self.path("kvm.img"), f"kvm-debian-{cpu}.log", memory=1536) as machine:
+        with self.machine(cpu, self.path("kvm.img"), f"kvm-debian-{cpu}.log", memory=1536, **options) as machine:
             seconds = machine.expect(r"user space after ([0-9.]+) s", timeout=2 * TIMEOUT).group(1)
         return float(seconds)
 
@@ -278,8 +296,8 @@ class Bench:
     def table(self):
         lines = [("", "unit", "Tasuki", "KVM", "aim", "")]
         for name, (unit, tasuki, kvm) in self.rows.items():
-            aim = AIMS.get(name)
-            verdict = "" if aim is None or tasuki is None else "met" if tasuki <= aim + 0.5 else "missed"
+            aim = RATIOS[name] * kvm if name in RATIOS and kvm else AIMS.get(name)
+            verdict = "" if aim is None or tasuki is None else "met" if tasuki <= aim + (0.5 if aim >= 10 else 0) else "missed"
             lines.append((name, unit, shown(tasuki), shown(kvm), shown(aim), verdict))
         widths = [max(len(line[i]) for line in lines) for i in range(6)]
         for line in lines:
@@ -355,7 +373,11 @@ def main():
     os.makedirs(bench.path(), exist_ok=True)
     failed = []
     cpus = ["amd", "intel"] if options.cpu == "both" else [options.cpu]
-    steps = [(step, cpu) for cpu in cpus for step in ("exits_and_memory", "debian", *([] if options.no_kvm else ["kvm"]))]
+    steps = []
+    for cpu in cpus:
+        steps += [("exits_and_memory", cpu), ("debian", cpu), *([] if options.no_kvm else [("kvm", cpu)])]
+        if cpu == "amd":  # Bochs counts as it is
+            steps += [("debian_uncounted", cpu), *([] if options.no_kvm else [("kvm_debian_uncounted", cpu)])]
     for step, cpu in steps + [("large_machine", None)]:
         print(f"bench: {step.replace('_', ' ')}{', ' + VENDOR[cpu] if cpu else ''}", flush=True)
         try:

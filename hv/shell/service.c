@@ -26,7 +26,7 @@
 #define TERMINAL_COLUMNS 80
 #define YIELD_NS (1 * NS_PER_MS)
 #define FIFO_SLEEP_NS (NS_PER_MS / 5) /* a full FIFO takes 1.4 ms at 115200 baud */
-#define STALL_SLEEPS 500
+#define STALL_SLEEPS 10000 /* 2 s at least: a listener on a busy machine is slow, not gone */
 
 static struct spinlock screen_lock = SPINLOCK_INIT("screen");
 static struct line line;
