@@ -151,10 +151,12 @@ class Bench:
         cost = self.guest_until_ready(machine, "d")["touch_dense"] - mapped_touch
         dense = command_json(machine, "vm dirty bench collect")
         self.guest_until_ready(machine, "s")
+        turn = command_json(machine, "vm dirty bench collect")  # what was written before was dense
+        self.guest_until_ready(machine, "s")
         sparse = command_json(machine, "vm dirty bench collect")
         command(machine, "vm dirty bench stop")
         self.put(f"dirty_first_write_{engine}_{vendor}", "instructions/page", tasuki=round(cost, 1))
-        for name, result in (("dense", dense), ("sparse", sparse)):
+        for name, result in (("dense", dense), ("sparse", sparse), ("sparse_after_dense", turn)):
             self.put(f"harvest_{name}_{engine}_{vendor}", "instructions/page",
                      tasuki=round(result["ticks"] / max(result["pages"], 1), 1))
 

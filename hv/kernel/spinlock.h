@@ -25,6 +25,14 @@ static inline void spin_lock(struct spinlock *lock)
         __builtin_ia32_pause();
 }
 
+/* Takes the lock if it is free this moment. */
+static inline bool spin_trylock(struct spinlock *lock)
+{
+    uint32_t ticket = __atomic_load_n(&lock->serving, __ATOMIC_ACQUIRE);
+
+    return __atomic_compare_exchange_n(&lock->next, &ticket, ticket + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+
 static inline void spin_unlock(struct spinlock *lock)
 {
     __atomic_store_n(&lock->serving, lock->serving + 1, __ATOMIC_RELEASE);

@@ -48,7 +48,7 @@ static COLD void cpuid_special(struct vcpu *vcpu)
     gpr[GPR_RDX] = out[3];
 }
 
-static bool exit_cpuid(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_cpuid(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     uint64_t *gpr = vcpu->state.gpr;
     const struct cpuid_entry *entry = cpuid_find_first(&machine_cpu_of(vcpu)->vm->model, (uint32_t)gpr[GPR_RAX]);
@@ -111,14 +111,14 @@ static COLD bool memory_fault(struct vcpu *vcpu, const struct vm_exit *exit, enu
     return machine_simple_move(vcpu, exit) || exit_emulate(vcpu, exit->memory.bytes, exit->memory.byte_count);
 }
 
-static bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
+static COLD bool exit_memory(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     enum stage2_result result = stage2_fault(&machine_cpu_of(vcpu)->vm->stage2, exit->memory.gpa, exit->memory.access);
 
     return likely(result == STAGE2_MAPPED) || memory_fault(vcpu, exit, result);
 }
 
-static bool exit_string_io(struct vcpu *vcpu)
+static COLD bool exit_string_io(struct vcpu *vcpu)
 {
     return exit_emulate(vcpu, NULL, 0);
 }
@@ -172,7 +172,7 @@ static COLD bool exit_pause(struct vcpu *vcpu, const struct vm_exit *exit)
     return true;
 }
 
-static bool exit_window(struct vcpu *vcpu)
+static COLD bool exit_window(struct vcpu *vcpu)
 {
     vcpu_request(vcpu, REQ_EVENT);
     return true;
@@ -211,14 +211,28 @@ static COLD bool exit_host(struct vcpu *vcpu)
     return true;
 }
 
+static COLD bool exit_undefined(struct vcpu *vcpu)
+{
+    return fault_ud(vcpu);
+}
+
+static COLD bool exit_wbinvd(struct vcpu *vcpu, const struct vm_exit *exit)
+{
+    return finish(vcpu, exit);
+}
+
 static COLD bool exit_exception(struct vcpu *vcpu, const struct vm_exit *exit)
 {
     vcpu_inject_exception(vcpu, &exit->event);
     return true;
 }
 
-static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_kind kind)
+/* All handlers are called last, so that the way to them needs neither stack nor saved registers. */
+static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit)
 {
+    enum exit_kind kind = exit->kind;
+
+    vcpu->exits[kind]++;
     switch (kind) {
     case EXIT_HOST: return exit_host(vcpu);
     case EXIT_CPUID: return exit_cpuid(vcpu, exit);
@@ -232,10 +246,10 @@ static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_k
     case EXIT_CR_WRITE: return exit_cr_write(vcpu, exit);
     case EXIT_CR_READ: return exit_cr_read(vcpu, exit);
     case EXIT_XSETBV: return exit_xsetbv(vcpu, exit);
-    case EXIT_WBINVD: return finish(vcpu, exit);
+    case EXIT_WBINVD: return exit_wbinvd(vcpu, exit);
     case EXIT_HYPERCALL: return exit_hypercall(vcpu, exit);
     case EXIT_EXCEPTION: return exit_exception(vcpu, exit);
-    case EXIT_UNDEFINED: return fault_ud(vcpu);
+    case EXIT_UNDEFINED: return exit_undefined(vcpu);
     case EXIT_IRQ_WINDOW: return exit_window(vcpu);
     case EXIT_NMI_WINDOW: return exit_window(vcpu);
     case EXIT_TPR: return exit_window(vcpu);
@@ -250,16 +264,17 @@ static inline bool dispatch(struct vcpu *vcpu, struct vm_exit *exit, enum exit_k
     __builtin_unreachable(); /* a kind comes from a backend alone: no range check */
 }
 
+/* CR8 is the high half of the APIC's TPR: the guest may have moved it without an exit. Handlers move it back. */
+static COLD bool exit_cr8_moved(struct vcpu *vcpu, struct vm_exit *exit)
+{
+    if (vlapic_set_cr8(&machine_cpu_of(vcpu)->apic, vcpu->state.cr8))
+        vcpu_request(vcpu, REQ_EVENT);
+    return dispatch(vcpu, exit);
+}
+
 bool machine_exit(struct vcpu *vcpu, struct vm_exit *exit)
 {
-    struct vlapic *apic = &machine_cpu_of(vcpu)->apic;
-
-    /* CR8 is the high half of the APIC's TPR: the guest may have moved it without an exit. Handlers move it back. */
-    if (unlikely(vcpu->state.cr8 != vlapic_cr8(apic))) {
-        if (vlapic_set_cr8(apic, vcpu->state.cr8))
-            vcpu_request(vcpu, REQ_EVENT);
-    }
-    enum exit_kind kind = exit->kind;
-    vcpu->exits[kind]++;
-    return dispatch(vcpu, exit, kind);
+    if (unlikely(vcpu->state.cr8 != vlapic_cr8(&machine_cpu_of(vcpu)->apic)))
+        return exit_cr8_moved(vcpu, exit);
+    return dispatch(vcpu, exit);
 }

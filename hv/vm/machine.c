@@ -347,6 +347,7 @@ static enum status build_cpu(struct vm *vm, unsigned id)
     vcpu->id = id;
     vcpu->last_cpu = -1;
     vcpu->ops = &machine_vcpu_ops;
+    vcpu->cpuid = &vm->model;
     vcpu->stopped = true;
     vcpu->parked = true;
     wait_queue_init(&vcpu->queue, "vcpu");

@@ -341,7 +341,7 @@ static enum status do_inspect(struct vm *vm, char *text, size_t text_bytes)
         vm_park_all(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         snapshot[i].state = vm->vcpu[i]->state;
-        snapshot[i].exit_count = vm->vcpu[i]->exit_count;
+        snapshot[i].exit_count = vcpu_exit_count(vm->vcpu[i]);
         memcpy(snapshot[i].exits, vm->vcpu[i]->exits, sizeof snapshot[i].exits);
         snapshot[i].waits_for_sipi = vm->cpu[i]->waits_for_sipi;
         snapshot[i].now_ns = machine_now(vm);

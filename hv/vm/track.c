@@ -3,8 +3,8 @@
  * The dirty log as orders of the VM's thread: start, collect, stop. vmm/dirty.c does it; here is what it needs of the
  * machine, which is to bring every vCPU out of the guest.
  *
- * With page-modification logging a CPU's log is read while its vCPU is parked. The other engines only need each vCPU to
- * have left the guest once, which a parked vCPU has.
+ * Each vCPU has to leave the guest once and to flush before it enters again. With page-modification logging it brings what
+ * its CPU has logged into the dirty log at that moment, or that is done for it while it is out.
  */
 #include <stdio.h>
 #include <string.h>
@@ -23,17 +23,12 @@ const char *vm_dirty_engine_name(enum dirty_engine engine)
 static void flush_all(struct vm_core *core)
 {
     struct vm *vm = CONTAINER_OF(core, struct vm, core);
-    bool park = vm->dirty_engine == DIRTY_PML && vm->state == VM_RUNNING;
 
-    if (park)
-        vm_park_all(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
+        vcpu_flush_wait(vm->vcpu[i]);
         if (vm->dirty_engine == DIRTY_PML)
             vmm->pml_drain(vm->vcpu[i]);
-        vcpu_flush_wait(vm->vcpu[i]);
     }
-    if (park)
-        vm_unpark_all(vm);
 }
 
 static const struct dirty_ops ops = { flush_all, thread_yield };

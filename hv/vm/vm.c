@@ -201,7 +201,7 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
         info->guest_zero_ns = vm->clock_base_ns;
         info->apic_virtualization = vm->core.apic_assist;
         for (unsigned i = 0; vm->cpus_shown && i < vm->cpu_count; i++)
-            info->exits += vm->vcpu[i]->exit_count;
+            info->exits += vcpu_exit_count(vm->vcpu[i]);
     } else if (vm->state == VM_SAVED) {
         if (page_owner_usage(vm->saved_owner, &usage))
             info->held_bytes = usage.bytes;

@@ -41,17 +41,13 @@
 #define LIST_STEP 512         /* of its pages with the lock held */
 #define DETACHED_MAX (PAGE_BYTES / sizeof(uint64_t))
 
-/* Faults in one frame between two collects that make scanning the cheaper way: 512 entries twice against a fault each. */
-#define DENSE_FAULTS 16
-
 #define MODE_LARGE 0x00
 #define MODE_WHOLE 0x01       /* a large leaf that is writable: all of its pages are in the bitmap */
-#define MODE_SPARSE 0x20
+#define MODE_SPARSE DIRTY_MODE_SPARSE
 #define MODE_DENSE 0x40
 #define MODE_THIN 0x60
 #define MODE_PML 0x80
 #define MODE_MASK 0xe0
-#define MODE_COUNT 0x1f
 
 static unsigned popcount(uint64_t word)
 {
@@ -69,6 +65,19 @@ static void set_bits(uint64_t *entry, uint64_t bits)
 static void clear_bits(uint64_t *entry, uint64_t bits)
 {
     __atomic_fetch_and(entry, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* Sets a bit of a word, and counts it if it was clear: BTS leaves the old bit in the carry flag. */
+static inline void set_and_count(uint64_t *words, uint64_t index, uint64_t *count)
+{
+    uint64_t word = words[index / 64];
+
+    __asm__("btsq %2, %0\n\t"
+            "sbbq $-1, %1"
+            : "+r"(word), "+r"(*count)
+            : "r"(index)
+            : "cc");
+    words[index / 64] = word;
 }
 
 /* Bit of a frame in touched[] and pending[]. */
@@ -101,7 +110,7 @@ static void begin_sparse(struct stage2 *stage2, uint64_t *table, uint64_t leaf, 
 
     fill_table(table, leaf & PT_ADDRESS_MASK & ~(LARGE_PAGE_BYTES - 1), attributes | format->accessed);
     stage2->log.mode[gpa / LARGE_PAGE_BYTES] = MODE_SPARSE;
-    dirty_log_written(stage2, &stage2->log, written, gpa);
+    (void)dirty_log_note(stage2->core, &stage2->log, written, gpa); /* the first of a frame: far from dense */
     set_bits(written, stage2->written);
 }
 
@@ -171,15 +180,22 @@ bool dirty_log_split(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
  * SPARSE to DENSE. The clean leaves become writable; their stale dirty bits go. The written ones are in the list or the
  * bitmap, so it does not matter whether they keep theirs.
  */
-static void begin_dense(struct stage2 *stage2, uint64_t *table, uint64_t frame)
+void dirty_log_begin_dense(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa)
 {
     const struct pt_format *format = stage2->core->stage2.format;
+    uint64_t *table = leaf - gpa / PAGE_BYTES % FRAME_PAGES, frame = gpa / LARGE_PAGE_BYTES;
 
     for (unsigned i = 0; i < FRAME_PAGES; i++)
         stage2_set_entry(&table[i], (stage2_entry(&table[i]) & ~format->dirty) | format->write);
     stage2->log.mode[frame] = MODE_DENSE;
     stage2->log.dense_begun = true;
     stage2->log.touched[frame / CHUNK_FRAMES] |= frame_bit(frame);
+}
+
+/* The dirty bit of any of eight leaves that nothing writes: the frame is closed and flushed. */
+static inline uint64_t any_dirty(const uint64_t *leaf, uint64_t dirty)
+{
+    return (leaf[0] | leaf[1] | leaf[2] | leaf[3] | leaf[4] | leaf[5] | leaf[6] | leaf[7]) & dirty;
 }
 
 /* Moves the dirty bits of a closed frame into the collect that runs. */
@@ -192,10 +208,14 @@ static void scan_frame(struct stage2 *stage2, uint64_t frame, uint64_t entry)
     for (unsigned w = 0; w < FRAME_WORDS; w++) {
         uint64_t word = 0;
 
-        for (uint64_t bit = 1; bit; bit <<= 1, leaf++) {
-            if (stage2_entry(leaf) & dirty) {
-                word |= bit;
-                clear_bits(leaf, dirty);
+        for (uint64_t bit = 1; bit; bit <<= 8, leaf += 8) {
+            if (!any_dirty(leaf, dirty))
+                continue;
+            for (unsigned i = 0; i < 8; i++) {
+                if (leaf[i] & dirty) {
+                    word |= bit << i;
+                    clear_bits(&leaf[i], dirty);
+                }
             }
         }
         if (word) {
@@ -204,7 +224,7 @@ static void scan_frame(struct stage2 *stage2, uint64_t frame, uint64_t entry)
             out[w] |= word;
         }
     }
-    log->mode[frame] = found < DENSE_FAULTS ? MODE_THIN : MODE_DENSE;
+    log->mode[frame] = found < DIRTY_DENSE_FAULTS ? MODE_THIN : MODE_DENSE;
     log->pending[frame / CHUNK_FRAMES] &= (uint8_t)~frame_bit(frame);
 }
 
@@ -233,38 +253,25 @@ void dirty_log_open(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
         split_frame(stage2, slot, entry, gpa);
 }
 
-void dirty_log_full(struct stage2 *stage2, uint64_t gpa)
+void dirty_log_logged(struct stage2 *stage2, uint64_t gfn)
 {
-    dirty_log_mark(stage2->core, gpa / PAGE_BYTES);
-}
-
-void dirty_log_logged(struct vm_core *core, uint64_t gfn)
-{
-    struct stage2 *stage2 = core->memory;
-    uint64_t frame = gfn / FRAME_PAGES, flags = spin_lock_irqsave(&stage2->lock);
     struct dirty_log *log = &stage2->log;
+    uint64_t frame = gfn / FRAME_PAGES, slot, *leaf;
 
-    if (log->list_count < log->list_max && gfn < log->bits && log->mode[frame] == MODE_PML) {
-        uint64_t slot = stage2->directory[gfn / (HUGE_PAGE_BYTES / PAGE_BYTES)][frame % PT_TABLE_ENTRIES];
-
-        log->list[log->list_count++] = (struct dirty_page){ gfn, &pt_entry_table(slot)[gfn % FRAME_PAGES] };
+    if (unlikely(gfn >= log->bits) || unlikely(log->mode[frame] != MODE_PML)) {
+        dirty_log_mark(stage2->core, gfn);
+        return;
+    }
+    slot = stage2->directory[gfn / (HUGE_PAGE_BYTES / PAGE_BYTES)][frame % PT_TABLE_ENTRIES];
+    leaf = &pt_entry_table(slot)[gfn % FRAME_PAGES];
+    if (log->draining) {
+        clear_bits(leaf, stage2->core->stage2.format->dirty);
+        set_and_count(log->out, gfn, &log->count);
+    } else if (log->list_count < log->list_max) {
+        log->list[log->list_count++] = (struct dirty_page){ gfn, leaf };
     } else {
-        dirty_log_mark(core, gfn);
+        dirty_log_mark(stage2->core, gfn);
     }
-    spin_unlock_irqrestore(&stage2->lock, flags);
-}
-
-void dirty_log_count_fault(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa)
-{
-    struct dirty_log *log = &stage2->log;
-    uint64_t frame = gpa / LARGE_PAGE_BYTES;
-
-    if (log->period[frame] != log->now) {
-        log->period[frame] = log->now;
-        log->mode[frame] = MODE_SPARSE;
-    }
-    if ((++log->mode[frame] & MODE_COUNT) == DENSE_FAULTS)
-        begin_dense(stage2, leaf - gpa / PAGE_BYTES % FRAME_PAGES, frame);
 }
 
 /* ---- Start ---- */
@@ -394,19 +401,6 @@ static void maybe_yield(const struct dirty_log *log, unsigned *done)
         log->ops->yield();
 }
 
-/* Sets a bit of a word, and counts it if it was clear: BTS leaves the old bit in the carry flag. */
-static inline void set_and_count(uint64_t *words, uint64_t index, uint64_t *count)
-{
-    uint64_t word = words[index / 64];
-
-    __asm__("btsq %2, %0\n\t"
-            "sbbq $-1, %1"
-            : "+r"(word), "+r"(*count)
-            : "r"(index)
-            : "cc");
-    words[index / 64] = word;
-}
-
 /*
  * Pages of the list that this collect has taken: reports them and arms them again. A frame that became dense after its
  * pages were listed keeps its rights; that is rare enough to be looked at only if there was one. With the lock held.
@@ -443,6 +437,7 @@ static void take_list(struct stage2 *stage2)
     log->taken = page;
     log->list_count = 0;
     log->dense_begun = false;
+    log->draining = false;
     log->now++;
     while (end - page > LIST_STEP) {
         take_pages(stage2, page, page + LIST_STEP, was_dense);
@@ -526,6 +521,7 @@ static void set_out(struct stage2 *stage2, uint64_t *out)
     uint64_t flags = spin_lock_irqsave(&stage2->lock);
 
     stage2->log.out = out;
+    stage2->log.draining = out && stage2->log.engine == DIRTY_PML;
     spin_unlock_irqrestore(&stage2->lock, flags);
 }
 

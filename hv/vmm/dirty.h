@@ -11,9 +11,9 @@
  *
  *  - Write protection: the leaf of each clean page is read-only. Its first write is a fault, which sets the bit.
  *  - Accessed/dirty: a frame with few writes is handled as above, since finding one dirty bit in 512 entries would
- *    cost more than the fault. After DENSE_FAULTS faults in one frame between two collects its leaves become writable,
+ *    cost more than the fault. After DIRTY_DENSE_FAULTS faults in one frame between two collects its leaves become writable,
  *    and the CPU's dirty bits are scanned. From then on it takes one fault for the frame, on the directory entry, after
- *    each collect, until it is found to have fewer dirty pages than DENSE_FAULTS again.
+ *    each collect, until it is found to have fewer dirty pages than that again.
  *  - PML: leaves are writable with the dirty bit clear; the CPU logs what it sets, the backend drains that with
  *    dirty_log_logged(), and a collect clears the dirty bits of the pages that it takes.
  *
@@ -76,6 +76,7 @@ struct dirty_log {
     uint64_t run_pages;
     uint64_t *detached;   /* within the run: tables that wait for a flush until they are freed */
     uint64_t *out;        /* while a collect runs */
+    bool draining;        /* it brings in what the CPUs have logged: such pages go to `out` at once */
     uint64_t count;
 };
 
@@ -99,8 +100,11 @@ static inline void dirty_log_mark(struct vm_core *core, uint64_t gfn)
         __atomic_fetch_or(summary, summary_bit, __ATOMIC_SEQ_CST);
 }
 
-/* Notes a page that a CPU's page-modification log names. Any context that may take the stage-2 lock. */
-void dirty_log_logged(struct vm_core *core, uint64_t gfn);
+/*
+ * Notes a page that a CPU's page-modification log names. With the stage-2 lock held, and the vCPU outside of the guest: the
+ * CPU may write an entry before it sets the page's dirty bit, which is cleared here.
+ */
+void dirty_log_logged(struct stage2 *stage2, uint64_t gfn);
 
 /* Notes that the hypervisor has just written count (1 or more) bytes at gpa. Lock-free; any context. */
 static inline void dirty_log_wrote(struct vm_core *core, gpa_t gpa, uint64_t count)
@@ -132,26 +136,55 @@ enum status dirty_log_collect(struct stage2 *stage2, uint64_t *bitmap_out, uint6
 /* Ends it: the frames are put together again and the tables freed. What was not collected is lost. Off already: nothing. */
 void dirty_log_stop(struct stage2 *stage2);
 
+/* Faults in one frame between two collects that make scanning the cheaper way: 512 entries twice against a fault each. */
+#define DIRTY_DENSE_FAULTS 16
+/* Of dirty_log.mode; the others are dirty.c's own. */
+#define DIRTY_MODE_SPARSE 0x20
+#define DIRTY_MODE_COUNT 0x1f
+
 /*
  * A fetch wants the large leaf of a frame in pieces (stage2.h, small code); they get its rights, and the log is kept. With
  * the lock held. False: no memory, nothing changed.
  */
 bool dirty_log_split(struct stage2 *stage2, uint64_t *slot, uint64_t gpa) MUST_CHECK;
 /*
- * For stage2.c, with the stage-2 lock held: a write fault at gpa, whose directory entry is `slot`. The first for what is
- * not an open table; dirty_log_written for a page whose leaf in such a table was read-only and is writable now.
+ * For stage2.h, with the stage-2 lock held: a write fault at gpa. dirty_log_open where the directory entry `slot` is not an
+ * open table; dirty_log_note for a page of such a table whose leaf is read-only and will be writable at once. True from
+ * the latter: dirty_log_begin_dense is to be called then.
  */
 void dirty_log_open(struct stage2 *stage2, uint64_t *slot, uint64_t gpa);
-void dirty_log_full(struct stage2 *stage2, uint64_t gpa);
-void dirty_log_count_fault(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa);
-static inline void dirty_log_written(struct stage2 *stage2, struct dirty_log *log, uint64_t *leaf, uint64_t gpa)
+void dirty_log_begin_dense(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa);
+
+/* Is the next fault in the frame of gpa the one that makes it dense? */
+static inline bool dirty_log_turns_dense(const struct dirty_log *log, uint64_t gpa)
+{
+    uint64_t frame = gpa / LARGE_PAGE_BYTES;
+
+    return log->engine == DIRTY_ACCESSED_DIRTY && log->period[frame] == log->now &&
+           (log->mode[frame] & DIRTY_MODE_COUNT) == DIRTY_DENSE_FAULTS - 1;
+}
+
+/* Counts a fault of a sparse frame. True: it is to become dense. */
+static inline bool dirty_log_count_fault(struct dirty_log *log, uint64_t gpa)
+{
+    uint64_t frame = gpa / LARGE_PAGE_BYTES;
+
+    if (log->engine != DIRTY_ACCESSED_DIRTY)
+        return false;
+    if (log->period[frame] != log->now) {
+        log->period[frame] = log->now;
+        log->mode[frame] = DIRTY_MODE_SPARSE;
+    }
+    return (++log->mode[frame] & DIRTY_MODE_COUNT) == DIRTY_DENSE_FAULTS;
+}
+
+static inline bool dirty_log_note(struct vm_core *core, struct dirty_log *log, uint64_t *leaf, uint64_t gpa)
 {
     if (likely(log->list_count < log->list_max))
         log->list[log->list_count++] = (struct dirty_page){ gpa / PAGE_BYTES, leaf };
     else
-        dirty_log_full(stage2, gpa);
-    if (log->engine == DIRTY_ACCESSED_DIRTY)
-        dirty_log_count_fault(stage2, leaf, gpa);
+        dirty_log_mark(core, gpa / PAGE_BYTES);
+    return dirty_log_count_fault(log, gpa);
 }
 /* For stage2_destroy: frees the log's memory, with nothing running any more. */
 void dirty_log_destroy(struct stage2 *stage2);

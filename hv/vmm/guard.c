@@ -2,7 +2,8 @@
 /*
  * The guard around the world switch, on CPUs that need one: vmm/guard_entry.S has the parts. Two instructions of a world
  * switch, the CALL to prepare an entry and the JMP to handle an exit, are pointed elsewhere once, before any guest runs; so
- * a CPU that needs nothing executes nothing more.
+ * a CPU that needs nothing executes nothing more. A third, a JMP, takes light exits away (vmm/light.h): those have no room
+ * for a guard.
  *
  * Not covered: an NMI that arrives just after an exit is handled before the barrier (STGI; on VMX the exit does not block
  * NMIs), and a sibling thread in the guest may teach shared predictors while the hypervisor runs here.
@@ -63,6 +64,8 @@ void guard_init(enum guard_mode mode)
     }
     if (s->clear_on_entry)
         point_to(sites->entry_call, sites->entry_clear);
+    if (on_exit != EXIT_PLAIN || s->clear_on_entry) /* a light exit has branches before a barrier, and none at its entry */
+        point_to(sites->light_jump, sites->full_exit);
     guard_describe(text, sizeof text);
     log_info("node: against leaks by speculation: %s", text);
 }

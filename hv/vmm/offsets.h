@@ -21,34 +21,52 @@
 #define VCPU_R13 104
 #define VCPU_R14 112
 #define VCPU_R15 120
+#define VCPU_VM 648
+#define VM_DIRTY_BITMAP 72
 
-/* Every register but RAX, RSP and RDI, in both directions: \vcpu must be RDI. Flags survive (MOV changes none). */
+/* Of the manuals, what the entry code looks at; checked against the vendors' lists in vmx_light.c and svm_light.c. */
+#define ENTRY_VMCS_EXIT_REASON 0x4402
+#define ENTRY_REASON_CPUID 10
+#define ENTRY_REASON_EPT_VIOLATION 48
+#define ENTRY_VMCB_EXIT_CODE 0x70
+#define ENTRY_EXIT_CPUID 0x72
+#define ENTRY_EXIT_NPF 0x400
+#define ENTRY_DIRECT_BASE 0xffff800000000000
+
+/*
+ * Every register but RAX, RSP and RDI, in two parts: those that a C function may change, and those that it keeps. vcpu must
+ * be in RDI. Flags survive (MOV changes none).
+ */
 #ifdef __ASSEMBLER__
-.macro load_guest_registers
+.macro load_scratch_registers
     movq VCPU_RCX(%rdi), %rcx
     movq VCPU_RDX(%rdi), %rdx
-    movq VCPU_RBX(%rdi), %rbx
-    movq VCPU_RBP(%rdi), %rbp
     movq VCPU_RSI(%rdi), %rsi
     movq VCPU_R8(%rdi), %r8
     movq VCPU_R9(%rdi), %r9
     movq VCPU_R10(%rdi), %r10
     movq VCPU_R11(%rdi), %r11
+.endm
+.macro load_kept_registers
+    movq VCPU_RBX(%rdi), %rbx
+    movq VCPU_RBP(%rdi), %rbp
     movq VCPU_R12(%rdi), %r12
     movq VCPU_R13(%rdi), %r13
     movq VCPU_R14(%rdi), %r14
     movq VCPU_R15(%rdi), %r15
 .endm
-.macro save_guest_registers
+.macro save_scratch_registers
     movq %rcx, VCPU_RCX(%rdi)
     movq %rdx, VCPU_RDX(%rdi)
-    movq %rbx, VCPU_RBX(%rdi)
-    movq %rbp, VCPU_RBP(%rdi)
     movq %rsi, VCPU_RSI(%rdi)
     movq %r8, VCPU_R8(%rdi)
     movq %r9, VCPU_R9(%rdi)
     movq %r10, VCPU_R10(%rdi)
     movq %r11, VCPU_R11(%rdi)
+.endm
+.macro save_kept_registers
+    movq %rbx, VCPU_RBX(%rdi)
+    movq %rbp, VCPU_RBP(%rdi)
     movq %r12, VCPU_R12(%rdi)
     movq %r13, VCPU_R13(%rdi)
     movq %r14, VCPU_R14(%rdi)
@@ -75,6 +93,8 @@ VCPU_GPR_AT(R13);
 VCPU_GPR_AT(R14);
 VCPU_GPR_AT(R15);
 #undef VCPU_GPR_AT
+_Static_assert(offsetof(struct vcpu, vm) == VCPU_VM, "VCPU_VM");
+_Static_assert(offsetof(struct vm_core, dirty_bitmap) == VM_DIRTY_BITMAP, "VM_DIRTY_BITMAP");
 
 /*
  * The four wishes of shared code that change what an entry asks of the CPU lie side by side, so that the usual case
@@ -97,9 +117,9 @@ static inline uint32_t vcpu_wants(const struct vcpu *vcpu)
 /* The backend's state of this CPU: struct cpu.vmm, in one instruction. */
 static inline void *vmm_this_cpu(void)
 {
-    void *vmm;
-    __asm__ volatile("movq %%gs:%c1, %0" : "=r"(vmm) : "i"(offsetof(struct cpu, vmm)));
-    return vmm;
+    void *state;
+    __asm__ volatile("movq %%gs:%c1, %0" : "=r"(state) : "i"(offsetof(struct cpu, vmm)));
+    return state;
 }
 #endif
 #endif

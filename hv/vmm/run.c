@@ -122,10 +122,9 @@ void vcpu_flush_wait(struct vcpu *vcpu)
     __atomic_store_n(&vcpu->flush_wanted, true, __ATOMIC_SEQ_CST);
     if (!__atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
         return;
-    uint64_t seen = __atomic_load_n(&vcpu->exit_count, __ATOMIC_ACQUIRE);
     vcpu_request(vcpu, REQ_LEAVE);
-    while (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE) &&
-           __atomic_load_n(&vcpu->exit_count, __ATOMIC_ACQUIRE) == seen) {
+    /* The backend takes the wish back between two entries, and flushes then. */
+    while (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE) && __atomic_load_n(&vcpu->flush_wanted, __ATOMIC_ACQUIRE)) {
         if (vcpu->cpu == this_cpu())
             break; /* its thread is not running while ours does */
         cpu_pause();
@@ -140,13 +139,6 @@ static void vcpu_timer_fired(struct timer *timer)
 static void deadline_fired(struct timer *timer)
 {
     vcpu_request(CONTAINER_OF(timer, struct vcpu, deadline_timer), REQ_LEAVE);
-}
-
-static bool past_deadline(const struct vcpu *vcpu)
-{
-    uint64_t deadline = __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
-
-    return unlikely(deadline != UINT64_MAX) && rdtsc() >= deadline;
 }
 
 void vmm_set_deadline(struct vm_core *vm, struct vcpu *const *vcpus, unsigned count, uint64_t deadline_ns)
@@ -380,8 +372,8 @@ static void hold_at_deadline(struct vcpu *vcpu)
         vcpu->ops->deadline(vcpu);
     }
     core_cancel(vcpu);
-    while (past_deadline(vcpu) && !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & (REQ_PARK | REQ_STOP))) {
-        wait_event(&vcpu->queue, !past_deadline(vcpu) || __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &
+    while (vcpu_past_deadline(vcpu) && !(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & (REQ_PARK | REQ_STOP))) {
+        wait_event(&vcpu->queue, !vcpu_past_deadline(vcpu) || __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &
                                                              (REQ_PARK | REQ_STOP));
     }
 }
@@ -408,7 +400,7 @@ void vcpu_main(void *arg)
         if (unlikely(vector_owner[cpu->id] != vcpu))
             vector_acquire(vcpu);
         __atomic_exchange_n(&vcpu->in_guest, 1, __ATOMIC_SEQ_CST);
-        if (unlikely(cpu->wanted || __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) || past_deadline(vcpu))) {
+        if (unlikely(vcpu_gate_shut(vcpu, cpu))) {
             __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);
             irq_enable();
             if (unlikely(cpu->core_wanted))
@@ -418,7 +410,7 @@ void vcpu_main(void *arg)
             } else if (__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED)) {
                 if (!serve(vcpu))
                     break;
-            } else if (past_deadline(vcpu)) {
+            } else if (vcpu_past_deadline(vcpu)) {
                 hold_at_deadline(vcpu);
             } else if (cpu->core_wanted) {
                 core_enter(vcpu);
@@ -426,7 +418,6 @@ void vcpu_main(void *arg)
             continue;
         }
         vmm->run(vcpu, &exit);
-        vcpu->exit_count++;
         __atomic_store_n(&vcpu->in_guest, 0, __ATOMIC_RELEASE);
         irq_enable();
         if (unlikely(!vcpu->ops->exit(vcpu, &exit)))

@@ -10,6 +10,7 @@
 #ifndef VMM_RUN_H
 #define VMM_RUN_H
 
+#include "kernel/cpu.h"
 #include "vmm/vmm.h"
 
 enum vcpu_request {
@@ -68,6 +69,19 @@ void vcpu_stop(struct vcpu *vcpu);
  * again. Thread context of another vCPU's or no vCPU's thread; or the vCPU's own.
  */
 void vcpu_flush_wait(struct vcpu *vcpu);
+
+static inline bool vcpu_past_deadline(const struct vcpu *vcpu)
+{
+    uint64_t deadline = __atomic_load_n(&vcpu->vm->run_deadline_tsc, __ATOMIC_ACQUIRE);
+
+    return unlikely(deadline != UINT64_MAX) && rdtsc() >= deadline;
+}
+
+/* The gate: does anything keep the vCPU from being entered on `cpu`, this one? With interrupts off and in_guest set. */
+static inline bool vcpu_gate_shut(const struct vcpu *vcpu, const struct cpu *cpu)
+{
+    return cpu->wanted || __atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) || vcpu_past_deadline(vcpu);
+}
 
 /* The run deadline of the whole VM, in host nanoseconds (TIME_NEVER: none). `vcpus` are all of it. Thread context. */
 void vmm_set_deadline(struct vm_core *vm, struct vcpu *const *vcpus, unsigned count, uint64_t deadline_ns);

@@ -9,10 +9,9 @@
  */
 #include "vmm/stage2.h"
 
-#include "kernel/index_mask.h"
 #include "kernel/log.h"
 
-#define FRAMES_PER_GIB (HUGE_PAGE_BYTES / LARGE_PAGE_BYTES)
+#define FRAMES_PER_GIB STAGE2_FRAMES_PER_GIB
 
 static uint64_t table_bytes(const struct stage2 *stage2)
 {
@@ -106,21 +105,6 @@ static uint64_t *map_frame(struct stage2 *stage2, uint64_t gpa, uint64_t index)
     return slot;
 }
 
-/* The frame's directory entry if it is mapped already. */
-static inline uint64_t *mapped_slot(struct stage2 *stage2, uint64_t gpa)
-{
-    uint64_t gib = gpa / GIB;
-    uint64_t *slot;
-
-    if (unlikely(gib >= stage2->gib_count))
-        return NULL;
-    gib = index_mask(gib, stage2->gib_count);
-    if (unlikely(!stage2->directory[gib]))
-        return NULL;
-    slot = &stage2->directory[gib][gpa / LARGE_PAGE_BYTES % FRAMES_PER_GIB];
-    return stage2_entry(slot) & STAGE2_PRESENT ? slot : NULL;
-}
-
 /* A write fault at gpa, which lies in a frame that is mapped. With the lock held. */
 static inline void write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t gpa)
 {
@@ -132,11 +116,9 @@ static inline void write_fault(struct stage2 *stage2, uint64_t *slot, uint64_t g
         if (entry & STAGE2_LARGE)
             return;
     }
-    leaf = &pt_entry_table(entry)[gpa / PAGE_BYTES % PT_TABLE_ENTRIES];
-    if (stage2_entry(leaf) & STAGE2_WRITE)
-        return; /* another vCPU was first */
-    dirty_log_written(stage2, &stage2->log, leaf, gpa);
-    __atomic_fetch_or(leaf, stage2->written, __ATOMIC_SEQ_CST);
+    leaf = stage2_leaf(entry, gpa);
+    if (unlikely(stage2_page_written(stage2, leaf, gpa)))
+        dirty_log_begin_dense(stage2, leaf, gpa);
 }
 
 /* A fetch from gpa, which lies in a frame that is mapped. With the lock held. False: no memory. */
@@ -170,7 +152,7 @@ static enum stage2_result first_touch(struct stage2 *stage2, uint64_t gpa, unsig
         return STAGE2_NOT_RAM;
     (void)gmem_frame(stage2->gmem, index); /* zeroes it, without the lock */
     flags = spin_lock_irqsave(&stage2->lock);
-    slot = mapped_slot(stage2, gpa);
+    slot = stage2_mapped_slot(stage2, gpa);
     if (!slot)
         slot = map_frame(stage2, gpa, index);
     if (slot && (access & ACCESS_WRITE))
@@ -187,7 +169,7 @@ static enum stage2_result first_touch(struct stage2 *stage2, uint64_t gpa, unsig
 enum stage2_result stage2_fault(struct stage2 *stage2, gpa_t gpa, unsigned access)
 {
     uint64_t flags = spin_lock_irqsave(&stage2->lock);
-    uint64_t *slot = mapped_slot(stage2, gpa.v);
+    uint64_t *slot = stage2_mapped_slot(stage2, gpa.v);
 
     if (likely(slot != NULL) && (access & ACCESS_WRITE))
         write_fault(stage2, slot, gpa.v);

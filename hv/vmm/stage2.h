@@ -22,6 +22,7 @@
 #ifndef VMM_STAGE2_H
 #define VMM_STAGE2_H
 
+#include "kernel/index_mask.h"
 #include "kernel/spinlock.h"
 #include "kernel/status.h"
 #include "kernel/types.h"
@@ -85,6 +86,8 @@ uint64_t *stage2_gib_slot(struct stage2 *stage2, uint64_t gib);
  */
 void stage2_promote(struct stage2 *stage2, uint64_t gib);
 
+#define STAGE2_FRAMES_PER_GIB (HUGE_PAGE_BYTES / LARGE_PAGE_BYTES)
+
 static inline uint64_t stage2_entry(const uint64_t *slot)
 {
     return __atomic_load_n(slot, __ATOMIC_ACQUIRE);
@@ -93,6 +96,62 @@ static inline uint64_t stage2_entry(const uint64_t *slot)
 static inline void stage2_set_entry(uint64_t *slot, uint64_t entry)
 {
     __atomic_store_n(slot, entry, __ATOMIC_RELEASE);
+}
+
+/* The frame's directory entry if it is mapped already, else NULL. With the lock held. */
+static inline uint64_t *stage2_mapped_slot(struct stage2 *stage2, uint64_t gpa)
+{
+    uint64_t gib = gpa / GIB;
+    uint64_t *slot;
+
+    if (unlikely(gib >= stage2->gib_count))
+        return NULL;
+    gib = index_mask(gib, stage2->gib_count);
+    if (unlikely(!stage2->directory[gib]))
+        return NULL;
+    slot = &stage2->directory[gib][gpa / LARGE_PAGE_BYTES % STAGE2_FRAMES_PER_GIB];
+    return stage2_entry(slot) & STAGE2_PRESENT ? slot : NULL;
+}
+
+/*
+ * A write fault at gpa, whose directory entry `entry` is that of an open table. True: dirty_log_begin_dense is to be called
+ * for the leaf. With the lock held.
+ */
+static inline bool stage2_page_written(struct stage2 *stage2, uint64_t *leaf, uint64_t gpa)
+{
+    bool dense;
+
+    if (stage2_entry(leaf) & STAGE2_WRITE)
+        return false; /* another vCPU was first */
+    dense = dirty_log_note(stage2->core, &stage2->log, leaf, gpa);
+    __atomic_fetch_or(leaf, stage2->written, __ATOMIC_SEQ_CST);
+    return dense;
+}
+
+static inline uint64_t *stage2_leaf(uint64_t entry, uint64_t gpa)
+{
+    return &pt_entry_table(entry)[gpa / PAGE_BYTES % PT_TABLE_ENTRIES];
+}
+
+/*
+ * A write fault at gpa that only has to be noted in the dirty log, with interrupts off; never waits. False: it is another
+ * one, or the lock is held by somebody: nothing has been done, and stage2_fault() will.
+ */
+static inline __attribute__((always_inline)) bool stage2_write_fault_light(struct stage2 *stage2, uint64_t gpa)
+{
+    const uint64_t looked_at = STAGE2_PRESENT | STAGE2_WRITE | STAGE2_LARGE, open_table = STAGE2_PRESENT | STAGE2_WRITE;
+    uint64_t *slot, entry;
+    bool light;
+
+    if (unlikely(!spin_trylock(&stage2->lock)))
+        return false;
+    slot = stage2_mapped_slot(stage2, gpa);
+    entry = likely(slot != NULL) ? stage2_entry(slot) : 0;
+    light = (entry & looked_at) == open_table && !dirty_log_turns_dense(&stage2->log, gpa);
+    if (likely(light))
+        (void)stage2_page_written(stage2, stage2_leaf(entry, gpa), gpa);
+    spin_unlock(&stage2->lock);
+    return light;
 }
 
 #endif

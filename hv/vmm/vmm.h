@@ -38,6 +38,7 @@
 #include "vmm/cpu_state.h"
 #include "vmm/tsc.h"
 
+struct cpuid_model;
 struct vm_core;
 struct vcpu;
 struct vcpu_ops;
@@ -132,10 +133,13 @@ enum apic_assist {
 
 #define APIC_PAGE_GPA 0xfee00000ull
 
-/* For vmm/guard.c: a CALL before the guest's registers are loaded, a JMP after they are saved, and what may take their place. */
+/*
+ * For vmm/guard.c: a CALL before the guest's registers are loaded, a JMP after they are saved, and what may take their
+ * place; and the JMP to where light exits are looked for (vmm/light.h), with the way past them.
+ */
 struct guard_sites {
-    uint8_t *entry_call, *exit_jump;
-    void (*entry_clear)(void);
+    uint8_t *entry_call, *exit_jump, *light_jump;
+    void (*entry_clear)(void), (*full_exit)(void);
     void (*exit_barrier)(void), (*exit_fill)(void), (*exit_return)(void);
 };
 
@@ -165,8 +169,12 @@ struct vmm_backend {
     void (*park)(struct vcpu *vcpu);
     /* Second-stage rights were taken away: cached translations of this VM must not be used by its next entry. */
     void (*flush)(struct vcpu *vcpu);
-    /* The page-modification log on or off, and draining it into the dirty log (vCPU not running). */
+    /* The page-modification log on or off (vCPU parked). */
     void (*pml)(struct vcpu *vcpu, bool on);
+    /*
+     * Brings what the CPU has logged into the dirty log. Right after vcpu_flush_wait(): a vCPU that was in the guest has
+     * done it at its flush, and the log of one that was not is drained here, before it can enter.
+     */
     void (*pml_drain)(struct vcpu *vcpu);
     /*
      * Guest reads and writes of this MSR, which is switched with the guest or a command, go straight to the CPU, or exit,
@@ -191,14 +199,14 @@ struct vcpu {
     unsigned id;
     uint32_t valid, dirty;    /* groups, see above */
     int last_cpu;             /* CPU of the last run, -1 = none or parked */
-    bool flush_wanted;        /* set by anyone who then kicks; the backend flushes at the next entry and clears it */
+    bool flush_wanted;        /* set by anyone who then kicks; the backend clears it and flushes, at the next entry */
     bool want_irq_window;     /* exit as soon as an external interrupt can be taken */
     bool want_nmi_window;
     uint8_t tpr_threshold;    /* exit (EXIT_TPR) when CR8 falls below this; 0 = never */
     uint64_t tsc_offset;      /* guest TSC = tsc_scale(vm->tsc_multiplier, host TSC) + tsc_offset */
     bool tsc_offset_changed;
-    uint64_t exit_count;
     uint64_t exits[EXIT_KINDS]; /* by kind, for `vm show` */
+    const struct cpuid_model *cpuid; /* the VM's; set before the first run */
 
     /* The shared half's own (run.c); backends leave these alone. */
     uint32_t requests;        /* atomic; enum vcpu_request */
@@ -260,6 +268,16 @@ static inline void vcpu_load(const struct vmm_backend *b, struct vcpu *vcpu, uns
         b->load(vcpu, missing);
         vcpu->valid |= missing;
     }
+}
+
+/* All exits so far. */
+static inline uint64_t vcpu_exit_count(const struct vcpu *vcpu)
+{
+    uint64_t count = 0;
+
+    for (unsigned kind = 0; kind < EXIT_KINDS; kind++)
+        count += vcpu->exits[kind];
+    return count;
 }
 
 /*

@@ -39,12 +39,12 @@ def start_neighbours(node):
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
-@pytest.mark.parametrize("interrupts", [0, 1], ids=["closed", "open"])
+@pytest.mark.parametrize("what", ["interrupts=0", "interrupts=1", "cpuid=1"], ids=["closed", "open", "light"])
 @pytest.mark.parametrize("cpu", ["amd", "intel"])
-def test_no_instruction_after_the_deadline(cpu, interrupts, busy):
+def test_no_instruction_after_the_deadline(cpu, what, busy):
     machine = ICOUNT if cpu == "amd" else {"smp": 2 if busy else 1}
     gap_ns = GAP_NS[busy]
-    command_line = f"gap={gap_ns // 1000} interrupts={interrupts}"
+    command_line = f"gap={gap_ns // 1000} {what}"
     vms = {"spin": {"kernel": guest("deadline"), "memory": "8M", "cmdline": command_line}, **(NEIGHBOURS if busy else {})}
     with Node(cpu, "deadline", vms=vms, memory=512, timeout=120, **machine) as node:
         node.shell_json("vm start spin")
@@ -71,6 +71,12 @@ def test_no_instruction_after_the_deadline(cpu, interrupts, busy):
             assert late <= LIMIT_NS, f"an instruction ran {late} ns after the deadline"
             assert around[0][1] >= deadline + 2 * gap_ns, "it went on before the deadline was taken away"
             print(f"{cpu}: the last instruction ran {-late} ns before the deadline")
+        node.shell_json("vm pause spin")
+        assert node.state("spin") == "paused"
+        exits = node.shell_json("vm show spin")["exits"]
+        assert node.shell_json("vm show spin")["exits"] == exits, "the guest runs while it is paused"
+        node.shell_json("vm resume spin")
+        assert node.state("spin") == "running"
         node.shell_json("vm stop spin --hard")
 
 

@@ -6,7 +6,7 @@
  *
  * Where the manuals leave a choice it takes the nastier one at random: with a 4 KiB and a 2 MiB translation of one page
  * it uses either; a cached writable translation whose dirty bit was clear sets the bit in memory without looking again
- * at the rights (SDM vol. 3A, 4.8 warns that some processors do).
+ * at the rights (SDM vol. 3A, 4.8 warns that some processors do). Most write faults are tried as light exits first.
  *
  * Several of them may run on threads of their own. Include after fake_memory.h.
  */
@@ -65,8 +65,10 @@ static void vcpu_done(struct fake_vcpu *vcpu)
 
 static void vcpu_drain(struct fake_vcpu *vcpu)
 {
+    spin_lock(&vcpu->stage2->lock);
     while (vcpu->log_count)
-        dirty_log_logged(vcpu->stage2->core, vcpu->log[--vcpu->log_count] / PAGE_BYTES);
+        dirty_log_logged(vcpu->stage2, vcpu->log[--vcpu->log_count] / PAGE_BYTES);
+    spin_unlock(&vcpu->stage2->lock);
 }
 
 /* What happens between an exit and the next entry, if anything was asked for. */
@@ -101,9 +103,12 @@ static bool vcpu_set_dirty(struct fake_vcpu *vcpu, uint64_t *leaf, uint64_t gpa,
 
 static enum fake_step vcpu_fault(struct fake_vcpu *vcpu, uint64_t gpa, bool write)
 {
+    vcpu->fault_count++;
+    /* A light exit (vmm/light.h): nobody has seen it out of the guest, and nothing that was asked for is done. */
+    if (write && vcpu_random(vcpu) % 4 && stage2_write_fault_light(vcpu->stage2, gpa))
+        return STEP_AGAIN;
     enum stage2_result result = stage2_fault(vcpu->stage2, GPA(gpa), write ? ACCESS_WRITE : ACCESS_READ);
 
-    vcpu->fault_count++;
     vcpu_outside(vcpu);
     if (result == STAGE2_NO_MEMORY)
         abort();

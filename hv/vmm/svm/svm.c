@@ -355,6 +355,7 @@ static void dump(struct vcpu *vcpu)
 
 static const struct guard_sites guard_sites = {
     .entry_call = svm_guard_entry, .exit_jump = svm_guard_exit, .entry_clear = svm_entry_clear,
+    .light_jump = svm_guard_light, .full_exit = svm_guard_full,
     .exit_barrier = svm_exit_barrier, .exit_fill = svm_exit_fill, .exit_return = svm_exit_return,
 };
 

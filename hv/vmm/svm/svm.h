@@ -5,6 +5,7 @@
  *   svm.c        the table, probing, switching on, objects, dump
  *   svm_run.c    what happens between two VMRUNs: preparation of an entry, decoding of an exit
  *   svm_state.c  vcpu->state <-> VMCB
+ *   svm_light.c  exits that are answered before the world is switched back
  *   svm_step.c   running one instruction by TF
  *   svm_decode.c what an instruction is, from its bytes: MOV CRn without decode assists, use of RFLAGS
  *   svm_entry.S  the world switch
@@ -84,6 +85,24 @@ static inline uint32_t svm_interruptibility(const struct svm_vcpu *v)
     return ((uint32_t)v->vmcb->int_state & 1) << 1 | (uint32_t)v->nmi_blocked << 3;
 }
 
+/* An event that was being delivered, a shadow, or one of the rare things in struct svm_vcpu. */
+static inline uint32_t svm_exit_unusual(const struct svm_vcpu *v, const struct vmcb *vmcb)
+{
+    _Static_assert(SVM_EVENT_VALID == 1ull << 31, "bit 31 of 32");
+    return (uint32_t)vmcb->exit_int_info >> 31 | ((uint32_t)vmcb->int_state & SVM_SHADOW) | v->unusual;
+}
+
+/* Of the instruction that exited; 0: not known. */
+static inline uint8_t svm_instruction_length(const struct svm_vcpu *v)
+{
+    const struct vmcb *vmcb = v->vmcb;
+
+    if (svm_features.next_rip && vmcb->next_rip)
+        return (uint8_t)(vmcb->next_rip - vmcb->rip);
+    /* The cache is of 64-bit code; CS.L means that in long mode only, and the cache is empty outside it. */
+    return vmcb->cs.attributes & VMCB_SEG_L ? (uint8_t)length_cache_find(&v->lengths, vmcb->rip, vmcb->cr3) : 0;
+}
+
 /* The intercepts that depend on CR0.CD and NMI blocking, from the fields above. */
 void svm_intercepts_update(struct svm_vcpu *v);
 
@@ -99,7 +118,10 @@ bool svm_step_end(struct vcpu *vcpu);
 void svm_run(struct vcpu *vcpu, struct vm_exit *exit);
 struct svm_entry { uint64_t guest_vmcb, host_vmcb; }; /* returned in RAX and RDX */
 struct svm_entry svm_prepare(struct vcpu *vcpu, struct vm_exit *exit);
-void svm_after_exit(struct vcpu *vcpu);
+void svm_after_exit(struct vcpu *vcpu, uint32_t code); /* the low half of the exit code, which tells all of them apart */
+/* svm_light.c. True: answered; RBX, RCX and RDX (CPUID) are in vcpu->state. For svm_entry.S alone. */
+bool svm_light_cpuid(struct vcpu *vcpu);
+bool svm_light_memory(struct vcpu *vcpu);
 
 /* Saves what the CPU holds of its current vCPU; interrupts off. */
 void svm_evict(struct svm_cpu *cpu);
@@ -108,8 +130,9 @@ void svm_evict(struct svm_cpu *cpu);
 void svm_set_tsc_ratio(struct svm_cpu *cpu, uint64_t multiplier);
 
 /* vmm/guard.c: places in svm_entry.S, and what may take their place (vmm/guard_entry.S). */
-extern uint8_t svm_guard_entry[], svm_guard_exit[];
+extern uint8_t svm_guard_entry[], svm_guard_exit[], svm_guard_light[];
 void svm_entry_clear(void);
+void svm_guard_full(void); /* full_exit in svm_entry.S: no function either */
 void svm_exit_barrier(void);
 void svm_exit_fill(void);
 void svm_exit_return(void);

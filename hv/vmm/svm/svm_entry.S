@@ -8,6 +8,9 @@
  * interrupt ends the guest's run (15.21.1), hence STI before it; the interrupt stays pending until the caller turns
  * interrupts on. A pending NMI is delivered at STGI, with the host's GS and TR already back.
  *
+ * An exit begins with the registers that C may change; vmm/light.h says why it may end there too. One that is answered so
+ * enters again with GIF clear all the while and the guest's FS, GS, TR and LDTR in the CPU.
+ *
  * Stack while the guest runs: host VMCB, vcpu, six callee-saved registers.
  */
 #include "vmm/offsets.h"
@@ -31,15 +34,30 @@ svm_guard_entry:                    /* vmm/guard.c may have another function cal
     pushq %rdx
     clgi
     sti
-    load_guest_registers
+    load_scratch_registers
+    load_kept_registers
     movq VCPU_RDI(%rdi), %rdi
     vmload %rax
-    vmrun %rax
-    vmsave %rax                     /* RAX is the host's again (15.5.1) */
+enter:
+    vmrun %rax                      /* RAX is the host's again after it (15.5.1): the guest's VMCB */
     pushq %rdi
     movq 16(%rsp), %rdi
-    save_guest_registers
+    save_scratch_registers
     popq VCPU_RDI(%rdi)
+    movabsq $ENTRY_DIRECT_BASE, %rcx
+    movl ENTRY_VMCB_EXIT_CODE(%rcx, %rax), %esi
+    .globl svm_guard_light, svm_guard_full
+svm_guard_light:                    /* JMP to the next line, or to full_exit on a CPU that needs a guard */
+    .byte 0xe9
+    .long 0
+    cmpl $ENTRY_EXIT_CPUID, %esi
+    je light_cpuid
+    cmpl $ENTRY_EXIT_NPF, %esi
+    je light_memory
+svm_guard_full:
+full_exit:
+    save_kept_registers
+    vmsave %rax
     popq %rax
     vmload %rax
     cli
@@ -53,6 +71,33 @@ svm_guard_entry:                    /* vmm/guard.c may have another function cal
     popq %rbp
 svm_guard_exit:                     /* and here */
     jmp svm_after_exit
+
+light_cpuid:
+    pushq %rax
+    call svm_light_cpuid
+    testb %al, %al
+    popq %rax
+    movq 8(%rsp), %rdi
+    movl $ENTRY_EXIT_CPUID, %esi
+    jz full_exit
+    movq VCPU_RBX(%rdi), %rbx       /* the answer is in the vCPU's RBX, RCX and RDX, and in the VMCB's RAX */
+    jmp enter_again
+
+light_memory:                       /* only the dirty log has such faults */
+    movq VCPU_VM(%rdi), %rcx
+    cmpq $0, VM_DIRTY_BITMAP(%rcx)
+    je full_exit
+    pushq %rax
+    call svm_light_memory
+    testb %al, %al
+    popq %rax
+    movq 8(%rsp), %rdi
+    movl $ENTRY_EXIT_NPF, %esi
+    jz full_exit
+enter_again:
+    load_scratch_registers
+    movq VCPU_RDI(%rdi), %rdi
+    jmp enter
     .size svm_run, . - svm_run
 
     .section .note.GNU-stack, "", @progbits

@@ -224,6 +224,7 @@ static COLD struct svm_entry prepare_slow(struct svm_cpu *cpu, struct vcpu *vcpu
         inject(v, &vcpu->state.pending);
     if (v->regs.swap) {
         v->odd = true;
+        v->wants = VCPU_WANTS_UNKNOWN; /* so that the next entry comes here too */
         guest_regs_enter(&v->regs, &vcpu->state);
     }
     return prepare_base(cpu, vcpu, v);
@@ -237,20 +238,9 @@ struct svm_entry svm_prepare(struct vcpu *vcpu, struct vm_exit *exit)
 
     v->exit = exit;
     uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | vcpu->dirty |
-                    vcpu->state.pending.type | vcpu->tsc_offset_changed | v->regs.swap |
+                    vcpu->state.pending.type | vcpu->tsc_offset_changed |
                     (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.cr8 ^ (uint8_t)vmcb->int_ctl);
     return unlikely(news) ? prepare_slow(cpu, vcpu, v) : prepare_base(cpu, vcpu, v);
-}
-
-/* Of the instruction that exited; 0: not known. */
-static inline uint8_t instruction_length(const struct svm_vcpu *v)
-{
-    const struct vmcb *vmcb = v->vmcb;
-
-    if (svm_features.next_rip && vmcb->next_rip)
-        return (uint8_t)(vmcb->next_rip - vmcb->rip);
-    /* The cache is of 64-bit code; CS.L means that in long mode only, and the cache is empty outside it. */
-    return vmcb->cs.attributes & VMCB_SEG_L ? (uint8_t)length_cache_find(&v->lengths, vmcb->rip, vmcb->cr3) : 0;
 }
 
 /* The exit came while an event was being delivered: it goes back to the slot (15.20). */
@@ -387,7 +377,7 @@ static COLD void exit_control(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_e
         /* 0x00 to 0x1f name the register in their low bits; the selective intercept of CR0 has a code of its own. */
         in.number = vmcb->exit_code == SVM_EXIT_CR0_SELECTIVE ? 0 : vmcb->exit_code & 0xf;
         in.gpr = vmcb->exit_info1 & 0xf;
-        in.length = instruction_length(v);
+        in.length = svm_instruction_length(v);
     } else {
         uint8_t bytes[15];
         unsigned count = vmm_instruction_bytes(vcpu, bytes);
@@ -470,7 +460,7 @@ static COLD void exit_iret(struct svm_vcpu *v, struct vm_exit *exit)
 static inline void exit_instruction(struct vm_exit *exit, enum exit_kind kind, const struct svm_vcpu *v)
 {
     exit->kind = kind;
-    exit->length = instruction_length(v);
+    exit->length = svm_instruction_length(v);
 }
 
 static COLD void exit_unknown(struct vm_exit *exit, const struct vmcb *vmcb)
@@ -481,11 +471,12 @@ static COLD void exit_unknown(struct vm_exit *exit, const struct vmcb *vmcb)
     exit->raw_info2 = vmcb->exit_info2;
 }
 
-static inline __attribute__((always_inline)) void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
+static inline __attribute__((always_inline)) void backend_decode_exit(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit,
+                                                                uint32_t code)
 {
     const struct vmcb *vmcb = v->vmcb;
 
-    switch (vmcb->exit_code) {
+    switch (code) {
     case SVM_EXIT_CPUID: exit_instruction(exit, EXIT_CPUID, v); return;
     case SVM_EXIT_HLT: exit_instruction(exit, EXIT_HLT, v); return;
     case SVM_EXIT_PAUSE: exit_instruction(exit, EXIT_PAUSE, v); return;
@@ -546,7 +537,7 @@ static inline __attribute__((always_inline)) void backend_decode_exit(struct vcp
 /* The same, not inlined: for where speed does not matter. */
 static COLD void decode_exit_again(struct vcpu *vcpu, struct svm_vcpu *v, struct vm_exit *exit)
 {
-    backend_decode_exit(vcpu, v, exit);
+    backend_decode_exit(vcpu, v, exit, (uint32_t)v->vmcb->exit_code);
 }
 
 /*
@@ -588,7 +579,7 @@ static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct v
         decode_exit_again(vcpu, v, exit);
 }
 
-void svm_after_exit(struct vcpu *vcpu)
+void svm_after_exit(struct vcpu *vcpu, uint32_t code)
 {
     struct svm_vcpu *v = vcpu->backend;
     struct vmcb *vmcb = v->vmcb;
@@ -601,8 +592,8 @@ void svm_after_exit(struct vcpu *vcpu)
     vcpu->state.cr8 = (uint8_t)vmcb->int_ctl & 0xf;
     vcpu->state.interruptibility = 0;
     vcpu->valid = STATE_BASE | STATE_INTR;
-    if (unlikely((vmcb->exit_int_info & SVM_EVENT_VALID) | (vmcb->int_state & SVM_SHADOW) | v->unusual))
+    if (unlikely(svm_exit_unusual(v, vmcb)))
         after_exit_slow(vcpu, v, exit);
     else
-        backend_decode_exit(vcpu, v, exit);
+        backend_decode_exit(vcpu, v, exit, code);
 }

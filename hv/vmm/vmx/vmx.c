@@ -331,6 +331,7 @@ static void dump(struct vcpu *vcpu)
 
 static const struct guard_sites guard_sites = {
     .entry_call = vmx_guard_entry, .exit_jump = vmx_guard_exit, .entry_clear = vmx_entry_clear,
+    .light_jump = vmx_guard_light, .full_exit = vmx_guard_full,
     .exit_barrier = vmx_exit_barrier, .exit_fill = vmx_exit_fill, .exit_return = vmx_exit_return,
 };
 

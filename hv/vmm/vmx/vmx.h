@@ -6,6 +6,7 @@
  *   vmx.c        the table, probing, switching on, objects
  *   vmx_vmcs.c   which VMCS is current, its constant fields, parking, dump
  *   vmx_run.c    what happens between two entries: preparation of an entry, decoding of an exit
+ *   vmx_light.c  exits that are answered before the registers are switched back
  *   vmx_state.c  vcpu->state <-> VMCS
  *   vmx_apic.c   the CPU's part in the guest's local APIC
  *   vmx_entry.S  the world switch
@@ -83,7 +84,9 @@ struct vmx_vcpu { /* vcpu.backend */
     volatile uint8_t *virtual_apic; /* page; byte 0x80 is VTPR */
     uint64_t rip, rsp, rflags, cr8; /* what the VMCS holds: after an exit the same as vcpu->state */
     uint64_t host_rsp;
+    uint8_t vtpr;             /* virtual_apic[VTPR] as it was last, for which cr8 holds */
     uint32_t wants;           /* vcpu_wants() that the VMCS already knows */
+    uint32_t light_left;      /* light exits until the next one is a full one; vmx_light.c */
     bool initialized;         /* the VMCS's constant fields have been written */
     bool launched;            /* VMRESUME, not VMLAUNCH */
     bool pml_on, pml_set;     /* wanted, and what the VMCS says */
@@ -101,6 +104,7 @@ struct vmx_vcpu { /* vcpu.backend */
 };
 
 #define VTPR 0x80
+#define LIGHT_EXITS_MAX 32
 
 /*
  * Bits of CR0 and CR4 that a guest changes without an exit. PG and PAE are not among them: shared code keeps EFER.LMA
@@ -116,7 +120,13 @@ bool vmx_reach(struct vmx_cpu *cpu, struct vcpu *vcpu);  /* VMCS current only */
 void vmx_release(struct vcpu *vcpu);                     /* all state into vcpu->state, VMCLEAR */
 void vmx_evict(struct vmx_cpu *cpu);                     /* the owner's registers to their home */
 void vmx_dump(struct vcpu *vcpu);
-void vmx_pml_drain(struct vcpu *vcpu);
+/*
+ * The page-modification log. A vCPU's log is drained by its own thread, between an exit and the next entry, or by whoever
+ * has set flush_wanted and seen it out of the guest: it takes the wish back before it enters, which needs the same lock (the
+ * stage-2 lock) and drains first. So a log is never drained while the CPU may write to it.
+ */
+void vmx_pml_drain(struct vcpu *vcpu);                 /* after vcpu_flush_wait; nothing if the vCPU has done it since */
+void vmx_pml_drain_own(struct vcpu *vcpu, bool flush); /* flush: takes flush_wanted back; interrupts off */
 /* No translation of this vCPU is left on this CPU. */
 void vmx_flush_all(const struct vmx_vcpu *v);
 
@@ -147,12 +157,16 @@ void vmx_registers_restore(const struct vmx_vcpu *v);
 void vmx_run(struct vcpu *vcpu, struct vm_exit *exit);
 void vmx_exit_entry(void); /* HOST_RIP */
 int vmx_prepare(struct vcpu *vcpu, struct vm_exit *exit, uint64_t host_rsp); /* 1 VMRESUME, 0 VMLAUNCH, -1 refused */
-void vmx_after_exit(struct vcpu *vcpu);
+void vmx_after_exit(struct vcpu *vcpu, uint64_t reason);
+/* vmx_light.c. True: answered; RAX, RBX, RCX and RDX (CPUID) are in vcpu->state. For vmx_entry.S alone. */
+bool vmx_light_cpuid(struct vcpu *vcpu);
+bool vmx_light_memory(struct vcpu *vcpu);
 void vmx_entry_failed(struct vcpu *vcpu, bool refused);
 
 /* vmm/guard.c: places in vmx_entry.S, and what may take their place (vmm/guard_entry.S). */
-extern uint8_t vmx_guard_entry[], vmx_guard_exit[];
+extern uint8_t vmx_guard_entry[], vmx_guard_exit[], vmx_guard_light[];
 void vmx_entry_clear(void);
+void vmx_guard_full(void); /* full_exit in vmx_entry.S: no function either */
 void vmx_exit_barrier(void);
 void vmx_exit_fill(void);
 void vmx_exit_return(void);

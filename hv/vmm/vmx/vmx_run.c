@@ -19,7 +19,10 @@
 static void flush_now(struct vcpu *vcpu, struct vmx_vcpu *v)
 {
     /* Cleared before the entry: whoever sets it again kicks, and that interrupt ends the run before it begins. */
-    __atomic_store_n(&vcpu->flush_wanted, false, __ATOMIC_SEQ_CST);
+    if (v->pml_on)
+        vmx_pml_drain_own(vcpu, true);
+    else
+        __atomic_store_n(&vcpu->flush_wanted, false, __ATOMIC_SEQ_CST);
     (void)invept(vmx_caps.invept_single ? INVALIDATE_SINGLE : INVALIDATE_ALL, v->eptp);
 }
 
@@ -118,6 +121,7 @@ static void base_store(struct vcpu *vcpu, struct vmx_vcpu *v)
         v->cr8 = vcpu->state.cr8;
         if (v->virtual_apic[VTPR] >> 4 != v->cr8) /* where the page has the whole TPR, its low half stays */
             v->virtual_apic[VTPR] = (uint8_t)(v->cr8 << 4);
+        v->vtpr = v->virtual_apic[VTPR];
         v->wants = VCPU_WANTS_UNKNOWN; /* the threshold depends on it */
     }
 }
@@ -145,8 +149,10 @@ static COLD int prepare_slow(struct vmx_cpu *cpu, struct vcpu *vcpu, struct vmx_
         wishes(vcpu, v);
     if (vcpu->state.pending.type != EVENT_NONE)
         inject(vcpu);
-    if (v->regs.swap)
+    if (v->regs.swap) {
+        v->wants = VCPU_WANTS_UNKNOWN; /* so that the next entry comes here too */
         guest_regs_enter(&v->regs, &vcpu->state);
+    }
     int launched = prepare_rip(vcpu, v);
     v->launched = true;
     return launched;
@@ -160,7 +166,7 @@ int vmx_prepare(struct vcpu *vcpu, struct vm_exit *exit, uint64_t host_rsp)
     v->exit = exit;
     uint64_t news = ((uint64_t)cpu->current ^ (uint64_t)vcpu) | (host_rsp ^ v->host_rsp) |
                     vcpu->dirty | vcpu->state.pending.type | vcpu->tsc_offset_changed |
-                    v->regs.swap | (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.gpr[GPR_RSP] ^ v->rsp) |
+                    (vcpu_wants(vcpu) ^ v->wants) | (vcpu->state.gpr[GPR_RSP] ^ v->rsp) |
                     (vcpu->state.rflags ^ v->rflags) | (vcpu->state.cr8 ^ v->cr8);
     return unlikely(news) ? prepare_slow(cpu, vcpu, v, host_rsp) : prepare_rip(vcpu, v);
 }
@@ -357,7 +363,7 @@ static COLD void exit_apic_trap(struct vm_exit *exit, enum exit_kind kind)
 static COLD void exit_pml_full(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
 {
     vectoring(vcpu, vmread(VMCS_EXIT_QUALIFICATION) & QUALIFICATION_NMI_UNBLOCKED);
-    vmx_pml_drain(vcpu);
+    vmx_pml_drain_own(vcpu, false);
     vmwrite(VMCS_GUEST_PML_INDEX, v->pml_next);
     exit->kind = EXIT_PML_FULL;
 }
@@ -369,12 +375,13 @@ static COLD void exit_task_switch(struct vcpu *vcpu, struct vm_exit *exit)
     exit->raw_info1 = vmread(VMCS_EXIT_QUALIFICATION);
 }
 
-static COLD void exit_unknown(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
+static COLD void exit_unknown(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit, uint64_t reason)
 {
     exit->kind = EXIT_INVALID;
+    exit->raw_reason = reason;
     exit->raw_info1 = vmread(VMCS_EXIT_QUALIFICATION);
     exit->raw_info2 = vmread(VMCS_GUEST_PHYSICAL_ADDRESS);
-    if (exit->raw_reason & REASON_ENTRY_FAILURE) {
+    if (reason & REASON_ENTRY_FAILURE) {
         v->rip = ~vcpu->state.rip; /* 27.8: nothing of the guest's state was saved */
         vmx_release(vcpu);
     }
@@ -440,35 +447,42 @@ static inline void backend_decode_exit(struct vcpu *vcpu, struct vmx_vcpu *v, st
     case REASON_ENCLS:
     case REASON_XSAVES:
     case REASON_XRSTORS: exit->kind = EXIT_UNDEFINED; return;
-    default: exit_unknown(vcpu, v, exit); return; /* REASON_EPT_MISCONFIG and failed entries among them */
+    default: exit_unknown(vcpu, v, exit, reason); return; /* REASON_EPT_MISCONFIG and failed entries among them */
     }
 }
 
-static COLD void swap_out(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit)
+static COLD void swap_out(struct vcpu *vcpu, struct vmx_vcpu *v, struct vm_exit *exit, uint64_t reason)
 {
     guest_regs_leave(&v->regs, &vcpu->state);
-    backend_decode_exit(vcpu, v, exit, exit->raw_reason);
+    backend_decode_exit(vcpu, v, exit, reason);
 }
 
-void vmx_after_exit(struct vcpu *vcpu)
+/* The guest has moved CR8 without an exit. */
+static inline void cr8_moved(struct vcpu *vcpu, struct vmx_vcpu *v)
+{
+    v->vtpr = v->virtual_apic[VTPR];
+    vcpu->state.cr8 = v->cr8 = v->vtpr >> 4;
+    if (v->cr8 < v->tpr_threshold)
+        v->wants = VCPU_WANTS_UNKNOWN;
+}
+
+void vmx_after_exit(struct vcpu *vcpu, uint64_t reason)
 {
     struct vmx_vcpu *v = vcpu->backend;
     struct vm_exit *exit = v->exit;
 
-    uint64_t reason = vmread(VMCS_EXIT_REASON);
-    exit->raw_reason = reason;
     vcpu->state.rip = v->rip = vmread(VMCS_GUEST_RIP);
     vcpu->state.rflags = v->rflags = vmread(VMCS_GUEST_RFLAGS);
     vcpu->state.gpr[GPR_RSP] = v->rsp = vmread(VMCS_GUEST_RSP);
-    vcpu->state.cr8 = v->cr8 = v->virtual_apic[VTPR] >> 4;
     /* Whoever skips an instruction needs it: cheaper here than by load(). */
     vcpu->state.interruptibility = (uint32_t)vmread(VMCS_GUEST_INTERRUPTIBILITY) &
                                    (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS | INTERRUPTIBILITY_NMI);
     vcpu->valid = STATE_BASE | STATE_INTR;
-    if (unlikely(v->cr8 < v->tpr_threshold))
-        v->wants = VCPU_WANTS_UNKNOWN;
+    v->light_left = LIGHT_EXITS_MAX;
+    if (unlikely(v->virtual_apic[VTPR] != v->vtpr))
+        cr8_moved(vcpu, v);
     if (unlikely(v->regs.swap))
-        swap_out(vcpu, v, exit);
+        swap_out(vcpu, v, exit, reason);
     else
         backend_decode_exit(vcpu, v, exit, reason);
 }

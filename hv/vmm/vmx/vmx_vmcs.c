@@ -9,6 +9,7 @@
 #include "kernel/log.h"
 #include "kernel/time.h"
 #include "vmm/dirty.h"
+#include "vmm/stage2.h"
 #include "vmm/vmx/vmx.h"
 
 #define MSR_VMX_MISC 0x485
@@ -216,19 +217,40 @@ void vmx_release(struct vcpu *vcpu)
     vcpu->last_cpu = -1;
 }
 
+static void drain(struct vmx_vcpu *v, struct stage2 *stage2)
+{
+    volatile uint64_t *log = phys_to_virt(v->pml_page);
+    unsigned next = v->pml_next;
+
+    for (uint64_t entry; (entry = log[next]) != PML_EMPTY; next = (next - 1) % PML_ENTRIES) {
+        log[next] = PML_EMPTY;
+        dirty_log_logged(stage2, entry >> PAGE_SHIFT);
+    }
+    v->pml_next = next;
+}
+
+void vmx_pml_drain_own(struct vcpu *vcpu, bool flush)
+{
+    struct stage2 *stage2 = vcpu->vm->memory;
+
+    spin_lock(&stage2->lock);
+    drain(vcpu->backend, stage2);
+    if (flush)
+        __atomic_store_n(&vcpu->flush_wanted, false, __ATOMIC_SEQ_CST);
+    spin_unlock(&stage2->lock);
+}
+
 void vmx_pml_drain(struct vcpu *vcpu)
 {
     struct vmx_vcpu *v = vcpu->backend;
-    unsigned next = v->pml_next;
+    struct stage2 *stage2 = vcpu->vm->memory;
 
     if (!v->pml_page.v)
         return;
-    volatile uint64_t *log = phys_to_virt(v->pml_page);
-    for (uint64_t entry; (entry = log[next]) != PML_EMPTY; next = (next - 1) % PML_ENTRIES) {
-        log[next] = PML_EMPTY;
-        dirty_log_logged(vcpu->vm, entry >> PAGE_SHIFT);
-    }
-    v->pml_next = next;
+    uint64_t flags = spin_lock_irqsave(&stage2->lock);
+    if (vcpu->flush_wanted)
+        drain(v, stage2);
+    spin_unlock_irqrestore(&stage2->lock, flags);
 }
 
 #define DUMP_FIELD(name, encoding) { #name, encoding },

@@ -2,7 +2,7 @@
 /*
  * What exits cost, for `make bench`: the loops of tests/peer/kvm_bench.c, byte for byte, in the same mode (64-bit, an
  * identity map of 2 MiB pages). A figure is what one more turn of a loop costs: RDTSC around N and around 2 N turns, the
- * difference divided by N. The emulators' time stamp counters count instructions. One line for each figure:
+ * least of a few each, the difference divided by N. The emulators' time stamp counters count instructions. One line for each figure:
  * "note NAME VALUE".
  *
  * Memory is measured by passes that write one byte to every page. With keys=1 on the command line the program that runs
@@ -44,12 +44,23 @@ LOOP(loop_out_none, "outb %al, $0x80");
 LOOP(loop_doorbell, "movw %ax, (%rbx)");
 LOOP(loop_touch, "movb $5, (%rdi); addq %rbp, %rdi");
 
-static void measure(const char *name, const void *body, uint64_t rbx)
+/* The least of three: what the host does besides (a console that is read, a timer) is in some of them, and in no figure. */
+static uint64_t least(const void *body, uint64_t turns, uint64_t rbx)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t ticks = run_loop(body, turns, 0, 0, rbx);
+        least = ticks < least ? ticks : least;
+    }
+    return least;
+}
+
+/* In tenths. */
+static uint64_t measure(const void *body, uint64_t rbx)
 {
     run_loop(body, 100, 0, 0, rbx);
-    uint64_t once = run_loop(body, LOOP_TURNS, 0, 0, rbx), twice = run_loop(body, 2 * LOOP_TURNS, 0, 0, rbx);
-    uint64_t tenths = (twice - once) * 10 / LOOP_TURNS;
-    guest_note("%s %lu.%lu", name, tenths / 10, tenths % 10);
+    return (least(body, 2 * LOOP_TURNS, rbx) - least(body, LOOP_TURNS, rbx)) * 10 / LOOP_TURNS;
 }
 
 /* ---- The doorbell of the first virtio device ---- */
@@ -114,13 +125,16 @@ static void measure_exits(const char *forever)
         { "doorbell", loop_doorbell },
     };
 
+    uint64_t tenths[COUNT(loops)];
+
     guest_check("a virtio device with a doorbell", doorbell);
     for (unsigned i = 0; i < COUNT(loops); i++) {
         while (forever && !strncmp(forever, loops[i].name, strlen(loops[i].name)))
             run_loop(loops[i].body, 1u << 30, 0, 0, doorbell);
-        if (!forever)
-            measure(loops[i].name, loops[i].body, doorbell);
+        tenths[i] = forever ? 0 : measure(loops[i].body, doorbell);
     }
+    for (unsigned i = 0; !forever && i < COUNT(loops); i++)
+        guest_note("%s %lu.%lu", loops[i].name, tenths[i] / 10, tenths[i] % 10);
 }
 
 static char wait_for_key(void)

@@ -4,7 +4,7 @@
  * gap= microseconds, 5000 by default) is told with the last value before and the first after it, in nanoseconds of the
  * guest's clock (Hyper-V's reference time), so that a test can hold the former against the run deadline:
  *     gap FROM TO
- * interrupts=1 spins with interrupts on.
+ * interrupts=1 spins with interrupts on; cpuid=1 does nothing but CPUID in between.
  */
 #include "guest.h"
 
@@ -19,12 +19,15 @@ static uint64_t clock_ns(uint64_t tsc)
 void guest_main(void)
 {
     uint64_t limit = guest_tsc_hz() / 1000000 * guest_argument_number("gap", 5000);
+    bool exits = guest_argument_number("cpuid", 0);
     wrmsr(0x40000021, (uint64_t)reference | 1);
     guest_puts("spinning\n");
     if (guest_argument_number("interrupts", 0))
         interrupts_on();
     last = rdtsc();
     for (;;) {
+        if (exits)
+            (void)cpuid(0, 0);
         uint64_t now = rdtsc(), gap = now - last;
         if (gap < limit) {
             last = now;
