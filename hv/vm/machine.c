@@ -20,17 +20,10 @@
 #include "kernel/node.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
-#include "vdev/vacpi.h"
 #include "vm/kernel_image.h"
 #include "vm/machine.h"
-#include "vm/memory_map.h"
 #include "vmm/cpu_state_stream.h"
 
-#define IOAPIC_ID 0 /* four bits, in a space of its own: up to 32 local APICs do not leave it a number of theirs */
-#define PCI_WINDOW_BASE 0xe0000000ull
-#define PCI_WINDOW_END 0xfec00000ull
-#define ACPI_BASE 0xe0000ull
-#define ACPI_BYTES 0x20000ull
 #define COM1_BASE 0x3f8
 #define COM1_GSI 4
 #define RTC_GSI 8
@@ -40,13 +33,19 @@
 #define SLOT_DISK_FIRST 3
 #define DISK_FLOOR_BYTES (32 * MIB)
 #define SECTOR_BYTES 512u
-#define BOOT_PIECE_BYTES (256 * KIB)
+#define TOLD_PATH 80 /* bytes that a message shows of a path: what helps comes behind it */
 #define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
 
 /* ---- Boot modules ---- */
 
-const struct boot_module *machine_module(const char *path)
+static const char *dots(const char *path)
+{
+    return strlen(path) > TOLD_PATH ? "..." : "";
+}
+
+/* NULL: the configuration did not name it. efi_status says whether it could be read. */
+static const struct boot_module *module_of(const char *path)
 {
     const struct boot_info *info = boot_info_get();
     const struct boot_module *module = phys_to_virt(HPA(info->modules));
@@ -57,14 +56,14 @@ const struct boot_module *machine_module(const char *path)
     return NULL;
 }
 
-static enum status find_module(const struct vm *vm, const char *kind, const char *path, struct boot_file *file,
-                               char *text, size_t text_bytes)
+enum status machine_file(const struct vm *vm, const char *kind, const char *path, struct boot_file *file, char *text,
+                         size_t text_bytes)
 {
-    const struct boot_module *module = machine_module(path);
+    const struct boot_module *module = module_of(path);
 
     if (!module || module->efi_status) {
-        snprintf(text, text_bytes, "vm %s: %s %.80s%s could not be read at boot (%s); put the file there and reboot the node",
-                 vm->name, kind, path, strlen(path) > 80 ? "..." : "",
+        snprintf(text, text_bytes, "vm %s: %s %.*s%s could not be read at boot (%s); put the file there and reboot the node",
+                 vm->name, kind, TOLD_PATH, path, dots(path),
                  !module ? "it was not in the configuration then"
                  : (module->efi_status & 0xff) == 14 ? "there is no such file"
                                                      : "the firmware reported an error");
@@ -222,7 +221,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     vm->timers = (struct vtimer_queue){ .changed = timers_changed, .context = vm };
     timer_init(&vm->host_timer, host_timer_fired);
     vm->apics = (struct vlapic_bus){ .eoi = ioapic_eoi, .context = vm };
-    vioapic_init(&vm->ioapic, &vm->apics, IOAPIC_ID);
+    vioapic_init(&vm->ioapic, &vm->apics, MACHINE_IOAPIC_ID);
     vpic_init(&vm->pic, (struct vline){ pic_intr, vm, 0 });
     vm->gsi = (struct vgsi){ &vm->pic, &vm->ioapic };
     vpit_init(&vm->pit, &vm->timers, vgsi_line(&vm->gsi, 0), now);
@@ -232,7 +231,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     vpm_init(&vm->pm, &vm->timers, vgsi_line(&vm->gsi, SCI_GSI), (struct vpm_events){ guest_off, guest_reset, vm }, now);
 
     struct vpci_wiring wiring = {
-        .ports = &vm->ports, .mmio = &vm->mmio, .mmio_base = PCI_WINDOW_BASE, .mmio_end = PCI_WINDOW_END,
+        .ports = &vm->ports, .mmio = &vm->mmio, .mmio_base = MACHINE_PCI_BASE, .mmio_end = MACHINE_PCI_END,
         .gsi = vgsi_line(&vm->gsi, 0), .msi = { send_msi, vm },
         .reset_control = &vpm_cf9_ops, .reset_control_device = &vm->pm,
     };
@@ -241,7 +240,8 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         (status = vbus_add(&vm->ports, COM1_BASE, 8, &vuart_ops, &vm->com1)) != OK ||
         (status = vbus_add(&vm->mmio, VIOAPIC_BASE, VIOAPIC_BYTES, &vioapic_ops, &vm->ioapic)) != OK ||
         (status = vpci_init(&vm->pci, &wiring)) != OK) {
-        snprintf(text, text_bytes, "vm %s: its devices cannot be set up (%s)", vm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: its devices cannot be set up (%s); stop another VM if memory is short",
+                 vm->name, status_name(status));
         return status;
     }
 
@@ -249,7 +249,8 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     struct char_sink sink = { virtio_sink, vm };
     if ((status = virtio_console_init(&vm->console, &owner, &vm->pci, SLOT_CONSOLE, &sink)) != OK ||
         (status = virtio_rng_init(&vm->rng, &owner, &vm->pci, SLOT_RNG, random_fill, NULL)) != OK) {
-        snprintf(text, text_bytes, "vm %s: its virtio devices cannot be set up (%s)", vm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: its virtio devices cannot be set up (%s); stop another VM if memory is short",
+                 vm->name, status_name(status));
         return status;
     }
     vm->device[vm->device_count++] = &vm->console.device;
@@ -257,17 +258,18 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
 
     for (uint32_t i = 0; i < vm->config.disk_count; i++) {
         struct boot_file file;
-        status = find_module(vm, "disk", vm->config.disks[i], &file, text, text_bytes);
+        const char *path = vm->config.disks[i];
+        status = machine_file(vm, "disk", path, &file, text, text_bytes);
         if (status != OK)
             return status;
         if (file.count < SECTOR_BYTES) {
-            snprintf(text, text_bytes, "vm %s: disk %s has %lu bytes, less than a sector of %u; put an image there and "
-                                       "reboot the node", vm->name, vm->config.disks[i], file.count, SECTOR_BYTES);
+            snprintf(text, text_bytes, "vm %s: disk %.*s%s has %lu bytes, less than a sector of %u; put an image there and "
+                                       "reboot the node", vm->name, TOLD_PATH, path, dots(path), file.count, SECTOR_BYTES);
             return ERR_INVALID;
         }
         if (file.count % SECTOR_BYTES)
-            log_warning("vm %s: disk %s has %lu bytes, no multiple of %u: the guest does not see the last %lu", vm->name,
-                        vm->config.disks[i], file.count, SECTOR_BYTES, file.count % SECTOR_BYTES);
+            log_warning("vm %s: disk %.*s%s has %lu bytes, no multiple of %u: the guest does not see the last %lu", vm->name,
+                        TOLD_PATH, path, dots(path), file.count, SECTOR_BYTES, file.count % SECTOR_BYTES);
         struct machine_disk *disk = vm->disk[i] = kzalloc(sizeof *disk);
         if (!disk)
             goto no_memory;
@@ -285,8 +287,8 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         status = virtio_blk_init(&disk->blk, &owner, &vm->pci, SLOT_DISK_FIRST + i, &disk->ram.dev, id, disk->slots,
                                  MACHINE_DISK_SLOTS);
         if (status != OK) {
-            snprintf(text, text_bytes, "vm %s: disk %s cannot be attached (%s)", vm->name, vm->config.disks[i],
-                     status_name(status));
+            snprintf(text, text_bytes, "vm %s: disk %.*s%s cannot be attached (%s); stop another VM if memory is short",
+                     vm->name, TOLD_PATH, path, dots(path), status_name(status));
             return status;
         }
         vm->device[vm->device_count++] = &disk->blk.device;
@@ -462,7 +464,8 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     build_apic_page(vm);
     status = vmm->vm_create(&vm->core);
     if (status != OK) {
-        snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s)", vm->name, vmm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: %s cannot set it up (%s); stop another VM if memory is short", vm->name, vmm->name,
+                 status_name(status));
         return status;
     }
     for (const uint32_t *msr = msr_open; *msr; msr++) {
@@ -478,7 +481,8 @@ enum status machine_build(struct vm *vm, const struct cpuid_model *model, char *
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         status = build_cpu(vm, i);
         if (status != OK) {
-            snprintf(text, text_bytes, "vm %s: vCPU %u cannot be set up (%s); give it fewer, or stop another VM", vm->name, i, status_name(status));
+            snprintf(text, text_bytes, "vm %s: vCPU %u cannot be set up (%s); give it fewer, or stop another VM", vm->name, i,
+                     status_name(status));
             return status;
         }
     }
@@ -519,33 +523,6 @@ void machine_destroy(struct vm *vm)
     vm->built = false;
 }
 
-/* ---- Booting ---- */
-
-static enum status write_acpi(struct vm *vm, char *text, size_t text_bytes)
-{
-    struct vacpi_config config = {
-        .cpu_count = vm->cpu_count,
-        .ioapic_id = IOAPIC_ID,
-        .pm_base = VPM_BASE,
-        .reset_port = VPM_CF9_PORT,
-        .com1 = true,
-        .slot_count = 32,
-        .mmio32 = { PCI_WINDOW_BASE, PCI_WINDOW_END - PCI_WINDOW_BASE },
-    };
-    const size_t room = 64 * KIB;
-    void *buffer = kzalloc(room);
-    enum status status = ERR_NO_MEMORY;
-
-    if (buffer) {
-        size_t used = vacpi_build(&config, buffer, room, ACPI_BASE);
-        status = used && used <= ACPI_BYTES && gmem_write(&vm->gmem, GPA(ACPI_BASE), buffer, used) ? OK : ERR_RANGE;
-        kfree(buffer, room);
-    }
-    if (status != OK)
-        snprintf(text, text_bytes, "vm %s: its ACPI tables cannot be written (%s)", vm->name, status_name(status));
-    return status;
-}
-
 void machine_hyperv_init(struct vm *vm)
 {
     hyperv_init(&vm->hyperv, &vm->memory, vm->cpu_count, vm->tsc_rate_khz, APIC_TIMER_KHZ_HERE,
@@ -553,127 +530,6 @@ void machine_hyperv_init(struct vm *vm)
     vm->hyperv.model_khz = vm->model.tsc_khz;
     vm->hyperv.crashed = guest_crashed;
     vm->hyperv.context = vm;
-}
-
-static bool boot_read(void *context, gpa_t gpa, void *bytes, uint64_t count)
-{
-    struct vm *vm = context;
-
-    return gmem_read(&vm->gmem, gpa, bytes, count);
-}
-
-static bool boot_valid(void *context, gpa_t gpa, uint64_t count)
-{
-    struct vm *vm = context;
-
-    return gmem_valid(&vm->gmem, gpa, count);
-}
-
-/* A kernel and its initrd can be hundreds of MiB: the copy lets others have the CPU in between. */
-static bool boot_write(void *context, gpa_t gpa, const void *bytes, uint64_t count)
-{
-    struct vm *vm = context;
-
-    if (!gmem_valid(&vm->gmem, gpa, count))
-        return false;
-    for (uint64_t done = 0; done < count;) {
-        uint64_t piece = MIN(count - done, BOOT_PIECE_BYTES);
-        if (!gmem_write(&vm->gmem, GPA(gpa.v + done), (const char *)bytes + done, piece))
-            return false;
-        done += piece;
-        if (thread_should_yield())
-            thread_yield();
-    }
-    return true;
-}
-
-enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
-{
-    struct memory_range map[MEMORY_MAP_RANGES];
-    struct boot_file initrd;
-    struct gmem_ops memory = vm->memory;
-    memory.context = vm;
-    memory.write = boot_write;
-    memory.read = boot_read;
-    memory.valid = boot_valid;
-    struct boot_request request = {
-        .memory = &memory,
-        .map = map,
-        .map_count = memory_map_build(vm->gmem.bytes, map, MEMORY_MAP_RANGES),
-        .cmdline = vm->config.cmdline,
-        .acpi_rsdp = ACPI_BASE,
-    };
-    char error[BOOT_ERROR_BYTES] = "";
-    enum status status;
-
-    if (!vm->config.kernel) {
-        snprintf(text, text_bytes, "vm %s: it has no kernel to boot; set `kernel =` in its section", vm->name);
-        return ERR_INVALID;
-    }
-    status = find_module(vm, "kernel", vm->config.kernel, &request.kernel, text, text_bytes);
-    if (status == OK && vm->config.initrd) {
-        status = find_module(vm, "initrd", vm->config.initrd, &initrd, text, text_bytes);
-        request.modules = &initrd;
-        request.module_count = 1;
-    }
-    if (status == OK)
-        status = write_acpi(vm, text, text_bytes);
-    if (status != OK)
-        return status;
-    status = kernel_image_boot(&request, &vm->cpu[0]->vcpu.state, error);
-    if (status != OK) {
-        snprintf(text, text_bytes, "vm %s: %s", vm->name, error);
-        return status;
-    }
-    machine_hyperv_init(vm);
-    vm->virtio_spoke = false;
-    for (unsigned i = 0; i < vm->cpu_count; i++) {
-        struct machine_cpu *cpu = vm->cpu[i];
-        cpu->waits_for_sipi = i != 0;
-        cpu->signals = 0;
-        cpu->tsc_adjust = 0;
-        cpu->vcpu.tsc_offset = vm->tsc_offset;
-        cpu->vcpu.tsc_offset_changed = true;
-        cpu->vcpu.valid = cpu->vcpu.dirty = STATE_ALL;
-        msr_state_reset(&cpu->msrs, &vm->model);
-        msr_state_firmware_mtrrs(&cpu->msrs, &vm->model);
-        hyperv_vcpu_init(&cpu->hyperv, i);
-    }
-    vlapic_virtual_wire(&vm->cpu[0]->apic);
-    return OK;
-}
-
-void machine_reset(struct vm *vm)
-{
-    uint64_t now = machine_now(vm);
-
-    spin_lock(&vm->lock);
-    for (unsigned i = 0; i < vm->device_count; i++)
-        virtio_quiesce(vm->device[i]);
-    for (unsigned i = 0; i < vm->device_count; i++)
-        virtio_reset(vm->device[i]);
-    vpci_reset(&vm->pci);
-    vpic_reset(&vm->pic);
-    vioapic_reset(&vm->ioapic);
-    vpit_reset(&vm->pit, now);
-    vrtc_reset(&vm->rtc, now);
-    vuart_reset(&vm->com1);
-    vpm_reset(&vm->pm, now);
-    spin_unlock(&vm->lock);
-    for (unsigned i = 0; i < vm->cpu_count; i++) {
-        vlapic_power_on(&vm->cpu[i]->apic);
-        machine_cpu_reset(vm->cpu[i], false);
-    }
-    machine_apic_page_update(vm);
-    vm->crash_reports = 0;
-    for (uint64_t base = 0; base < gmem_end(&vm->gmem); base += LARGE_PAGE_BYTES) {
-        uint64_t index;
-        if (!gmem_index(&vm->gmem, base, &index) || (vm->gmem.frames[index] & GMEM_UNTOUCHED))
-            continue;
-        (void)!gmem_zero(&vm->gmem, GPA(base), LARGE_PAGE_BYTES);
-        if (thread_should_yield())
-            thread_yield();
-    }
 }
 
 /* ---- Device work ---- */

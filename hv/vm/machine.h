@@ -38,6 +38,9 @@
 #include "vmm/run.h"
 #include "vmm/stage2.h"
 
+#define MACHINE_IOAPIC_ID 0 /* four bits, in a space of its own: up to 32 local APICs do not leave it a number of theirs */
+#define MACHINE_PCI_BASE 0xe0000000ull
+#define MACHINE_PCI_END 0xfec00000ull
 #define MACHINE_DEVICES (CONFIG_MAX_DISKS + 2)
 #define MACHINE_DISK_SLOTS 32     /* requests in flight of one disk */
 #define MACHINE_CONSOLE_INPUT 1024
@@ -197,10 +200,18 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
                           size_t text_bytes) MUST_CHECK;
 /* The Hyper-V interface at power-up, at the guest's time. */
 void machine_hyperv_init(struct vm *vm);
-/* Loads the kernel and sets every vCPU to its start. Memory is zero. */
-enum status machine_boot(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/*
+ * The boot module with that path, which stays the node's; ERR_NOT_FOUND, with a text, where the configuration did not name it
+ * or the firmware could not read it. `kind` is the word for it in the text.
+ */
+struct boot_file;
+enum status machine_file(const struct vm *vm, const char *kind, const char *path, struct boot_file *file, char *text,
+                         size_t text_bytes) MUST_CHECK;
 /* Device work of the VM's thread; true if there is more at once. */
 bool machine_work(struct vm *vm);
+
+/* machine_boot.c: loads the kernel and sets every vCPU to its start. Memory is zero. */
+enum status machine_boot(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Back to power-up: devices and vCPUs (which are parked), memory zero. */
 void machine_reset(struct vm *vm);
 
@@ -268,9 +279,5 @@ void vm_signal(struct vm *vm, uint32_t orders);
 void vm_fail(struct vm *vm, const char *format, ...) PRINTF_LIKE(2, 3);
 /* vm.c: keeps what the guest printed. */
 void vm_console_output(struct vm *vm, const void *bytes, size_t count);
-
-/* The boot module with that path; NULL if the configuration does not name it or it could not be read (then *why says). */
-struct boot_module;
-const struct boot_module *machine_module(const char *path);
 
 #endif

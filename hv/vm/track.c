@@ -174,7 +174,8 @@ enum status track_collect(struct vm *vm, char *text, size_t text_bytes)
     if (status == OK)
         list_ranges(bitmap, bits, dirty);
     else
-        snprintf(text, text_bytes, "vm %s: its dirty log cannot be collected (%s)", vm->name, status_name(status));
+        snprintf(text, text_bytes, "vm %s: its dirty log cannot be collected (%s); stop the log and start it anew", vm->name,
+                 status_name(status));
     page_free_run(run, pages, vm->core.owner);
     return status;
 }

@@ -192,7 +192,8 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
     info->memory_bytes = vm->config.memory_bytes;
     info->disk_count = vm->config.disk_count;
     info->reset_count = vm->reset_count;
-    snprintf(info->cpu_model, sizeof info->cpu_model, "%s", vm->built ? vm->model.name : vm->config.cpu ? vm->config.cpu : "host");
+    snprintf(info->cpu_model, sizeof info->cpu_model, "%s",
+             vm->built ? vm->model.name : vm->config.cpu ? vm->config.cpu : "host");
     info->tsc_khz = vm->built || vm->saved ? vm->model.tsc_khz : vm->config.tsc_khz;
     if (vm->built) {
         if (page_owner_usage(vm->core.owner, &usage))
