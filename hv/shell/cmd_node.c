@@ -114,7 +114,8 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
             { "vmcb_clean", f->vmcb_clean }, { "vgif", f->vgif }, { "avic", f->avic },
             { "unrestricted_guest", f->unrestricted }, { "vpid", f->vpid }, { "ept_accessed_dirty", f->ept_ad },
             { "pml", f->pml }, { "preemption_timer", f->preemption_timer }, { "apic_registers", f->apic_register },
-            { "virtual_interrupts", f->virtual_interrupt }, { "apic_virtualization", f->apic_assist }, { "posted_interrupts", f->posted_interrupt },
+            { "virtual_interrupts", f->virtual_interrupt }, { "apic_virtualization", f->apic_assist },
+            { "posted_interrupts", f->posted_interrupt },
             { "second_stage_accessed_dirty", f->second_stage_ad }, { "second_stage_1g", f->second_stage_1g },
             { "tsc_scaling", f->tsc_scaling }, { "xsaves", f->xsaves },
         };
@@ -138,7 +139,8 @@ static enum status cpu_apic(struct shell *shell, const struct command_call *call
     else if (!off && !on && !vm_apic_virtualization())
         out_message(&shell->out, "the CPUs of this node do not always deliver interrupts right; VMs do without (`on` insists)");
     else
-        out_message(&shell->out, "APIC virtualization is %s for VMs that are started or restored from now on", off ? "off" : "on");
+        out_message(&shell->out, "APIC virtualization is %s for VMs that are started or restored from now on",
+                    off ? "off" : "on");
     return OK;
 }
 
@@ -261,16 +263,20 @@ static enum status config_show(struct shell *shell, const struct command_call *c
 {
     struct out *out = &shell->out;
     const struct config *config = node_config();
+    static const char *const ports[] = { "none", "com1", "com2", "com3", "com4" };
+    static const char *const barriers[] = { [CONFIG_EXIT_BARRIER_AUTO] = "auto", [CONFIG_EXIT_BARRIER_NO] = "no",
+                                            [CONFIG_EXIT_BARRIER_ALWAYS] = "always" };
+    static const char *const apics[] = { [CONFIG_APIC_AUTO] = "auto", [CONFIG_APIC_ON] = "on", [CONFIG_APIC_OFF] = "off" };
     (void)call;
 
     out_object_begin(out, "node");
     out_string(out, "name", config->node.name);
     out_string(out, "panic", config->node.panic == CONFIG_PANIC_RESET ? "reset" : "wait");
     out_string(out, "log", log_level_name((enum log_level)config->node.log));
+    out_string(out, "serial", ports[config->node.serial]);
+    out_string(out, "exit_barrier", barriers[config->node.exit_barrier]);
     out_bool(out, "share_cores", config->node.share_cores);
-    out_string(out, "apic_virtualization", config->node.apic == CONFIG_APIC_AUTO ? "auto"
-                                           : config->node.apic == CONFIG_APIC_ON ? "on"
-                                                                                 : "off");
+    out_string(out, "apic_virtualization", apics[config->node.apic]);
     out_object_end(out);
     out_array_begin(out, "vms");
     for (uint32_t i = 0; i < config->vm_count; i++) {

@@ -425,12 +425,14 @@ const struct command vm_commands[] = {
       .options = dirty_options, .run = vm_dirty_command,
       .help = "Without --engine the best one that the CPU has is taken. Beside what was written, the guest's own page tables are "
               "reported when a CPU walks them." },
-    { .noun = "vm", .verb = "console", .summary = "Use a VM's serial console; Ctrl-] leaves", .arguments = name_argument,
-      .run = vm_console, .help = "First shows the last 64 KiB of output. Keys go to the guest until Ctrl-]. The guest never waits for "
-              "the terminal: of what it prints faster than that, 1 MiB is kept, and what is lost is said." },
+    { .noun = "vm", .verb = "console", .summary = "Use a VM's consoles, serial and virtio; Ctrl-] leaves",
+      .arguments = name_argument, .run = vm_console,
+      .help = "First shows the last 64 KiB of output. Keys go to the console that showed something last, until Ctrl-]. The guest "
+              "never waits for the terminal: of what it prints faster than that, 1 MiB is kept, and what is lost is said." },
     { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log", .arguments = name_argument,
       .run = vm_inspect },
     { .noun = "vm", .verb = "deadline", .summary = "Set the time after which a VM must not run", .arguments = deadline_arguments,
-      .run = vm_deadline, .help = "Past its run deadline no instruction of the VM runs, until the deadline is moved or taken away." },
+      .run = vm_deadline,
+      .help = "Past its run deadline no instruction of the VM runs, until the deadline is moved or taken away." },
     { .noun = NULL },
 };

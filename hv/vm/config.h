@@ -93,7 +93,7 @@ struct config_vm {
     uint32_t disk_count;
     enum config_start start;
     uint32_t tsc_khz; /* of the guest's TSC; 0 = the host's. Whether a host can run it is not known here. */
-    const char *cpu; /* name of the CPU model; NULL = the host's default. Whether it exists is not known here. */
+    const char *cpu; /* name of the CPU model; NULL = host. Whether a host can have it is not known here. */
     uint32_t line;   /* of the section's header; 0 = not from a file */
     uint32_t key_line[CONFIG_VM_KEYS];
     uint32_t error_count; /* errors among its diagnostics: such a VM is listed and not started */

@@ -24,3 +24,5 @@ def test_guests_run_with_the_exit_barrier(cpu):
 def test_none_where_it_is_not_asked_for(booted, cpu):
     node = booted.get(cpu, "speculation-no", vms={}, node={"exit-barrier": "no"})
     assert "at exits" not in node.shell_json("cpu list")["host"]["speculation"]
+    shown = node.shell_json("config show")["node"]
+    assert (shown["exit_barrier"], shown["serial"], shown["share_cores"]) == ("no", "com1", False)
