@@ -78,12 +78,12 @@ class Runner:
     # ---- Stages ----
 
     def stage_build(self):
-        self.make("build/gcc", f"BUILD={self.build}", "CC=gcc", "all")
+        built = self.make("build/gcc", f"BUILD={self.build}", "CC=gcc", "all")
         self.make("build/clang", f"BUILD={self.build}/clang", "CC=clang", "all")
         again = os.path.join(self.build, "again")
         subprocess.run(["make", "--no-print-directory", f"BUILD={again}", "clean"], cwd=TOP, stdout=subprocess.DEVNULL,
                        check=True)
-        if self.make("build/again", f"BUILD={again}", "CC=gcc", "all"):
+        if self.make("build/again", f"BUILD={again}", "CC=gcc", "all") and built:
             for name in ("BOOTX64.EFI", "esp.img"):
                 same = filecmp.cmp(os.path.join(self.build, name), os.path.join(again, name), shallow=False)
                 self.count(same, not same, f"build/again: {name} has the same bytes", 0)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The portable CPU model in a guest: what its CPUID does not have does not work either. (In Bochs alone: QEMU's CPU lacks VME,
-which every real one has and the model needs.)"""
+"""The portable CPU model in a guest: what its CPUID does not have does not work either. (In Bochs alone, whose CPU has INVPCID
+and XSAVES to be taken away; QEMU's has neither. test_guests.py compares the model's CPUID on both.)"""
 import pytest
 from test_guests import vms
 

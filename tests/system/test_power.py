@@ -2,6 +2,7 @@
 """`node reboot` and `node poweroff`: what they are for, whatever the VMs are doing, and where the firmware does not help."""
 import os
 import subprocess
+import threading
 
 import pytest
 from node import BUILD, Node, guest
@@ -78,6 +79,8 @@ def with_firmware(node, debugger, command, what):
         arguments += ["-ex", step]
     gdb = subprocess.Popen([*arguments, "-ex", "detach"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT)
+    watch = threading.Timer(120, gdb.kill)  # its output then ends
+    watch.start()
     try:
         line = gdb.stdout.readline()
         while line and b"Hardware assisted breakpoint" not in line:
@@ -86,6 +89,7 @@ def with_firmware(node, debugger, command, what):
         said = gdb.communicate(timeout=60)[0].decode(errors="replace")
         assert gdb.returncode == 0, said
     finally:
+        watch.cancel()
         gdb.kill()
         gdb.wait()
 
