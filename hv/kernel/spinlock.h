@@ -4,8 +4,8 @@
  * A lock that an interrupt handler also takes is taken with the irqsave form everywhere.
  *
  * Order, outermost first. Whoever holds a lock takes only locks further down:
- *   vm list -> machine (device lock) -> gmem/stage2 -> core -> wait queue -> run queue -> timer list -> page allocator -> heap
- *   -> log -> serial
+ *   vm list -> machine (device lock) -> vm console -> gmem/stage2 -> core -> wait queue -> run queue -> timer list
+ *   -> page allocator -> heap -> log -> screen (the shell's line) -> serial
  */
 #ifndef KERNEL_SPINLOCK_H
 #define KERNEL_SPINLOCK_H
