@@ -60,7 +60,7 @@ static inline void fake_boot_start(struct fake_boot *f, uint64_t ram_bytes)
     f->ram = mmap(NULL, ram_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (f->ram == MAP_FAILED)
         abort();
-    f->ops = (struct gmem_ops){ f, fake_boot_read, fake_boot_write, fake_boot_valid };
+    f->ops = (struct gmem_ops){ .context = f, .read = fake_boot_read, .write = fake_boot_write, .valid = fake_boot_valid };
 }
 
 static inline void fake_boot_stop(struct fake_boot *f)

@@ -47,7 +47,7 @@ static struct cpu_state state;
 
 static void host(bool eibrs)
 {
-    cpu_features = (struct cpu_features){ .xsaves = true, .rdtscp = true, .eibrs = eibrs };
+    cpu_features = (struct cpu_features){ .xsaves = true, .rdtscp = true, .speculation = { .always_ibrs = eibrs } };
     xss = 0x1234;
     guest_regs_host_init();
     assert_int_equal(xss, 0);
