@@ -110,6 +110,7 @@ struct vm {
     void *order_argument;         /* of the order under way: in and out */
     struct saved *saved;          /* VM_SAVED: its state; else NULL */
     page_owner_t saved_owner;     /* of *saved */
+    uint64_t saved_guest_ns;      /* the guest's clock in it */
     enum dirty_engine dirty_engine; /* DIRTY_OFF: the log is off */
 
     struct machine_cpu *cpu[VLAPIC_MAX];

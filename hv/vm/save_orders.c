@@ -47,6 +47,7 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
             vm_stop_clocks(vm);
         status = save_write(vm, paused, text, text_bytes);
         if (status == OK) {
+            vm->saved_guest_ns = machine_now(vm);
             vm_take_down(vm);
             vm_set_state(vm, VM_SAVED);
             return OK;

@@ -206,7 +206,7 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
     } else if (vm->state == VM_SAVED) {
         if (page_owner_usage(vm->saved_owner, &usage))
             info->held_bytes = usage.bytes;
-        info->guest_ns = vm->paused_at_ns - vm->clock_base_ns;
+        info->guest_ns = vm->saved_guest_ns;
     }
 }
 

@@ -188,6 +188,26 @@ def test_a_node_without_the_memory_says_so_and_the_vm_goes_on():
         node.detach()
 
 
+def test_a_restore_without_the_memory_keeps_the_state():
+    """Two VMs that do not fit at once, of which the one that is saved has touched little."""
+    vms = {name: {"kernel": guest("flood"), "memory": "300M", "cmdline": "lines=10"} for name in ("vm", "other")}
+    with Node("amd", "state-room", vms=vms, memory=512) as node:
+        node.shell_json("vm start vm")
+        node.console("vm", r"flood ready\r\n")
+        node.shell_json("vm save vm")
+        saved = node.shell_json("vm show vm")
+        node.shell_json("vm start other")
+        refused(node, "vm restore vm", "stop another VM")
+        again = node.shell_json("vm show vm")
+        assert (again["state"], again["guest_time_ns"]) == ("saved", saved["guest_time_ns"])
+        node.shell_json("vm stop other --hard")
+        node.shell_json("vm restore vm")
+        node.attach("vm")
+        node.machine.send("g")
+        node.expect(r"flood end\r\n")
+        node.detach()
+
+
 class Linux:
     """A shell of the Debian guest, by its console. Each command has a token of its own, since the console shows again
     what was said before."""
