@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bringing up the other CPUs, which the MADT or else the firmware's own list names, one at a time: copy the trampoline of entry.S below 1 MiB, tell it where to go, send
- * INIT and STARTUP, and wait until the CPU says that it is there. A CPU that does not come is named and left out.
+ * Bringing up the other CPUs, which the MADT or else the firmware's own list names, one at a time: copy the trampoline of
+ * entry.S below 1 MiB, tell it where to go, send INIT and STARTUP, and wait until the CPU says that it is there. A CPU that
+ * does not come is named and left out.
  *
  * The trampoline needs a CR3 below 4 GiB that maps its own page one to one and the hypervisor: a copy of the host's top
  * table with a small identity map beside it, in the second page that the loader reserved. Each CPU leaves it for the

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Save and restore of a local APIC, and what is shown of it. Times are written relative to the moment of the save, so that the restored
- * machine's clock may start anywhere. Everything read is checked before any of it is used: a value that the registers
- * could not have shows a damaged or a made-up stream.
+ * Save and restore of a local APIC, and what is shown of it. Times are written relative to the moment of the save, so that
+ * the restored machine's clock may start anywhere. Everything read is checked before any of it is used: a value that the
+ * registers could not have shows a damaged or a made-up stream.
  */
 #include "vdev/vlapic_private.h"
 

@@ -62,11 +62,14 @@ enum status machine_file(const struct vm *vm, const char *kind, const char *path
     const struct boot_module *module = module_of(path);
 
     if (!module || module->efi_status) {
-        snprintf(text, text_bytes, "vm %s: %s %.*s%s could not be read at boot (%s); put the file there and reboot the node",
-                 vm->name, kind, TOLD_PATH, path, dots(path),
-                 !module ? "it was not in the configuration then"
-                 : (module->efi_status & 0xff) == 14 ? "there is no such file"
-                                                     : "the firmware reported an error");
+        const char *cure = module ? "put the file there" : "name it in tasuki.conf";
+        const char *cause = !module                             ? "it was not in the configuration then"
+                            : (module->efi_status & 0xff) == 2  ? "the path is no file's, or too long"
+                            : (module->efi_status & 0xff) == 14 ? "there is no such file"
+                                                                : "the firmware reported an error";
+
+        snprintf(text, text_bytes, "vm %s: %s %.*s%s could not be read at boot (%s); %s and reboot the node", vm->name, kind,
+                 TOLD_PATH, path, dots(path), cause, cure);
         return ERR_NOT_FOUND;
     }
     *file = (struct boot_file){ .bytes = phys_to_virt(HPA(module->base)), .count = module->bytes, .name = path };

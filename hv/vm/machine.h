@@ -80,7 +80,6 @@ struct machine_disk {
 
 struct vm {
     struct vm_core core; /* first member */
-    unsigned index;
     struct config_vm config;
     char name[CONFIG_MAX_NAME_BYTES + 1];
     char *strings;       /* what config points to */

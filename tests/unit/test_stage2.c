@@ -296,9 +296,9 @@ static void racing_vcpus(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(small_code_ept), cmocka_unit_test(small_code_npt), cmocka_unit_test(faults_ept),   cmocka_unit_test(faults_npt),   cmocka_unit_test(zeroed),
-        cmocka_unit_test(promotion),    cmocka_unit_test(no_promotion), cmocka_unit_test(no_memory),
-        cmocka_unit_test(racing_vcpus),
+        cmocka_unit_test(small_code_ept), cmocka_unit_test(small_code_npt), cmocka_unit_test(faults_ept),
+        cmocka_unit_test(faults_npt),     cmocka_unit_test(zeroed),         cmocka_unit_test(promotion),
+        cmocka_unit_test(no_promotion),   cmocka_unit_test(no_memory),      cmocka_unit_test(racing_vcpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The machine status word: LMSW and SMSW. Then through the modes and back, several times: 64-bit, compatibility, 32-bit protected, 16-bit protected, real mode (with
- * big segments too) and virtual 8086. In each: CPUID, an I/O port, an MSR, device memory, an interrupt. modes.S does
- * it.
+ * The machine status word: LMSW and SMSW. Then through the modes and back, several times: 64-bit, compatibility, 32-bit
+ * protected, 16-bit protected, real mode (with big segments too) and virtual 8086. In each: CPUID, an I/O port, an MSR,
+ * device memory, an interrupt. modes.S does it.
  */
 #include "guest.h"
 
