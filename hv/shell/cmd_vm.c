@@ -47,6 +47,20 @@ static enum status fail(struct shell *shell, enum status status, char *text)
     return out_error(&shell->out, status, text, cure, "%s", cause + 2);
 }
 
+/* The reasons of config_vm_set() are "CAUSE: CURE"; a value that is quoted in the cause may have a colon too. */
+static enum status fail_option(struct shell *shell, enum status status, const char *option, char *reason)
+{
+    char *cure = NULL;
+
+    for (char *at = reason; (at = strstr(at, ": ")); at += 2)
+        cure = at;
+    if (cure) {
+        *cure = '\0';
+        cure += 2;
+    }
+    return out_error(&shell->out, status, option, cure, "%s", reason);
+}
+
 static enum status no_vm(struct shell *shell, const char *name)
 {
     char text[VM_TEXT_BYTES];
@@ -269,12 +283,13 @@ static enum status vm_create_command(struct shell *shell, const struct command_c
         const char *value = command_option(call, option);
         enum status status = value ? config_vm_set(&config, options[i], value, text, sizeof text) : OK;
         if (status != OK)
-            return out_error(&shell->out, status, option, NULL, "%s", text);
+            return fail_option(shell, status, option, text);
     }
     enum status status = vm_create(&config, text, sizeof text);
     if (status != OK)
         return fail(shell, status, text);
-    out_message(&shell->out, "vm %s: created; it is forgotten when the node restarts, for there is no volume", call->argument[0]);
+    out_message(&shell->out, "vm %s: created; it is forgotten when the node restarts, for there is no volume",
+                call->argument[0]);
     return OK;
 }
 

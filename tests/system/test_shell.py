@@ -64,9 +64,9 @@ def test_errors_name_the_object(node, command, words):
     with pytest.raises(ShellError) as caught:
         node.shell_json(command)
     error = caught.value.error
-    assert error["status"] and error["cause"]
+    assert error["status"] and error["cause"] and error["cure"]
     for word in words:
-        assert word in f"{error['object']} {error['cause']} {error.get('cure', '')}", error
+        assert word in f"{error['object']} {error['cause']} {error['cure']}", error
     assert node.shell(command).startswith("error: ")
 
 
