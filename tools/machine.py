@@ -288,7 +288,9 @@ class Machine:
         deadline = time.monotonic() + timeout
         with self._changed:
             while True:
+                began = time.monotonic()
                 matches = [m for m in (c.search(self.output, self.position) for c in compiled) if m]
+                spent = time.monotonic() - began
                 if matches:
                     match = min(matches, key=lambda m: (m.start(), m.end()))
                     self.position = match.end()
@@ -298,6 +300,11 @@ class Machine:
                     why = "the machine ended" if self._ended else f"not within {timeout} s"
                     raise Timeout(f"expected {' or '.join(map(repr, patterns))}: {why}; it said last:\n{self.tail()}")
                 self._changed.wait(left)
+                # A long search for each few bytes that come would keep the reader, and thus the machine, from going on.
+                while spent > 0:
+                    began = time.monotonic()
+                    self._changed.wait(spent)
+                    spent -= time.monotonic() - began
 
     def qmp(self, command, **arguments):
         """One command to QEMU's monitor; its return value."""
