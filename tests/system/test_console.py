@@ -7,10 +7,10 @@ from node import guest
 
 LINE = 62
 MARKER = re.compile(rb"\r\n\[console: (\d+) bytes lost: this line is slower than the guest\]\r\n")
-# 150 KB and more are more than the ring of a console that nobody reads. Bochs' line takes 11.5 KB in a second of its clock.
-LINES = {"amd": 2500, "intel": 2500}
+# More than the ring of a console that nobody reads, 64 KiB. Bochs' line takes 11.5 KB in a second of its clock.
+LINES = {"amd": 2500, "intel": 1200}
 # The last MiB is kept, so in Bochs this loses some; QEMU's line is quicker than a guest there.
-FLOOD = {"amd": 2500, "intel": 40000}
+FLOOD = {"amd": 2500, "intel": 20000}
 VMS = {cpu: {"flood": {"kernel": guest("flood"), "memory": "8M", "cmdline": f"lines={LINES[cpu]}"},
              "torrent": {"kernel": guest("flood"), "memory": "8M", "cmdline": f"lines={FLOOD[cpu]}"},
              "counter": {"kernel": guest("counter"), "memory": "8M"}} for cpu in LINES}
@@ -18,12 +18,7 @@ VMS = {cpu: {"flood": {"kernel": guest("flood"), "memory": "8M", "cmdline": f"li
 
 @pytest.fixture
 def node(booted, cpu):
-    """On the AMD machine the counter has the shell's CPU: a guest that prints is slow beside the shell (docs/plan.md)."""
-    node = booted.get(cpu, "console", vms=VMS[cpu])
-    if cpu == "amd" and node.state("counter") == "stopped":
-        node.shell_json("vm start counter")
-        node.console("counter", r"count 1\r\n")
-    return node
+    return booted.get(cpu, "console", vms=VMS[cpu])
 
 
 def flood(node, vm):
@@ -75,6 +70,7 @@ def test_what_is_lost_is_said(node, cpu):
     node.shell_json("vm stop torrent --hard")
 
 
+@pytest.mark.parametrize("cpu", ["amd"], indirect=True)
 def test_a_guest_that_prints_is_not_held_up(node):
     """Nobody reads; the guest goes on, and its neighbour too."""
     if node.state("counter") == "stopped":
