@@ -424,6 +424,7 @@ void vcpu_main(void *arg)
             __atomic_fetch_or(&vcpu->requests, REQ_PARK, __ATOMIC_SEQ_CST);
     }
     __atomic_store_n(&vcpu->cpu, NULL, __ATOMIC_RELEASE);
+    vcpu->thread = NULL; /* the next thread may get its address */
     thread_guest_cpu_give(cpu->id);
     wake_all_set(&vcpu->queue, &vcpu->stopped);
 }

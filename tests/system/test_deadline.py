@@ -38,8 +38,9 @@ def start_neighbours(node):
     node.detach()
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["alone", "busy"])
-@pytest.mark.parametrize("what", ["interrupts=0", "interrupts=1", "cpuid=1"], ids=["closed", "open", "light"])
+# With neighbours only the worst guest, which leaves by nothing but the host's interrupts.
+@pytest.mark.parametrize("what, busy", [("interrupts=0", False), ("interrupts=1", False), ("cpuid=1", False),
+                                        ("interrupts=0", True)], ids=["closed", "open", "light", "closed-busy"])
 @pytest.mark.parametrize("cpu", ["amd", "intel"])
 def test_no_instruction_after_the_deadline(cpu, what, busy):
     machine = ICOUNT if cpu == "amd" else {"smp": 2 if busy else 1}
@@ -52,7 +53,7 @@ def test_no_instruction_after_the_deadline(cpu, what, busy):
         if busy:
             start_neighbours(node)
         seen = []
-        for _ in range(4 if busy else 2):
+        for _ in range(2):
             deadline = node.shell_json("vm deadline spin 50")["guest_time_ns"]
             # The guest's clock goes on while it is held; wait until the deadline is well past.
             while node.shell_json("vm show spin")["guest_time_ns"] < deadline + 2 * gap_ns:

@@ -333,7 +333,8 @@ static void dump(struct vcpu *vcpu)
     const struct svm_vcpu *v = vcpu->backend;
     const struct vmcb *vmcb = v->vmcb;
 
-    log_error("vcpu %u: VMCB at %llx, last CPU %d", vcpu->id, (unsigned long long)v->vmcb_hpa, vcpu->last_cpu);
+    log_error("vcpu %u: VMCB at %llx, last CPU %d, exit codes %x, %x, the host's CR3 %llx", vcpu->id,
+              (unsigned long long)v->vmcb_hpa, vcpu->last_cpu, v->codes[0], v->codes[1], (unsigned long long)read_cr3());
     for (unsigned i = 0; i < ARRAY_COUNT(dump_fields); i++) {
         uint64_t value = 0;
         memcpy(&value, (const char *)vmcb + dump_fields[i].offset, dump_fields[i].bytes);

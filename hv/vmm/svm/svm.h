@@ -66,6 +66,7 @@ struct svm_vcpu { /* vcpu.backend */
     uint64_t step_dr6;         /* the sticky bits of DR6 from before the step, which must be told from its own */
     bool step_loads;           /* the stepped instruction loads RFLAGS: TF is the guest's own after it */
     uint32_t held_debug;       /* pending_debug: the VMCB has no place for it */
+    uint32_t codes[2];         /* of the last full exits, the newest last; for the dump */
     bool leaving;              /* a host interrupt has been asked for, to end this run at once */
     struct length_cache lengths; /* vcpu->lengths, without NRIP save */
 };

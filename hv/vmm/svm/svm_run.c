@@ -258,12 +258,12 @@ static COLD void vectoring(struct vcpu *vcpu, struct svm_vcpu *v)
         event->type = EVENT_NMI;
         v->nmi_blocked = false; /* not delivered after all; the next injection blocks again */
         svm_intercepts_update(v);
-    } else if (type == SVM_EVENT_EXCEPTION && vector != EXC_BP && vector != EXC_OF) {
+    } else if (type == SVM_EVENT_EXCEPTION && vector < 32 && vector != EXC_BP && vector != EXC_OF) {
         event->type = EVENT_EXCEPTION;
         event->has_error = info & SVM_EVENT_HAS_ERROR;
         event->error = (uint32_t)(info >> 32);
         event->cr2 = v->vmcb->cr2;
-    } /* INT n, INT3, INTO: executed again */
+    } /* INT n, INT3, INTO: executed again; and there are no exceptions above 31 (8.2), which an entry would refuse */
 }
 
 /*
@@ -563,7 +563,8 @@ static COLD void after_exit_slow(struct vcpu *vcpu, struct svm_vcpu *v, struct v
 
     if (v->prepared) {
         v->prepared = false;
-        if (v->vmcb->exit_code == SVM_EXIT_INVALID && v->vmcb->tlb_control == SVM_TLB_ALL)
+        if ((uint32_t)v->vmcb->exit_code == (uint32_t)SVM_EXIT_INVALID && /* QEMU writes the low half only */
+            v->vmcb->tlb_control == SVM_TLB_ALL)
             ((struct svm_cpu *)vmm_this_cpu())->next_asid = svm_features.asid_count; /* not entered, not flushed: wrap again */
         v->vmcb->clean = SVM_CLEAN_ALL; /* ignored by CPUs without clean bits */
         v->vmcb->tlb_control = SVM_TLB_NONE;
@@ -585,6 +586,8 @@ void svm_after_exit(struct vcpu *vcpu, uint32_t code)
     struct vmcb *vmcb = v->vmcb;
     struct vm_exit *exit = v->exit;
 
+    v->codes[0] = v->codes[1];
+    v->codes[1] = code;
     vcpu->state.rip = vmcb->rip;
     vcpu->state.rflags = vmcb->rflags;
     vcpu->state.gpr[GPR_RSP] = vmcb->rsp;
