@@ -57,6 +57,7 @@ def test_debian_reaches_user_space(booted, cpu, vcpus):
     node.expect(r"built-in shell.*?[#$] ", timeout=30)
     node.machine.send("busybox readlink /proc/self/fd/0\r")
     node.expect(r"^/dev/hvc0\r", timeout=30)
+    node.expect(r"[#$] ", timeout=30)  # typed before it, a key is echoed twice, and what follows goes to the wrong shell
     node.machine.send("exit\r")
     node.expect(r"exit\r\n.*?[#$] ", timeout=30)
     node.machine.send("busybox readlink /proc/self/fd/0\r")
