@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The log. A ring of fixed-size entries that never allocates and can be written from any context; the console gets each
- * line as it is written. The lock is taken with interrupts off; panic reads the ring without it.
+ * line as it is written, or, where the terminal is in the middle of a line, as soon as that has ended. The lock is taken
+ * with interrupts off; panic reads the ring without it.
  */
 #include "kernel/log.h"
 
@@ -15,12 +16,15 @@
 
 #define LOG_ENTRIES 1024
 #define LOG_SINKS 2
+#define LOG_LINE_BYTES (sizeof ((struct log_entry *)0)->text + 40)
 
 static struct log_entry ring[LOG_ENTRIES];
 static uint64_t next_sequence;
 static struct spinlock log_lock = SPINLOCK_INIT("log");
 static enum log_level console_level = LOG_INFO;
-static void (*hide_hook)(void), (*show_hook)(void);
+static uint64_t console_sequence; /* the first entry that the serial port has not had */
+static bool (*hide_hook)(void);
+static void (*show_hook)(void);
 static void (*sinks[LOG_SINKS])(const char *text, size_t count);
 
 const char *log_level_name(enum log_level level)
@@ -34,7 +38,7 @@ void log_set_console_level(enum log_level level)
     console_level = level;
 }
 
-void log_set_console_hooks(void (*hide)(void), void (*show)(void))
+void log_set_console_hooks(bool (*hide)(void), void (*show)(void))
 {
     uint64_t flags = spin_lock_irqsave(&log_lock);
     hide_hook = hide;
@@ -52,9 +56,63 @@ void log_add_sink(void (*write)(const char *text, size_t count))
     }
 }
 
+/* An entry as the consoles show it, with its newline; how many bytes. */
+static size_t format_entry(const struct log_entry *entry, char line[LOG_LINE_BYTES])
+{
+    int count = snprintf(line, LOG_LINE_BYTES, "[%5lu.%06lu] %s%s\r\n", entry->time_ns / NS_PER_S,
+                         entry->time_ns % NS_PER_S / 1000,
+                         entry->level == LOG_ERROR     ? "error: "
+                         : entry->level == LOG_WARNING ? "warning: "
+                                                       : "",
+                         entry->text);
+    return MIN((size_t)count, LOG_LINE_BYTES - 1u);
+}
+
+/* Whether the terminal may be written to now; asked once before the first line. */
+static bool take_console(bool *taken)
+{
+    if (!*taken && hide_hook && !hide_hook())
+        return false;
+    *taken = true;
+    return true;
+}
+
+/* Everything that waits for the serial port, if it may go out now. With the lock held. */
+static void print_waiting(void)
+{
+    char line[LOG_LINE_BYTES];
+    bool taken = false;
+
+    if (next_sequence - console_sequence > LOG_ENTRIES) {
+        if (!take_console(&taken))
+            return;
+        int count = snprintf(line, sizeof line, "[log: %lu lines were left out here]\r\n",
+                             next_sequence - console_sequence - LOG_ENTRIES);
+        (void)uart_write(line, (size_t)count);
+        console_sequence = next_sequence - LOG_ENTRIES;
+    }
+    for (; console_sequence < next_sequence; console_sequence++) {
+        const struct log_entry *entry = &ring[console_sequence % LOG_ENTRIES];
+        if (entry->level < console_level)
+            continue;
+        if (!take_console(&taken))
+            return;
+        (void)uart_write(line, format_entry(entry, line));
+    }
+    if (taken && show_hook)
+        show_hook();
+}
+
+void log_console_resume(void)
+{
+    uint64_t flags = spin_lock_irqsave(&log_lock);
+    print_waiting();
+    spin_unlock_irqrestore(&log_lock, flags);
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
-    char line[sizeof ring[0].text + 40];
+    char line[LOG_LINE_BYTES];
     va_list args;
     uint64_t now = time_now_ns();
     uint64_t flags = spin_lock_irqsave(&log_lock);
@@ -71,17 +129,11 @@ void log_line(enum log_level level, const char *format, ...)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
     if (level >= console_level) {
-        int count = snprintf(line, sizeof line, "[%5lu.%06lu] %s%s\r\n", now / NS_PER_S, now % NS_PER_S / 1000,
-                             level == LOG_ERROR ? "error: " : level == LOG_WARNING ? "warning: " : "", entry->text);
-        size_t bytes = MIN((size_t)count, sizeof line - 1);
-        if (hide_hook)
-            hide_hook();
-        uart_write(line, bytes);
+        size_t bytes = format_entry(entry, line);
         for (unsigned i = 0; i < LOG_SINKS && sinks[i]; i++)
             sinks[i](line, bytes);
-        if (show_hook)
-            show_hook();
     }
+    print_waiting();
     spin_unlock_irqrestore(&log_lock, flags);
 }
 
@@ -105,8 +157,6 @@ uint64_t log_next_sequence(void)
     return __atomic_load_n(&next_sequence, __ATOMIC_ACQUIRE);
 }
 
-const struct log_entry *log_peek(uint64_t back);
-/* For panic: the entry `back` lines ago, without the lock; NULL if there is none. */
 const struct log_entry *log_peek(uint64_t back)
 {
     if (back >= next_sequence || back >= LOG_ENTRIES)

@@ -21,10 +21,14 @@ void log_line(enum log_level level, const char *format, ...) PRINTF_LIKE(2, 3);
 /* Lines below this level stay in the ring only. */
 void log_set_console_level(enum log_level level);
 /*
- * The console takes turns: while the admin types, a log line is printed above the line that is being edited. hide and
- * show are called around each line that is printed; either may be NULL. They must not log.
+ * The console takes turns: while the admin types, a log line is printed above the line that is being edited. `hide` is
+ * called before lines are printed and may refuse (false) while the terminal is in the middle of a line: the lines then
+ * wait in the ring for log_console_resume(). `show` is called after them, where hide did not refuse. Both run with the
+ * log lock held and interrupts off; they must not log.
  */
-void log_set_console_hooks(void (*hide)(void), void (*show)(void));
+void log_set_console_hooks(bool (*hide)(void), void (*show)(void));
+/* Prints the lines that wait. Called by whoever made `hide` refuse, soon after; not with a lock held that hide takes. */
+void log_console_resume(void);
 /* Another place for log lines (the framebuffer). Called with the log lock held, whole lines with their newline. */
 void log_add_sink(void (*write)(const char *text, size_t count));
 
@@ -38,6 +42,8 @@ struct log_entry {
 bool log_read(uint64_t sequence, struct log_entry *entry);
 uint64_t log_next_sequence(void);
 const char *log_level_name(enum log_level level);
+/* For panic: the entry `back` lines ago, without the lock; NULL if there is none. */
+const struct log_entry *log_peek(uint64_t back);
 
 /* The hypervisor's own fault: registers, backtrace, last log lines; all CPUs stop. Never for a guest's or peer's fault. */
 NORETURN void panic(const char *format, ...) PRINTF_LIKE(1, 2);

@@ -26,8 +26,6 @@
 #define LAST_LINES 10
 #define SCREEN_READ_S 5 /* what is on a screen must be there long enough to be read, or filmed */
 
-const struct log_entry *log_peek(uint64_t back);
-
 static uint32_t panic_owner = UINT32_MAX;
 static bool reset_after;
 static void (*panic_hook)(void);

@@ -4,7 +4,8 @@
  * routed), feeds the line editor, and runs the line that comes out.
  *
  * A log line that comes while the admin types is printed above the line: the log calls the hooks below with its lock
- * held, from any CPU. `screen_lock` keeps them and the editor apart; whoever holds it never logs.
+ * held, from any CPU. While a command is in the middle of a line of its output, log lines wait until that line is out, so
+ * that neither cuts the other. `screen_lock` keeps log, editor and commands apart; whoever holds it never logs.
  */
 #include "shell/service.h"
 
@@ -32,28 +33,13 @@ static struct spinlock screen_lock = SPINLOCK_INIT("screen");
 static struct line line;
 static struct shell shell;
 static bool editing;
+static bool in_a_line;     /* a command's line is on its way out: log lines wait */
+static bool at_line_start = true; /* of the terminal, after what commands and consoles wrote */
 static struct wait_queue keys = WAIT_QUEUE_INIT("keys");
 static bool interrupts; /* the port interrupts when a byte arrives */
 
 static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
                                                 thread_commands, vm_commands, help_commands, NULL };
-
-/* For the line editor, which is called with screen_lock held: short, and without a wait. */
-static void sink_write_terminal(void *context, const char *bytes, size_t count)
-{
-    (void)context;
-    while (count) {
-        const char *newline = memchr(bytes, '\n', count);
-        size_t piece = newline ? (size_t)(newline - bytes) : count;
-        (void)uart_write(bytes, piece);
-        if (newline) {
-            (void)uart_write("\r\n", 2);
-            piece++;
-        }
-        bytes += piece;
-        count -= piece;
-    }
-}
 
 /*
  * Bytes as they are, for commands and consoles: at the line's pace, without keeping this CPU. While the port's FIFO empties
@@ -61,7 +47,7 @@ static void sink_write_terminal(void *context, const char *bytes, size_t count)
  * gets the CPU then is many times as long as a piece. Stops where the line does not move for STALL_SLEEPS, and then waits no
  * more until it does.
  */
-size_t shell_terminal_write(const void *bytes, size_t count)
+static size_t write_slowly(const void *bytes, size_t count)
 {
     static bool stalled;
     const char *from = bytes;
@@ -89,31 +75,95 @@ size_t shell_terminal_write(const void *bytes, size_t count)
     return done;
 }
 
-/* For commands. */
-static void sink_write_yielding(void *context, const char *bytes, size_t count)
+/* Log lines wait from here on. */
+static void begin_line(void)
 {
-    (void)context;
+    uint64_t flags = spin_lock_irqsave(&screen_lock);
+    in_a_line = true;
+    spin_unlock_irqrestore(&screen_lock, flags);
+}
+
+/* Log lines that waited are printed now; `ended`: the terminal is at the start of a line. */
+static void end_line(bool ended)
+{
+    uint64_t flags = spin_lock_irqsave(&screen_lock);
+    in_a_line = false;
+    at_line_start = ended;
+    spin_unlock_irqrestore(&screen_lock, flags);
+    log_console_resume();
+}
+
+size_t shell_terminal_write(const void *bytes, size_t count)
+{
+    size_t done;
+
+    if (!count)
+        return 0;
+    begin_line();
+    done = write_slowly(bytes, count);
+    end_line(done && ((const char *)bytes)[done - 1] == '\n');
+    return done;
+}
+
+/* Text with lines ended by \n, to a writer that wants \r\n. */
+static void write_lines(const char *text, size_t count, size_t (*write)(const void *bytes, size_t count))
+{
     while (count) {
-        const char *newline = memchr(bytes, '\n', count);
-        size_t piece = newline ? (size_t)(newline - bytes) : count;
-        (void)shell_terminal_write(bytes, piece);
+        const char *newline = memchr(text, '\n', count);
+        size_t piece = newline ? (size_t)(newline - text) : count;
+        (void)write(text, piece);
         if (newline) {
-            (void)shell_terminal_write("\r\n", 2);
+            (void)write("\r\n", 2);
             piece++;
         }
-        bytes += piece;
+        text += piece;
         count -= piece;
     }
 }
 
-static const struct sink terminal = { sink_write_terminal, NULL };
-static const struct sink command_output = { sink_write_yielding, NULL };
-
-static void hide_line(void)
+/* A piece of a line, or its end; log lines wait from the first piece to the end. */
+static size_t write_piece(const void *bytes, size_t count)
 {
-    spin_lock(&screen_lock); /* the log has switched interrupts off */
+    size_t done;
+
+    begin_line();
+    done = write_slowly(bytes, count);
+    if (count && ((const char *)bytes)[count - 1] == '\n')
+        end_line(true);
+    return done;
+}
+
+/* For commands, which write a line in several pieces. */
+static void sink_write_command(void *context, const char *bytes, size_t count)
+{
+    (void)context;
+    write_lines(bytes, count, write_piece);
+}
+
+/* For the line editor, which is called with screen_lock held: short, and without a wait. */
+static void sink_write_editor(void *context, const char *bytes, size_t count)
+{
+    (void)context;
+    write_lines(bytes, count, uart_write);
+}
+
+static const struct sink terminal = { sink_write_editor, NULL };
+static const struct sink command_output = { sink_write_command, NULL };
+
+/* The log has switched interrupts off. */
+static bool hide_line(void)
+{
+    spin_lock(&screen_lock);
+    if (in_a_line) {
+        spin_unlock(&screen_lock);
+        return false;
+    }
     if (editing)
         line_hide(&line);
+    else if (!at_line_start)
+        (void)uart_write("\r\n", 2);
+    at_line_start = true;
+    return true;
 }
 
 static void show_line(void)
@@ -183,6 +233,7 @@ static void shell_thread(void *arg)
             continue;
         if (result == LINE_DONE)
             shell_run(&shell, line.text);
+        end_line(true); /* what a command left unended must not keep the log waiting */
         start_line();
     }
 }
