@@ -24,14 +24,21 @@ static void flush_all(struct vm_core *core)
 {
     struct vm *vm = CONTAINER_OF(core, struct vm, core);
 
+    for (unsigned i = 0; i < vm->cpu_count; i++)
+        vcpu_flush_wait(vm->vcpu[i]);
+}
+
+static void drain_all(struct vm_core *core)
+{
+    struct vm *vm = CONTAINER_OF(core, struct vm, core);
+
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         vcpu_flush_wait(vm->vcpu[i]);
-        if (vm->dirty_engine == DIRTY_PML)
-            vmm->pml_drain(vm->vcpu[i]);
+        vmm->pml_drain(vm->vcpu[i]);
     }
 }
 
-static const struct dirty_ops ops = { flush_all, thread_yield };
+static const struct dirty_ops ops = { .flush_all = flush_all, .drain_all = drain_all, .yield = thread_yield };
 
 static bool has_engine(enum dirty_engine engine)
 {

@@ -14,8 +14,8 @@
  *    cost more than the fault. After DIRTY_DENSE_FAULTS faults in one frame between two collects its leaves become writable,
  *    and the CPU's dirty bits are scanned. From then on it takes one fault for the frame, on the directory entry, after
  *    each collect, until it is found to have fewer dirty pages than that again.
- *  - PML: leaves are writable with the dirty bit clear; the CPU logs what it sets, the backend drains that with
- *    dirty_log_logged(), and a collect clears the dirty bits of the pages that it takes.
+ *  - PML: leaves are writable with the dirty bit clear; the CPU logs what it sets, the backend brings that in with
+ *    dirty_log_drain(), and a collect clears the dirty bits of the pages that it takes.
  *
  * The bitmap is indexed by guest frame number and has a second bitmap right behind it: one bit for each of its 64-bit
  * words that may have a bit set. So a collect looks at nothing that is clean. Pages that a fault has made writable go to
@@ -42,10 +42,12 @@ enum dirty_engine { DIRTY_OFF, DIRTY_WRITE_PROTECT, DIRTY_ACCESSED_DIRTY, DIRTY_
 /* What the log needs of who runs the vCPUs. */
 struct dirty_ops {
     /*
-     * Returns when every vCPU of the VM has been outside of the guest since the call, will flush its cached
-     * second-stage translations before it is inside again, and has drained its page-modification log (PML on).
+     * Returns when every vCPU of the VM has been outside of the guest since the call, and will flush its cached
+     * second-stage translations before it is inside again.
      */
     void (*flush_all)(struct vm_core *core);
+    /* The same, and each vCPU has brought in its page-modification log (dirty_log_drain). For PML only. */
+    void (*drain_all)(struct vm_core *core);
     /* Called now and then in long collects, so that the thread can yield; may be NULL. */
     void (*yield)(void);
 };
@@ -70,6 +72,7 @@ struct dirty_log {
     uint8_t *mode;        /* of each 2 MiB frame; dirty.c */
     uint8_t *period;      /* of each frame: the period in which the faults that `mode` counts were */
     uint8_t now;          /* the period: changes with each collect */
+    uint64_t *leaves;     /* of each frame in mode PML: where its table would begin if it began with page 0; else 0 */
     uint8_t *touched;     /* a byte for 8 frames: dense ones that were written since they were closed */
     uint8_t *pending;     /* the same: dense ones that were closed and whose dirty bits are still to be scanned */
     uint64_t bits;        /* of the bitmap; a multiple of 4096 */
@@ -100,11 +103,16 @@ static inline void dirty_log_mark(struct vm_core *core, uint64_t gfn)
         __atomic_fetch_or(summary, summary_bit, __ATOMIC_SEQ_CST);
 }
 
+/* An entry of a page-modification log that the CPU has not filled; the others are guest physical addresses. */
+#define DIRTY_LOG_EMPTY UINT64_MAX
+
 /*
- * Notes a page that a CPU's page-modification log names. With the stage-2 lock held, and the vCPU outside of the guest: the
- * CPU may write an entry before it sets the page's dirty bit, which is cleared here.
+ * Notes the pages that a CPU's page-modification log names, and empties it: from entries[next] down, as the CPU fills it
+ * (SDM vol. 3C, 29.3.6), to the first empty entry. Returns the index of that, -1 where there is none. With the stage-2
+ * lock held, and the vCPU outside of the guest: the CPU may write an entry before it sets the page's dirty bit, which is
+ * cleared here.
  */
-void dirty_log_logged(struct stage2 *stage2, uint64_t gfn);
+int dirty_log_drain(struct stage2 *stage2, uint64_t *entries, int next);
 
 /* Notes that the hypervisor has just written count (1 or more) bytes at gpa. Lock-free; any context. */
 static inline void dirty_log_wrote(struct vm_core *core, gpa_t gpa, uint64_t count)

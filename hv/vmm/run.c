@@ -117,11 +117,9 @@ void vcpu_stop(struct vcpu *vcpu)
     wait_event(&vcpu->queue, __atomic_load_n(&vcpu->stopped, __ATOMIC_ACQUIRE));
 }
 
-void vcpu_flush_wait(struct vcpu *vcpu)
+/* Out of line, so that a vCPU that is not in the guest costs its caller nothing. */
+static __attribute__((noinline)) void wait_outside(struct vcpu *vcpu)
 {
-    __atomic_store_n(&vcpu->flush_wanted, true, __ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
-        return;
     vcpu_request(vcpu, REQ_LEAVE);
     /* The backend takes the wish back between two entries, and flushes then. */
     while (__atomic_load_n(&vcpu->in_guest, __ATOMIC_ACQUIRE) && __atomic_load_n(&vcpu->flush_wanted, __ATOMIC_ACQUIRE)) {
@@ -129,6 +127,13 @@ void vcpu_flush_wait(struct vcpu *vcpu)
             break; /* its thread is not running while ours does */
         cpu_pause();
     }
+}
+
+void vcpu_flush_wait(struct vcpu *vcpu)
+{
+    __atomic_store_n(&vcpu->flush_wanted, true, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&vcpu->in_guest, __ATOMIC_SEQ_CST))
+        wait_outside(vcpu);
 }
 
 static void vcpu_timer_fired(struct timer *timer)

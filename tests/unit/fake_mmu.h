@@ -31,8 +31,8 @@ struct fake_vcpu {
     bool ad, pml;            /* A/D bits enabled; page-modification log enabled */
     bool blind;              /* always sets dirty bits through cached translations, never by walking again */
     struct fake_translation *small, *large, *huge; /* by page, frame, GiB */
-    uint64_t log[FAKE_PML_ENTRIES];
-    unsigned log_count;
+    uint64_t log[FAKE_PML_ENTRIES]; /* filled from the last entry down */
+    int log_index, log_next;        /* the next that the CPU fills; the next that is drained */
     uint64_t generation;
     uint64_t seed;
     uint64_t fault_count, pml_exit_count;
@@ -51,6 +51,8 @@ static void vcpu_init(struct fake_vcpu *vcpu, struct stage2 *stage2, unsigned id
     uint64_t end = gmem_end(stage2->gmem);
 
     *vcpu = (struct fake_vcpu){ .stage2 = stage2, .id = id, .seed = id * 77 + 5 };
+    memset(vcpu->log, 0xff, sizeof vcpu->log);
+    vcpu->log_index = vcpu->log_next = FAKE_PML_ENTRIES - 1;
     vcpu->small = calloc(end / PAGE_BYTES, sizeof *vcpu->small);
     vcpu->large = calloc(end / LARGE_PAGE_BYTES, sizeof *vcpu->large);
     vcpu->huge = calloc(end / GIB + 1, sizeof *vcpu->huge);
@@ -66,20 +68,33 @@ static void vcpu_done(struct fake_vcpu *vcpu)
 static void vcpu_drain(struct fake_vcpu *vcpu)
 {
     spin_lock(&vcpu->stage2->lock);
-    while (vcpu->log_count)
-        dirty_log_logged(vcpu->stage2, vcpu->log[--vcpu->log_count] / PAGE_BYTES);
+    vcpu->log_next = dirty_log_drain(vcpu->stage2, vcpu->log, vcpu->log_next);
+    if (vcpu->log_next != vcpu->log_index)
+        abort();
+    for (unsigned i = 0; i < FAKE_PML_ENTRIES; i++)
+        if (vcpu->log[i] != DIRTY_LOG_EMPTY)
+            abort();
+    if (vcpu->log_next < 0)
+        vcpu->log_next = vcpu->log_index = FAKE_PML_ENTRIES - 1;
     spin_unlock(&vcpu->stage2->lock);
 }
 
-/* What happens between an exit and the next entry, if anything was asked for. */
-static void vcpu_outside(struct fake_vcpu *vcpu)
+/* Flushes, if that was asked for, and keeps what it has logged: it was outside of the guest all the time. */
+static void vcpu_flush(struct fake_vcpu *vcpu)
 {
-    vcpu_drain(vcpu);
     if (vcpu->flush_wanted) {
         vcpu->flush_wanted = false;
         vcpu->generation++;
     }
     __atomic_fetch_add(&vcpu->exits, 1, __ATOMIC_SEQ_CST);
+}
+
+/* What happens between an exit and the next entry. The log is brought in where it has to be, and now and then. */
+static void vcpu_outside(struct fake_vcpu *vcpu)
+{
+    if (vcpu->flush_wanted || vcpu->log_index < 0 || vcpu_random(vcpu) % 2)
+        vcpu_drain(vcpu);
+    vcpu_flush(vcpu);
 }
 
 enum fake_step { STEP_DONE, STEP_AGAIN, STEP_NOT_RAM };
@@ -88,13 +103,13 @@ enum fake_step { STEP_DONE, STEP_AGAIN, STEP_NOT_RAM };
 static bool vcpu_set_dirty(struct fake_vcpu *vcpu, uint64_t *leaf, uint64_t gpa, uint64_t dirty)
 {
     if (vcpu->pml) {
-        if (vcpu->log_count == FAKE_PML_ENTRIES) {
+        if (vcpu->log_index < 0) {
             vcpu->pml_exit_count++;
             vcpu_outside(vcpu);
             return false;
         }
         if (!(__atomic_fetch_or(leaf, dirty, __ATOMIC_SEQ_CST) & dirty))
-            vcpu->log[vcpu->log_count++] = gpa;
+            vcpu->log[vcpu->log_index--] = gpa & ~(PAGE_BYTES - 1);
     } else {
         __atomic_fetch_or(leaf, dirty, __ATOMIC_SEQ_CST);
     }

@@ -103,7 +103,7 @@ static void flush_threads(struct vm_core *of)
     }
 }
 
-static const struct dirty_ops thread_ops = { flush_threads, NULL };
+static const struct dirty_ops thread_ops = { flush_threads, flush_threads, NULL };
 
 static void collect_and_copy(uint64_t *count)
 {

@@ -272,8 +272,10 @@ static enum status vcpu_create(struct vcpu *vcpu)
     *(uint32_t *)phys_to_virt(v->vmcs) = vmx_caps.revision;
     v->virtual_apic = phys_to_virt(v->virtual_apic_page);
     vcpu->apic_registers = vm->apic_assist ? phys_to_virt(v->virtual_apic_page) : NULL;
-    if (v->pml_page.v)
-        memset(phys_to_virt(v->pml_page), 0xff, PAGE_BYTES); /* PML_EMPTY in every entry */
+    if (v->pml_page.v) {
+        v->pml_log = phys_to_virt(v->pml_page);
+        memset(v->pml_log, 0xff, PAGE_BYTES); /* DIRTY_LOG_EMPTY in every entry */
+    }
     v->pml_next = PML_ENTRIES - 1;
     v->eptp = vm->stage2.root.v | vmx_caps.eptp_bits;
     v->wants = VCPU_WANTS_UNKNOWN;

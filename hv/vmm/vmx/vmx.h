@@ -29,7 +29,6 @@
 #include "vmm/vmx/vmcs.h"
 
 #define PML_ENTRIES 512
-#define PML_EMPTY UINT64_MAX /* no entry: an entry is a page's address */
 
 /* The capability MSRs, appendix A. */
 struct vmx_msrs {
@@ -100,6 +99,7 @@ struct vmx_vcpu { /* vcpu.backend */
     struct guest_regs regs;
     struct vmx_away away;
     hpa_t vmcs, virtual_apic_page, pml_page;
+    uint64_t *pml_log;        /* the page, or NULL: this CPU has no page-modification log */
     unsigned pml_next;        /* entry that the CPU fills next, going down */
 };
 

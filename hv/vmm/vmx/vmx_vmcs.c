@@ -219,14 +219,8 @@ void vmx_release(struct vcpu *vcpu)
 
 static void drain(struct vmx_vcpu *v, struct stage2 *stage2)
 {
-    volatile uint64_t *log = phys_to_virt(v->pml_page);
-    unsigned next = v->pml_next;
-
-    for (uint64_t entry; (entry = log[next]) != PML_EMPTY; next = (next - 1) % PML_ENTRIES) {
-        log[next] = PML_EMPTY;
-        dirty_log_logged(stage2, entry >> PAGE_SHIFT);
-    }
-    v->pml_next = next;
+    /* After the last entry the CPU exits, and begins again at the first. */
+    v->pml_next = (unsigned)dirty_log_drain(stage2, v->pml_log, (int)v->pml_next) % PML_ENTRIES;
 }
 
 void vmx_pml_drain_own(struct vcpu *vcpu, bool flush)
@@ -245,7 +239,7 @@ void vmx_pml_drain(struct vcpu *vcpu)
     struct vmx_vcpu *v = vcpu->backend;
     struct stage2 *stage2 = vcpu->vm->memory;
 
-    if (!v->pml_page.v)
+    if (!v->pml_log)
         return;
     uint64_t flags = spin_lock_irqsave(&stage2->lock);
     if (vcpu->flush_wanted)
