@@ -126,11 +126,14 @@ $(BUILD)/obj/%.S.o: %.S $(BUILD)/hv.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HV_CFLAGS) -D__ASSEMBLER__ -MMD -MP -c -o $@ $<
 
-# What runs while the guest's GS is in the CPU may neither call nor look at anything by a segment (hv/vmm/light.h).
-LIGHT := $(BUILD)/obj/hv/vmm/svm/svm_light.c.o
+# What runs while the guest's GS is in the CPU may neither call nor look at anything by a segment; and no light exit may have
+# an indirect branch, since the guest's SPEC_CTRL may still be in the CPU (hv/vmm/light.h).
+LIGHT := $(BUILD)/obj/hv/vmm/svm/svm_light.c.o $(BUILD)/obj/hv/vmm/vmx/vmx_light.c.o
 $(BUILD)/light.checked: $(LIGHT)
 	$(Q)! objdump -dr --no-show-raw-insn $< | grep -E '\scall|%[fg]s|R_X86_64_PLT32' || \
 	    { echo "$<: a call or a segment in a light exit" >&2; exit 1; }
+	$(Q)! objdump -d --no-show-raw-insn $(LIGHT) | grep -E '\s(call|jmp)\s+\*' || \
+	    { echo "an indirect branch in a light exit" >&2; exit 1; }
 	$(Q)touch $@
 
 # Two links: the first tells where the functions are, the second has their names for backtraces.

@@ -18,6 +18,10 @@
  *  - On SVM the guest's GS is in the CPU, and NMIs wait: no this_cpu(), no thread, no log, no lock that is waited for.
  *    So everything is inlined: `make` refuses a call in svm_light.o.
  *  - There is no room for a barrier: on a CPU that needs one around each run, vmm/guard.c takes light exits away.
+ *  - A guest that has SPEC_CTRL or XSS of its own (regs.swap) never has a light exit, but the function runs with its values
+ *    until `wants`, which is unknown then, has said so. XSS means nothing here. SPEC_CTRL bears on indirect branches and on
+ *    returns without their call: there is none of the former (`make` refuses them in both objects), and the one return
+ *    is to the call just before. docs/speculation.md.
  *  - Whatever makes an exit or its instruction unusual goes the full way: an event that was being delivered, an interrupt
  *    shadow, RFLAGS.TF and RF, RIP near a wrap, registers to be swapped, a wish that the backend has not served.
  */
