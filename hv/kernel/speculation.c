@@ -28,6 +28,7 @@
 #define PBRSB_NO BIT(24)
 #define RFDS_NO BIT(27)
 #define RFDS_CLEAR BIT(28)
+#define ITS_NO BIT(62)
 
 /* Family 6 models that Intel lists as not affected by iTLB multihit though PSCHANGE_MC_NO is not there: Atom, Xeon Phi. */
 static bool no_multihit(uint32_t model)
@@ -43,6 +44,16 @@ static bool no_multihit(uint32_t model)
     return false;
 }
 
+/*
+ * Indirect target selection (INTEL-SA-01153): family 6 models on which a guest may choose the targets of indirect branches
+ * and returns of the host in spite of enhanced IBRS: Cascade Lake and Cooper Lake, late Whiskey Lake, Coffee Lake and Comet
+ * Lake. On the later ones that have it (Ice Lake, Tiger Lake, Rocket Lake) it does not cross from guest to host.
+ */
+static bool targets_cross(uint32_t model)
+{
+    return model == 0x55 || model == 0x8e || model == 0x9e || model == 0xa5 || model == 0xa6;
+}
+
 static void plan_intel(const struct speculation_facts *f, struct speculation *s)
 {
     uint64_t caps = f->arch_capabilities;
@@ -50,7 +61,7 @@ static void plan_intel(const struct speculation_facts *f, struct speculation *s)
     s->always_ibrs = caps & IBRS_ALL;
     s->no_history = s->always_ibrs && (f->leaf7_2_edx & EDX2_BHI_CTRL) && !(caps & BHI_NO);
     s->ibpb = f->leaf7_edx & EDX_IBRS_IBPB;
-    s->barrier_on_exit = !s->always_ibrs;
+    s->barrier_on_exit = !s->always_ibrs || (f->family == 6 && targets_cross(f->model) && !(caps & ITS_NO));
     s->return_on_exit = s->always_ibrs && !(caps & PBRSB_NO);
     s->verw = (f->leaf7_edx & EDX_MD_CLEAR) || (caps & (FB_CLEAR | RFDS_CLEAR));
     s->clear_on_entry = ((f->leaf7_edx & EDX_MD_CLEAR) && !(caps & MDS_NO)) ||

@@ -43,10 +43,10 @@ extern const unsigned cpuid_feature_count;
 
 /*
  * Bits of IA32_ARCH_CAPABILITIES that are as true in a guest as on the host: that the CPU is not affected (0, 1, 3-6, 8,
- * 13-15, 20, 24, 26, 27), that VERW clears what it is to clear (17, 28), and that return predictors may fall back on
+ * 13-15, 20, 24, 26, 27, 62), that VERW clears what it is to clear (17, 28), and that return predictors may fall back on
  * others (2, 19). Controls, which would come with MSRs of their own, are not shown.
  */
-#define CPUID_ARCH_CAPABILITIES_SHOWN 0x1d1ae17full
+#define CPUID_ARCH_CAPABILITIES_SHOWN 0x400000001d1ae17full
 #define CPUID_ARCH_CAPABILITIES_RISKS (BIT(2) | BIT(19)) /* here a set bit is the warning, a clear one the promise */
 
 /* The register of an entry, by enum cpuid_register. */

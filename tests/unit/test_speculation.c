@@ -35,10 +35,19 @@ static void test_intel(void **state)
     s = speculation_plan(&(struct speculation_facts){
         INTEL, .model = 0x55, .leaf7_ebx = BIT(11), .leaf7_edx = BIT(10) | BIT(26) | BIT(28) | BIT(29),
         .arch_capabilities = BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(7) | BIT(17) });
-    assert_true(s.always_ibrs && s.return_on_exit && !s.barrier_on_exit);
-    assert_true(s.clear_on_entry && !s.flush_l1d && s.small_code);
+    assert_true(s.always_ibrs && s.return_on_exit && s.clear_on_entry && !s.flush_l1d && s.small_code);
+    assert_true(s.barrier_on_exit); /* indirect target selection */
 
-    /* Ice Lake-SP: MMIO stale data is left, until the CPU says that it is not. */
+    /* The same, if its microcode says that this is not so; and without a barrier that could be executed. */
+    struct speculation_facts cascade = { INTEL, .model = 0x55, .leaf7_edx = BIT(10) | BIT(26) | BIT(28) | BIT(29),
+                                         .arch_capabilities = BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(62) };
+    assert_false(speculation_plan(&cascade).barrier_on_exit);
+    cascade.arch_capabilities &= ~BIT(62);
+    assert_true(speculation_plan(&cascade).barrier_on_exit);
+    cascade.leaf7_edx &= ~(uint32_t)BIT(26);
+    assert_false(speculation_plan(&cascade).barrier_on_exit);
+
+    /* Ice Lake-SP: MMIO stale data is left, until the CPU says that it is not. Target selection does not leave the guest. */
     struct speculation_facts ice = { INTEL, .model = 0x6a, .leaf7_edx = BIT(10) | BIT(26) | BIT(28) | BIT(29),
                                      .arch_capabilities = BIT(0) | BIT(1) | BIT(3) | BIT(5) | BIT(6) | BIT(8) | BIT(17) };
     s = speculation_plan(&ice);
