@@ -102,10 +102,14 @@ void vcpu_park(struct vcpu *vcpu)
 
 void vcpu_unpark(struct vcpu *vcpu)
 {
+    /* In this order: the count moves after `parked` is taken back. */
     uint32_t seen = __atomic_load_n(&vcpu->unpark_count, __ATOMIC_ACQUIRE);
+    bool parked = __atomic_load_n(&vcpu->parked, __ATOMIC_ACQUIRE);
 
     __atomic_fetch_and(&vcpu->requests, ~(uint32_t)REQ_PARK, __ATOMIC_SEQ_CST);
     wake_all(&vcpu->queue);
+    if (!parked)
+        return;
     /* It may park itself again at once, so its state alone would not tell that it has been away. */
     wait_event(&vcpu->queue, __atomic_load_n(&vcpu->unpark_count, __ATOMIC_ACQUIRE) != seen ||
                                  __atomic_load_n(&vcpu->stopped, __ATOMIC_ACQUIRE));
