@@ -35,6 +35,8 @@
 #define FRAME_PAGES 512
 #define FRAME_WORDS 8
 #define CHUNKS_PER_GIB (HUGE_PAGE_BYTES / (CHUNK_PAGES * PAGE_BYTES))
+/* So a GiB that has RAM, and so a directory, has nothing else: every entry of a directory is a frame of RAM, or empty. */
+_Static_assert(GMEM_LOW_END % HUGE_PAGE_BYTES == 0 && GMEM_HIGH_BASE % HUGE_PAGE_BYTES == 0, "a GiB is RAM or is not");
 #define CHUNKS_AT_ONCE 8      /* that a collect looks at; a power of two */
 #define YIELD_CHUNKS 64       /* a chunk takes some ten microseconds at most */
 #define CLEAR_BYTES (256 * KIB) /* likewise */
