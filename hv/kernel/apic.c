@@ -162,6 +162,9 @@ void apic_timer_arm(uint64_t tsc)
  * False if the interrupt of a deadline comes long before it. Bochs 2.7 compares the deadline not with the TSC but with the
  * ticks since it was started, so once the machine has been reset, which begins the TSC anew, each deadline is past. The
  * interrupt that came too early is served when interrupts are on, and is one for nothing.
+ *
+ * The boot CPU speaks for all: it is a fault of the whole machine's clock. What could differ is looked at when a CPU comes up:
+ * whether it says the same of its TSC and deadlines (cpu_same_as_boot()), and what its TSC shows (tsc_compare() of smp.c).
  */
 static bool deadline_keeps_to_tsc(void)
 {
