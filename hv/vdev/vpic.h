@@ -34,7 +34,11 @@ void vpic_set_line(void *pic, unsigned irq, bool level);
 bool vpic_output(const struct vpic *pic);
 /* The CPU's acknowledge cycle: the vector. If the request is gone, the vector of a spurious interrupt (IRQ 7 or 15). */
 int vpic_acknowledge(struct vpic *pic);
-/* The vector that was acknowledged last has not reached the guest: its input asks again, as if nothing had been. */
+/*
+ * The vector that was acknowledged last has not reached the guest: its input asks again, as if nothing had been. Nothing
+ * happens where the input is not in service (a spurious vector, or ended meanwhile), nor for a vector that is not one of the
+ * sixteen. With automatic EOI no input ever is in service: any vector of the sixteen is taken for one that was served.
+ */
 void vpic_return(struct vpic *pic, uint8_t vector);
 
 /* Ports 0x20-0x21, 0xa0-0xa1 and 0x4d0-0x4d1; the device is the struct vpic for all three. */

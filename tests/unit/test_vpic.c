@@ -167,6 +167,37 @@ static void what_did_not_reach_the_guest_asks_again(void **state)
     assert_false(intr.level);
 }
 
+/* A vector of the local APIC changes neither chip, whatever they have in service. */
+static void a_vector_of_somebody_else_is_not_returned(void **state)
+{
+    (void)state;
+    for (unsigned automatic = 0; automatic < 2; automatic++) {
+        if (automatic)
+            program(3);
+        for (unsigned serving = 0; serving < 2; serving++) {
+            if (serving) { /* one of each chip */
+                pulse(12);
+                assert_int_equal(vpic_acknowledge(&pic), 0x3c);
+                pulse(1);
+                assert_int_equal(vpic_acknowledge(&pic), 0x31);
+            }
+            struct vpic before = pic;
+            for (unsigned vector = 0; vector < 256; vector++) {
+                if (vector >= 0x30 && vector < 0x40)
+                    continue;
+                vpic_return(&pic, (uint8_t)vector);
+                assert_memory_equal(&pic, &before, sizeof pic);
+            }
+            if (serving && !automatic) {
+                out(0x20, 0x20);
+                out(0xa0, 0x20);
+                out(0x20, 0x20);
+            }
+            assert_false(intr.level);
+        }
+    }
+}
+
 static void spurious(void **state)
 {
     (void)state;
@@ -383,6 +414,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(power_up_is_quiet), TEST(simple_interrupt), TEST(cascade), TEST(masks), TEST(spurious), TEST(levels),
         TEST(what_did_not_reach_the_guest_asks_again),
+        TEST(a_vector_of_somebody_else_is_not_returned),
         TEST(auto_eoi), TEST(rotation), TEST(special_mask), TEST(special_nested), TEST(poll),
         TEST(initialisation_steps), TEST(state_goes_on), TEST(hostile_state),
     };
