@@ -75,24 +75,27 @@ static bool wait_for_room(void)
     return false;
 }
 
+/* As much as an empty FIFO takes; returns how much that is. */
+static size_t fill(const uint8_t *bytes, size_t count)
+{
+    size_t n = 0;
+
+    for (; n < MIN(count, FIFO_BYTES); n++)
+        out8((uint16_t)(base + REG_DATA), bytes[n]);
+    return n;
+}
+
 size_t uart_write_unlocked(const void *bytes, size_t count)
 {
-    const uint8_t *byte = bytes, *end = byte + count;
-    unsigned room = 0;
+    size_t written = 0;
 
     if (!base)
         return count;
-    for (; byte < end; byte++) {
-        if (!room) {
-            if (!wait_for_room())
-                break;
-            drain_receiver(); /* its FIFO overflows while a long text goes out */
-            room = FIFO_BYTES;
-        }
-        out8((uint16_t)(base + REG_DATA), *byte);
-        room--;
+    while (written < count && wait_for_room()) {
+        drain_receiver(); /* its FIFO overflows while a long text goes out */
+        written += fill((const uint8_t *)bytes + written, count - written);
     }
-    return (size_t)(byte - (const uint8_t *)bytes);
+    return written;
 }
 
 size_t uart_write(const void *bytes, size_t count)
@@ -105,7 +108,6 @@ size_t uart_write(const void *bytes, size_t count)
 
 size_t uart_write_some(const void *bytes, size_t count)
 {
-    const uint8_t *byte = bytes;
     size_t written = 0;
 
     if (!base)
@@ -113,8 +115,7 @@ size_t uart_write_some(const void *bytes, size_t count)
     uint64_t flags = spin_lock_irqsave(&uart_lock);
     drain_receiver();
     if (in8((uint16_t)(base + REG_LSR)) & LSR_THR_EMPTY)
-        for (; written < MIN(count, FIFO_BYTES); written++)
-            out8((uint16_t)(base + REG_DATA), byte[written]);
+        written = fill(bytes, count);
     spin_unlock_irqrestore(&uart_lock, flags);
     return written;
 }
