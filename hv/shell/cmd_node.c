@@ -117,7 +117,7 @@ static enum status cpu_list(struct shell *shell, const struct command_call *call
             { "virtual_interrupts", f->virtual_interrupt }, { "apic_virtualization", f->apic_assist },
             { "posted_interrupts", f->posted_interrupt },
             { "second_stage_accessed_dirty", f->second_stage_ad }, { "second_stage_1g", f->second_stage_1g },
-            { "tsc_scaling", f->tsc_scaling }, { "xsaves", f->xsaves },
+            { "tsc_scaling", f->tsc.fraction_bits != 0 }, { "xsaves", f->xsaves },
         };
         out_array_begin(out, "virtualization_features");
         for (unsigned i = 0; i < ARRAY_COUNT(list); i++)

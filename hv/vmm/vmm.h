@@ -117,7 +117,6 @@ struct vmm_features { /* what the backend found, for shared code and for `cpu li
     bool second_stage_ad;   /* A/D bits in second-stage tables can be used */
     bool second_stage_1g;
     bool pdptes_in_memory;  /* PAE: the CPU reads and checks PDPTEs when it walks, there is no cached copy to load */
-    bool tsc_scaling;
     bool virtual_spec_ctrl;       /* SVM: the CPU itself switches SPEC_CTRL */
     bool rdtscp, invpcid, xsaves; /* the instructions work in a guest (RDTSCP: RDPID and TSC_AUX too) */
     struct tsc_scaling tsc;

@@ -74,7 +74,6 @@ static bool probe(char *why, size_t why_bytes)
         .second_stage_ad = true, /* nested tables are ordinary tables (15.25.5) */
         .second_stage_1g = cpuid(0x80000001, 0).edx & CPUID_1G,
         .pdptes_in_memory = true, /* 15.25.10 */
-        .tsc_scaling = r.edx & SVM_FEATURE_TSC_RATE,
         .tsc = { .integer_bits = 8, .fraction_bits = r.edx & SVM_FEATURE_TSC_RATE ? 32 : 0 },
         .virtual_spec_ctrl = r.edx & SVM_FEATURE_SPEC_CTRL,
         .rdtscp = cpu_features.rdtscp,

@@ -38,7 +38,7 @@ void svm_evict(struct svm_cpu *cpu)
 
 void svm_set_tsc_ratio(struct svm_cpu *cpu, uint64_t multiplier)
 {
-    if (!svm_features.tsc_scaling || cpu->tsc_multiplier == multiplier)
+    if (!svm_features.tsc.fraction_bits || cpu->tsc_multiplier == multiplier)
         return;
     wrmsr(MSR_AMD_TSC_RATIO, multiplier >> (TSC_FRACTION_BITS - 32)); /* 8.32 */
     cpu->tsc_multiplier = multiplier;

@@ -160,7 +160,6 @@ bool vmx_caps_compute(const struct vmx_msrs *msrs, struct vmx_caps *caps, struct
         .posted_interrupt = may(msrs->pin) & PIN_POSTED_INTERRUPT,
         .second_stage_ad = ept & EPT_CAP_AD,
         .second_stage_1g = ept & EPT_CAP_1G,
-        .tsc_scaling = may(msrs->secondary) & CPU2_TSC_SCALING,
         .tsc = { .integer_bits = 16, .fraction_bits = may(msrs->secondary) & CPU2_TSC_SCALING ? 48 : 0 },
         .rdtscp = may(msrs->secondary) & CPU2_RDTSCP,
         .invpcid = may(msrs->secondary) & CPU2_INVPCID,
