@@ -35,16 +35,7 @@ static const struct command_argument name_argument[] = {
 /* The texts of vm/ are "OBJECT: CAUSE; CURE" already. */
 static enum status fail(struct shell *shell, enum status status, char *text)
 {
-    char *cause = strstr(text, ": "), *cure = strstr(text, "; ");
-
-    if (!cause)
-        return out_error(&shell->out, status, "vm", NULL, "%s", text);
-    *cause = '\0';
-    if (cure) {
-        *cure = '\0';
-        cure += 2;
-    }
-    return out_error(&shell->out, status, text, cure, "%s", cause + 2);
+    return out_error_text(&shell->out, status, "vm", text);
 }
 
 /* The reasons of config_vm_set() are "CAUSE: CURE"; a value that is quoted in the cause may have a colon too. */
@@ -275,8 +266,8 @@ static enum status vm_create_command(struct shell *shell, const struct command_c
 
     if (!config_name_ok(call->argument[0]))
         return out_error(&shell->out, ERR_INVALID, "vm",
-                         "use up to 63 letters, digits, '.', '_' and '-', a letter or digit first", "\"%s\" is not a name",
-                         call->argument[0]);
+                         "use up to 63 letters, digits, '.', '_' and '-', a letter or digit first",
+                         "\"%s\" is not a name", call->argument[0]);
     config_vm_defaults(&config, call->argument[0]);
     for (unsigned i = 0; i < ARRAY_COUNT(options); i++) {
         snprintf(option, sizeof option, "--%s", options[i]);
@@ -319,7 +310,8 @@ static enum status vm_deadline(struct shell *shell, const struct command_call *c
     enum status status = vm_set_deadline(call->argument[0], deadline, text, sizeof text);
     if (status != OK)
         return fail(shell, status, text);
-    out_message(&shell->out, "vm %s: %s", call->argument[0], deadline == TIME_NEVER ? "runs without a deadline" : "deadline set");
+    out_message(&shell->out, "vm %s: %s", call->argument[0],
+                deadline == TIME_NEVER ? "runs without a deadline" : "deadline set");
     struct vm_info info;
     /* In the guest's own clock, for whoever asks it. */
     if (deadline != TIME_NEVER && vm_info_find(call->argument[0], &info) && info.guest_zero_ns)
@@ -342,7 +334,8 @@ static void console_fetch(struct console_piece *piece, const char *name, uint64_
     piece->end = piece->first + vm_console_read(name, position, piece->text + piece->first, CONSOLE_PIECE_BYTES, &lost);
     if (!lost)
         return;
-    int count = snprintf(marker, sizeof marker, "\r\n[console: %lu bytes lost: this line is slower than the guest]\r\n", lost);
+    int count = snprintf(marker, sizeof marker,
+                         "\r\n[console: %lu bytes lost: this line is slower than the guest]\r\n", lost);
     piece->first -= (size_t)count;
     memcpy(piece->text + piece->first, marker, (size_t)count);
 }
@@ -421,33 +414,37 @@ const struct command vm_commands[] = {
     { .noun = "vm", .verb = "show", .summary = "Show one VM", .arguments = name_argument, .run = vm_show },
     { .noun = "vm", .verb = "create", .summary = "Make a VM", .arguments = name_argument, .options = create_options,
       .run = vm_create_command },
-    { .noun = "vm", .verb = "delete", .summary = "Forget a stopped VM", .arguments = name_argument, .run = vm_delete_command },
+    { .noun = "vm", .verb = "delete", .summary = "Forget a stopped VM", .arguments = name_argument,
+      .run = vm_delete_command },
     { .noun = "vm", .verb = "start", .summary = "Start a VM", .arguments = name_argument, .run = vm_start },
     { .noun = "vm", .verb = "stop", .summary = "Ask a guest to shut down, or pull its plug", .arguments = name_argument,
       .options = stop_options, .run = vm_stop },
     { .noun = "vm", .verb = "reset", .summary = "Reset a VM", .arguments = name_argument, .run = vm_reset },
-    { .noun = "vm", .verb = "pause", .summary = "Stop a VM's CPUs and clocks", .arguments = name_argument, .run = vm_pause },
-    { .noun = "vm", .verb = "resume", .summary = "Let a paused VM go on", .arguments = name_argument, .run = vm_resume },
+    { .noun = "vm", .verb = "pause", .summary = "Stop a VM's CPUs and clocks", .arguments = name_argument,
+      .run = vm_pause },
+    { .noun = "vm", .verb = "resume", .summary = "Let a paused VM go on", .arguments = name_argument,
+      .run = vm_resume },
     { .noun = "vm", .verb = "save", .summary = "Save a VM's state in the node's memory; it is then stopped",
       .arguments = name_argument, .run = vm_save,
-      .help = "Takes up to as much memory again as the VM has, until it is saved. The guest's clocks stand until it is restored; "
-              "its real-time clock does not. The state is lost when the node restarts." },
+      .help = "Takes up to as much memory again as the VM has, until it is saved. The guest's clocks stand until it is "
+              "restored; its real-time clock does not. The state is lost when the node restarts." },
     { .noun = "vm", .verb = "restore", .summary = "Let a saved VM go on where it was", .arguments = name_argument,
       .run = vm_restore },
     { .noun = "vm", .verb = "state", .summary = "Show what the state of a saved VM holds, and check it",
       .arguments = name_argument, .run = vm_state },
     { .noun = "vm", .verb = "dirty", .summary = "Find out which pages a VM writes", .arguments = dirty_arguments,
       .options = dirty_options, .run = vm_dirty_command,
-      .help = "Without --engine the best one that the CPU has is taken. Beside what was written, the guest's own page tables are "
-              "reported when a CPU walks them." },
+      .help = "Without --engine the best one that the CPU has is taken. Beside what was written, the guest's own page "
+              "tables are reported when a CPU walks them." },
     { .noun = "vm", .verb = "console", .summary = "Use a VM's consoles, serial and virtio; Ctrl-] leaves",
       .arguments = name_argument, .run = vm_console,
-      .help = "First shows the last 64 KiB of output. Keys go to the console that showed something last, until Ctrl-]. The guest "
-              "never waits for the terminal: of what it prints faster than that, 1 MiB is kept, and what is lost is said." },
-    { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log", .arguments = name_argument,
-      .run = vm_inspect },
-    { .noun = "vm", .verb = "deadline", .summary = "Set the time after which a VM must not run", .arguments = deadline_arguments,
-      .run = vm_deadline,
+      .help = "First shows the last 64 KiB of output. Keys go to the console that showed something last, until Ctrl-]. "
+              "The guest never waits for the terminal: of what it prints faster than that, 1 MiB is kept, and what is "
+              "lost is said." },
+    { .noun = "vm", .verb = "inspect", .summary = "Write the registers of a VM's CPUs to the log",
+      .arguments = name_argument, .run = vm_inspect },
+    { .noun = "vm", .verb = "deadline", .summary = "Set the time after which a VM must not run",
+      .arguments = deadline_arguments, .run = vm_deadline,
       .help = "Past its run deadline no instruction of the VM runs, until the deadline is moved or taken away." },
     { .noun = NULL },
 };

@@ -485,3 +485,23 @@ enum status out_error(struct out *out, enum status status, const char *object, c
     out->failed = true;
     return status;
 }
+
+enum status out_error_text(struct out *out, enum status status, const char *object, char *text)
+{
+    char *cause = strstr(text, ": "), *cure = NULL;
+
+    if (cause) {
+        *cause = 0;
+        cause += 2;
+        object = text;
+    } else {
+        cause = text;
+    }
+    for (char *at = cause; (at = strstr(at, "; ")); at += 2)
+        cure = at;
+    if (cure) {
+        *cure = 0;
+        cure += 2;
+    }
+    return out_error(out, status, object, cure, "%s", cause);
+}

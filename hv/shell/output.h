@@ -87,10 +87,17 @@ void out_message(struct out *out, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /*
  * Why the command failed: closes what is open and writes `error: OBJECT: CAUSE; CURE`, in JSON the field "error" with
- * "status", "object", "cause", "cure". Without a cure (NULL) that is left out. What comes after it is not shown. Returns `status`, for `return out_error(...)`.
+ * "status", "object", "cause", "cure". Without a cure (NULL) that is left out. What comes after it is not shown.
+ * Returns `status`, for `return out_error(...)`.
  */
 enum status out_error(struct out *out, enum status status, const char *object, const char *cure,
                       const char *cause_format, ...) PRINTF_LIKE(5, 6);
+
+/*
+ * The same from one text, "OBJECT: CAUSE; CURE" or "OBJECT: CAUSE". The object ends at the first ": ", the cure begins
+ * behind the last "; ": what a cause quotes may have either. Without an object it is `object`. The text is changed.
+ */
+enum status out_error_text(struct out *out, enum status status, const char *object, char *text);
 
 /* The texts that out_bytes, out_duration and out_time show; each at most 32 bytes with the NUL. */
 void out_format_bytes(char text[32], uint64_t bytes);

@@ -343,6 +343,34 @@ static void nesting_is_closed_however_the_command_ends(void **state)
     }
 }
 
+static void one_text_is_split_into_an_error(void **state)
+{
+    static const struct { const char *text, *shown; } cases[] = {
+        { "vm a: is off; start it", "error: vm a: is off; start it\n" },
+        { "vm a: is off", "error: vm a: is off\n" },
+        { "is off; start it", "error: vm: is off; start it\n" },
+        { "is off", "error: vm: is off\n" },
+        { "vm a: \"x; y: z\" is no file; give another", "error: vm a: \"x; y: z\" is no file; give another\n" },
+    };
+    char one[80];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        begin(false);
+        strcpy(one, cases[i].text);
+        assert_int_equal(out_error_text(&out, ERR_BUSY, "vm", one), ERR_BUSY);
+        out_end(&out);
+        assert_string_equal(text, cases[i].shown);
+    }
+    begin(true);
+    strcpy(one, cases[4].text);
+    (void)out_error_text(&out, ERR_BUSY, "vm", one);
+    out_end(&out);
+    assert_string_equal(json_at(text, "error.object", value), "\"vm a\"");
+    assert_string_equal(json_at(text, "error.cause", value), "\"\\\"x; y: z\\\" is no file\"");
+    assert_string_equal(json_at(text, "error.cure", value), "\"give another\"");
+}
+
 static void errors_say_object_cause_and_cure(void **state)
 {
     (void)state;
@@ -472,6 +500,7 @@ int main(void)
         cmocka_unit_test(huge_cells_are_bounded),
         cmocka_unit_test(nesting_is_closed_however_the_command_ends),
         cmocka_unit_test(errors_say_object_cause_and_cure),
+        cmocka_unit_test(one_text_is_split_into_an_error),
         cmocka_unit_test(messages_are_lines_or_fields),
         cmocka_unit_test(sizes_and_times_read_well),
         cmocka_unit_test(random_structures_are_always_valid),
