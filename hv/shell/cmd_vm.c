@@ -270,11 +270,13 @@ static enum status vm_create_command(struct shell *shell, const struct command_c
                          "\"%s\" is not a name", call->argument[0]);
     config_vm_defaults(&config, call->argument[0]);
     for (unsigned i = 0; i < ARRAY_COUNT(options); i++) {
+        const char *value;
         snprintf(option, sizeof option, "--%s", options[i]);
-        const char *value = command_option(call, option);
-        enum status status = value ? config_vm_set(&config, options[i], value, text, sizeof text) : OK;
-        if (status != OK)
-            return fail_option(shell, status, option, text);
+        for (unsigned n = 0; (value = command_option_at(call, option, n)); n++) {
+            enum status status = config_vm_set(&config, options[i], value, text, sizeof text);
+            if (status != OK)
+                return fail_option(shell, status, option, text);
+        }
     }
     enum status status = vm_create(&config, text, sizeof text);
     if (status != OK)
@@ -384,7 +386,7 @@ static const struct command_option create_options[] = {
     { .name = "--kernel", .value = "PATH", .help = "a file that was read at boot" },
     { .name = "--initrd", .value = "PATH", .help = "likewise" },
     { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
-    { .name = "--disk", .value = "PATH", .help = "likewise; a copy in memory" },
+    { .name = "--disk", .value = "PATH", .help = "likewise, for each disk; a copy in memory", .repeated = true },
     { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
     { .name = "--tsc-frequency", .value = "HZ", .help = "of its TSC, as in 2400MHz" },
     { .name = NULL },

@@ -84,15 +84,27 @@ const struct command *shell_find(const struct shell *shell, const char *noun, co
     return NULL;
 }
 
-const char *command_option(const struct command_call *call, const char *name)
+const char *command_option_at(const struct command_call *call, const char *name, unsigned index)
 {
     const struct command_option *options = call->command->options;
+    unsigned place = 0;
 
-    for (unsigned i = 0; options && options[i].name && i < COMMAND_MAX_OPTIONS; i++) {
-        if (str_equal(options[i].name, name))
-            return call->option[i];
+    while (options && options[place].name && place < COMMAND_MAX_OPTIONS && !str_equal(options[place].name, name))
+        place++;
+    if (!options || !options[place].name || place == COMMAND_MAX_OPTIONS)
+        return NULL;
+    if (!index)
+        return call->option[place];
+    for (unsigned i = 0; i < call->again_count; i++) {
+        if (call->again[i].option == place && !--index)
+            return call->again[i].value;
     }
     return NULL;
+}
+
+const char *command_option(const struct command_call *call, const char *name)
+{
+    return command_option_at(call, name, 0);
 }
 
 /* ---- Refusals ---- */
@@ -232,7 +244,7 @@ static enum status take_option(struct shell *shell, unsigned *at)
 
         if (strlen(option->name) != bytes || memcmp(option->name, word, bytes) != 0)
             continue;
-        if (shell->call.option[i])
+        if (shell->call.option[i] && !option->repeated)
             return refuse(shell, option->name, "given twice");
         if (!option->value) {
             shell->call.option[i] = "";
@@ -244,7 +256,10 @@ static enum status take_option(struct shell *shell, unsigned *at)
             return refuse(shell, option->name, "its value %s is missing", option->value);
         if (option->choices && !is_choice(option->choices, value))
             return refuse(shell, option->name, "\"%s\" is none of %s", value, option->choices);
-        shell->call.option[i] = value;
+        if (!shell->call.option[i])
+            shell->call.option[i] = value;
+        else /* there is room: a value needs a word of its own */
+            shell->call.again[shell->call.again_count++] = (struct command_value){ i, value };
         return OK;
     }
     return unknown_option(shell, word);

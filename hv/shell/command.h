@@ -47,6 +47,12 @@ struct command_option {
     const char *help;       /* one line */
     const char *choices;
     command_names_fn names;
+    bool repeated;          /* may be given more than once: command_option_at(); with a value */
+};
+
+struct command_value {
+    unsigned option; /* its place in command.options */
+    const char *value;
 };
 
 /* What a command was called with. The texts live until it returns. */
@@ -54,7 +60,9 @@ struct command_call {
     const struct command *command;
     unsigned count;                                  /* of arguments */
     const char *argument[ARGS_MAX_COUNT + 1];        /* NULL behind the last */
-    const char *option[COMMAND_MAX_OPTIONS];         /* by the option's place; NULL = not given; "" for a flag */
+    const char *option[COMMAND_MAX_OPTIONS];         /* by the option's place, its first; NULL = none; "" for a flag */
+    unsigned again_count;                            /* further values of repeated options, in the line's order */
+    struct command_value again[ARGS_MAX_COUNT];
 };
 
 struct command {
@@ -99,6 +107,9 @@ size_t shell_complete(void *shell, const char *text, size_t cursor, struct offer
 
 /* The value of an option, or NULL where it was not given (a flag has the value ""). The name must be the command's. */
 const char *command_option(const struct command_call *call, const char *name);
+
+/* The same for each value of a repeated option, from 0; NULL where there are not so many. */
+const char *command_option_at(const struct command_call *call, const char *name, unsigned index);
 
 /* The command of that noun and verb (NULL for a command of one word), or NULL. */
 const struct command *shell_find(const struct shell *shell, const char *noun, const char *verb);

@@ -83,7 +83,7 @@ static void offer_options(struct shell *shell, struct completion *completion, co
     const struct command_option *option = command->options;
 
     for (; option && option->name; option++) {
-        if (!is_given(&shell->args, first, option->name))
+        if (option->repeated || !is_given(&shell->args, first, option->name))
             offer(completion, option->name);
     }
     if (!is_given(&shell->args, first, "--json"))

@@ -49,7 +49,7 @@ void command_usage(const struct command *command, char *text, size_t bytes)
         option_usage(option, part, sizeof(part));
         (void)str_append(text, bytes, " [");
         (void)str_append(text, bytes, part);
-        (void)str_append(text, bytes, "]");
+        (void)str_append(text, bytes, option->repeated ? "]..." : "]");
     }
 }
 

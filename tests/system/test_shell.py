@@ -96,7 +96,9 @@ def test_pause_resume_reset_stop(node):
 
 
 def test_create_and_delete(node):
-    node.shell_json(r"vm create made --memory 8M --vcpus 1 --kernel \tasuki\images\counter.elf")
+    node.shell_json(r"vm create made --memory 8M --vcpus 1 --kernel \tasuki\images\counter.elf"
+                    r" --disk \tasuki\images\counter.elf --disk=\tasuki\images\counter.elf")
+    assert node.shell_json("vm show made")["disks"] == 2
     node.shell_json("vm start made")
     node.console("made", r"count 1\r\n")
     node.shell_json("vm stop made --hard")

@@ -23,7 +23,7 @@ static char text[65536];
 static size_t text_used;
 static char value[256];
 static struct shell shell;
-static char called[256]; /* what the last command was called with */
+static char called[1024]; /* what the last command was called with */
 
 static void keep(void *context, const char *bytes, size_t count)
 {
@@ -60,6 +60,8 @@ static enum status run_record(struct shell *s, const struct command_call *call)
         snprintf(called + strlen(called), 64, "to=%s", to);
     if (command_option(call, "--force"))
         strcat(called, "force");
+    for (unsigned n = 0; command_option_at(call, "--disk", n); n++)
+        snprintf(called + strlen(called), 64, "%u=%s;", n, command_option_at(call, "--disk", n));
     assert_null(call->argument[call->count]);
     return OK;
 }
@@ -106,11 +108,17 @@ static const struct command_option move_options[] = {
     { .name = "--force", .help = "even so" },
     { 0 },
 };
+static const struct command_option create_options[] = {
+    { .name = "--disk", .value = "PATH", .help = "a disk", .repeated = true },
+    { .name = "--to", .value = "NODE", .help = "where" },
+    { 0 },
+};
 static const struct command vm_commands[] = {
     { .noun = "vm", .verb = "list", .summary = "list the VMs", .run = run_list },
     { .noun = "vm", .verb = "stop", .summary = "stop a VM", .arguments = name_argument, .run = run_stop },
     { .noun = "vm", .verb = "dirty", .summary = "log its writes", .arguments = dirty_arguments, .run = run_record },
-    { .noun = "vm", .verb = "create", .summary = "make a VM", .arguments = create_arguments, .run = run_record },
+    { .noun = "vm", .verb = "create", .summary = "make a VM", .arguments = create_arguments, .options = create_options,
+      .run = run_record },
     { .noun = "vm", .verb = "move", .summary = "move a VM", .help = "Moves it while it runs.",
       .arguments = name_argument, .options = move_options, .run = run_record },
     { 0 },
@@ -208,6 +216,24 @@ static void arguments_and_options_are_sorted(void **state)
     assert_string_equal(called, "web1|memory=1G|kernel=\\tasuki\\vmlinuz|");
     assert_int_equal(run("vm dirty web1 collect"), SHELL_OK);
     assert_string_equal(called, "web1|collect|");
+    assert_int_equal(run("vm create --disk a web1 --disk=b --to x memory=1G --disk 'c d'"), SHELL_OK);
+    assert_string_equal(called, "web1|memory=1G|to=x0=a;1=b;2=c d;");
+}
+
+/* As many values as a line has words. */
+static void repeated_options_fill_the_line(void **state)
+{
+    char line[1024] = "vm create a b";
+
+    (void)state;
+    for (unsigned i = 0; i < ARGS_MAX_COUNT - 4; i++)
+        strcat(line, " --disk=x");
+    assert_int_equal(run(line), SHELL_OK);
+    assert_true(strlen(called) > 4 && !strncmp(called, "a|b|0=x;", 8));
+    assert_non_null(strstr(called, ";59=x;"));
+    assert_null(strstr(called, "60="));
+    strcat(line, " --disk=x");
+    assert_int_equal(run(line), SHELL_NOT_UNDERSTOOD);
 }
 
 static void what_makes_no_sense_is_refused_with_the_cure(void **state)
@@ -221,7 +247,12 @@ static void what_makes_no_sense_is_refused_with_the_cure(void **state)
                        "create, move\n");
     refuses("vm stop", "error: NAME: this argument is missing; usage: vm stop NAME\n");
     refuses("vm stop a b", "error: b: one argument too many; usage: vm stop NAME\n");
-    refuses("vm create a", "error: KEY=VALUE: this argument is missing; usage: vm create NAME KEY=VALUE...\n");
+    refuses("vm create a", "error: KEY=VALUE: this argument is missing; usage: vm create NAME KEY=VALUE... "
+                         "[--disk PATH]... [--to NODE]\n");
+    refuses("vm create a b --to c --to d", "error: --to: given twice; usage: vm create NAME KEY=VALUE... [--disk PATH]... "
+                                           "[--to NODE]\n");
+    refuses("vm create a b --disk c --disk", "error: --disk: its value PATH is missing; usage: vm create NAME "
+                                             "KEY=VALUE... [--disk PATH]... [--to NODE]\n");
     refuses("vm dirty a go", "error: ACTION: \"go\" is none of start|collect|stop; usage: vm dirty NAME "
                              "start|collect|stop\n");
     refuses("node show --jsno", "error: --jsno: no such option here; did you mean \"--json\"?; usage: node show\n");
@@ -332,6 +363,7 @@ static void completion_knows_nouns_verbs_options_and_names(void **state)
     offers_are("vm dirty web1 st", 14, "start|stop");
     offers_are("vm move web1 --", 13, "--force|--help|--json|--mode|--to");
     offers_are("vm move --force --t", 16, "--to");
+    offers_are("vm create a --to x --disk b --", 28, "--disk|--help|--json");
     offers_are("vm move --force --", 16, "--help|--json|--mode|--to");
     offers_are("vm move --to ", 13, "\"my vm\"|web1|web2");
     offers_are("vm move --to=w", 8, "--to=web1|--to=web2");
@@ -385,6 +417,7 @@ int main(void)
         cmocka_unit_test_setup(all_commands_are_walked, set_up),
         cmocka_unit_test_setup(one_command_gives_text_and_json, set_up),
         cmocka_unit_test_setup(arguments_and_options_are_sorted, set_up),
+        cmocka_unit_test_setup(repeated_options_fill_the_line, set_up),
         cmocka_unit_test_setup(what_makes_no_sense_is_refused_with_the_cure, set_up),
         cmocka_unit_test_setup(failures_have_an_exit_status_and_a_json_form, set_up),
         cmocka_unit_test_setup(help_lists_and_explains, set_up),
