@@ -6,6 +6,8 @@
  *
  * Both read struct entry and fill struct taken (faults.c); the offsets are here and there.
  */
+#include "long_mode.h"
+
 #define LOW 0x6000          /* real-mode code is copied here: segment 0x600 */
 #define LOW_SEGMENT 0x600
 #define KERNEL_CS 0x08
@@ -14,7 +16,6 @@
 #define REAL_CS 0x20
 #define REAL_DS 0x28
 #define LEGACY_TSS 0xd0
-#define EFER 0xc0000080
 
 /* struct entry: gpr[16], rip, cs, rflags, rsp, ss, then real_or_v86, cr0, cr3, cr4, ds es fs gs (16 bits each). */
 #define E_RIP 128
@@ -37,12 +38,7 @@
 .text
 .code64
 .macro SAVE
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept
     pushfq
     movq %rsp, faults_rsp(%rip)
 .endm
@@ -113,12 +109,7 @@ back64:
     movl %eax, %es
     movq faults_rsp(%rip), %rsp
     popfq
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    pop_kept
     ret
 
 /* ---- Out of long mode ---- */
@@ -140,13 +131,8 @@ faults_enter_legacy:
     movw %ax, %es
     movw %ax, %ss
     movl $faults_stack_end, %esp
-    movl %cr0, %eax
-    andl $0x7fffffff, %eax
-    movl %eax, %cr0
-    movl $EFER, %ecx
-    rdmsr
-    andl $~0x100, %eax
-    wrmsr
+    paging_off
+    long_mode_disabled
     movl faults_entry+E_CR4, %eax
     movl %eax, %cr4
     cmpl $2, faults_entry+E_KIND
@@ -225,17 +211,12 @@ to_long:
     movw %ax, %es
     movw %ax, %ss
     movl $faults_stack_end, %esp
-    movl %cr0, %eax
-    andl $0x7fffffff, %eax
-    movl %eax, %cr0
+    paging_off
     movl faults_cr4, %eax
     movl %eax, %cr4
     movl $guest_pml4, %eax
     movl %eax, %cr3
-    movl $EFER, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
+    long_mode_enabled
     movl faults_cr0, %eax
     movl %eax, %cr0
     ljmp $KERNEL_CS, $back64

@@ -6,6 +6,8 @@
  * A CPU's stack is 16 KiB and aligned so; struct guest_cpu lies at its lower end. No segment base or MSR is needed to
  * find it, so guests may do to these what they like.
  */
+#include "long_mode.h"
+
 #define STACK_BYTES 0x4000
 #define CPUS 32
 #define TRAMPOLINE 0x8000
@@ -46,10 +48,7 @@ to_long:
     movl %cr4, %eax
     orl $0x20, %eax
     movl %eax, %cr4
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
+    long_mode_enabled
     movl %cr0, %eax
     orl $0x80000023, %eax            /* PG, PE, MP, NE */
     andl $~0x60000000, %eax          /* CD and NW, which a CPU has set at INIT */
@@ -211,12 +210,7 @@ interrupt:
  */
 .global guest_try_call, guest_try_landing
 guest_try_call:
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept
     subq $8, %rsp
     movq %rsp, (%rdx)
     movq %rdi, %rax
@@ -225,12 +219,7 @@ guest_try_call:
     movq $-1, %rax
 guest_try_landing:
     addq $8, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    pop_kept
     ret
 
 .section .note.GNU-stack, "", @progbits

@@ -4,6 +4,8 @@
  * finds it leaves from 0xa000 on. Selectors are the library's: 0x08 64-bit code, 0x10 flat data, 0x18 32-bit code, 0x20
  * and 0x28 16-bit code and data, 0x58 the 32-bit TSS.
  */
+#include "long_mode.h"
+
 #define LOW_BASE 0x9000
 #define RESULTS 0xa000
 #define LOW(label) (LOW_BASE + (label) - modes_low)
@@ -38,33 +40,15 @@ idt32_pointer:
 .code64
 .global modes_run
 modes_run:
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept
     movq %rsp, saved_rsp
     sidt saved_idt
-    pushq $0x18
-    leaq 1f(%rip), %rax
-    pushq %rax
-    lretq
-.code32
-1:  movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
+    compatibility_mode
     xorl %eax, %eax
     cpuid
     movl %eax, modes_compat_leaf
-    movl %cr0, %eax              /* leave paging and long mode */
-    andl $0x7fffffff, %eax
-    movl %eax, %cr0
-    movl $0xc0000080, %ecx
-    rdmsr
-    andl $~0x100, %eax
-    wrmsr
+    paging_off
+    long_mode_disabled
     xorl %eax, %eax
     cpuid
     movl %eax, modes_pm32_leaf
@@ -74,19 +58,9 @@ modes_run:
 
 /* From real mode: flat segments, then virtual 8086 mode. */
 pm32_again:
-    movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
+    flat_data
     movl saved_rsp, %esp
-    movl $v86_fault, %eax
-    movl %eax, %ecx
-    andl $0xffff, %eax
-    orl $0x180000, %eax
-    andl $0xffff0000, %ecx
-    orl $0x8e00, %ecx
-    movl %eax, idt32 + 13 * 8
-    movl %ecx, idt32 + 13 * 8 + 4
+    interrupt_gate32 v86_fault, "idt32 + 13 * 8"
     lidt idt32_pointer
     movl $ring0_top, modes_tss + 4
     movl $0x10, modes_tss + 8
@@ -117,29 +91,16 @@ v86_fault:
     movl %eax, modes_v86_flags
     movl saved_esp, %esp
     /* Back to 64-bit mode; CR3 and CR4 have stayed. */
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80000000, %eax
-    movl %eax, %cr0
+    long_mode_enabled
+    paging_on
     ljmp $0x08, $5f
 .code64
-5:  movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
+5:  flat_data
     movl %eax, %fs
     movl %eax, %gs
     lidt saved_idt
     movq saved_rsp, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    pop_kept
     ret
 
 /* ---- Copied to LOW_BASE ---- */

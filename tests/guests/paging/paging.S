@@ -6,6 +6,8 @@
  * The first 4 GiB are one to one by large pages but for the second half's first large page, which is of small ones:
  *     0x80000000 a page of RAM, 0x80001000 the IOAPIC, 0x80002000 the RAM read-only, 0x80003000 nothing
  */
+#include "long_mode.h"
+
 #define IOAPIC 0xfec00000
 
 .section .bss
@@ -33,12 +35,7 @@ idt32_pointer:
 .code64
 .global paging_run
 paging_run:
-    pushq %rbx
-    pushq %rbp
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
+    push_kept
     movl %edi, mode
     movl %esi, results
     movq %rsp, saved_rsp
@@ -47,31 +44,10 @@ paging_run:
     movq %cr4, %rax
     movq %rax, saved_cr4
     sidt saved_idt
-    pushq $0x18
-    leaq 1f(%rip), %rax
-    pushq %rax
-    lretq
-.code32
-1:  movl $0x10, %eax             /* compatibility mode: leave paging and long mode */
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    movl %cr0, %eax
-    andl $0x7fffffff, %eax
-    movl %eax, %cr0
-    movl $0xc0000080, %ecx
-    rdmsr
-    andl $~0x100, %eax
-    wrmsr
-    /* #PF to page_fault: a 32-bit interrupt gate of selector 0x18. */
-    movl $page_fault, %eax
-    movl %eax, %ecx
-    andl $0xffff, %eax
-    orl $0x180000, %eax
-    andl $0xffff0000, %ecx
-    orl $0x8e00, %ecx
-    movl %eax, idt32 + 14 * 8
-    movl %ecx, idt32 + 14 * 8 + 4
+    compatibility_mode
+    paging_off
+    long_mode_disabled
+    interrupt_gate32 page_fault, "idt32 + 14 * 8"
     lidt idt32_pointer
     movl $0x11223344, ram
     movl results, %ebp
@@ -140,35 +116,20 @@ back:
     movl %eax, %cr4
     movl saved_cr3, %eax
     movl %eax, %cr3
-    movl $0xc0000080, %ecx
-    rdmsr
-    orl $0x100, %eax
-    wrmsr
-    movl %cr0, %eax
-    orl $0x80000000, %eax
-    movl %eax, %cr0
+    long_mode_enabled
+    paging_on
     ljmp $0x08, $5f
 .code64
-5:  movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
+5:  flat_data
     lidt saved_idt
     movq saved_rsp, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbp
-    popq %rbx
+    pop_kept
     ret
 
 .code32
 /* Paging on, the accesses, paging off. EBP: results. */
 with_paging:
-    movl %cr0, %eax
-    orl $0x80000000, %eax
-    movl %eax, %cr0
+    paging_on
     movl 0x80000000, %eax
     movl %eax, 0(%ebp)
     movl $0x55667788, 0x80000000
@@ -184,9 +145,7 @@ with_paging:
     movl %eax, 12(%ebp)
     movl $1, 0x80003004          /* faults: page_fault goes on behind it */
     nop
-    movl %cr0, %eax
-    andl $0x7fffffff, %eax
-    movl %eax, %cr0
+    paging_off
     ret
 
 page_fault:
