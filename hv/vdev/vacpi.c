@@ -87,10 +87,10 @@ static void finish(struct aml *a, size_t at)
 
 /* ---- DSDT ---- */
 
-/* _PRT: each slot's four pins, wired to fixed GSIs (ACPI 6.4, 6.2.13). */
-static void put_routing(struct aml *a, unsigned slot_count)
+/* Each slot's four pins, wired to fixed GSIs: those of the I/O APIC's own pins, or the 8259's inputs. */
+static void put_routes(struct aml *a, const char *name, unsigned slot_count, bool apic)
 {
-    aml_name(a, "_PRT");
+    aml_name(a, name);
     aml_mark table = aml_package(a, (uint8_t)(slot_count * 4));
     for (unsigned slot = 0; slot < slot_count; slot++) {
         for (unsigned pin = 0; pin < 4; pin++) {
@@ -98,11 +98,34 @@ static void put_routing(struct aml *a, unsigned slot_count)
             aml_integer(a, (uint64_t)slot << 16 | 0xffff);
             aml_integer(a, pin);
             aml_integer(a, 0);
-            aml_integer(a, vgsi_pci(slot, pin));
+            aml_integer(a, apic ? vgsi_pci(slot, pin) : vgsi_pci_irq(vgsi_pci(slot, pin)));
             aml_close(a, entry);
         }
     }
     aml_close(a, table);
+}
+
+/* _PRT (ACPI 6.4, 6.2.13), by what the guest told _PIC. */
+static void put_routing(struct aml *a, unsigned slot_count)
+{
+    put_routes(a, "PRTP", slot_count, false);
+    put_routes(a, "PRTA", slot_count, true);
+    aml_mark method = aml_method(a, "_PRT", 0);
+    aml_mark apic = aml_if(a, "PICM");
+    aml_return(a, "PRTA");
+    aml_close(a, apic);
+    aml_return(a, "PRTP");
+    aml_close(a, method);
+}
+
+/* \_PIC (ACPI 6.4, 5.8.1): 0 the 8259s, which is also what holds when it is never called, 1 the I/O APIC. */
+static void put_interrupt_model(struct aml *a)
+{
+    aml_name(a, "PICM");
+    aml_integer(a, 0);
+    aml_mark method = aml_method(a, "_PIC", 1);
+    aml_store_arg0(a, "PICM");
+    aml_close(a, method);
 }
 
 static void put_host_bridge(struct aml *a, const struct vacpi_config *config)
@@ -157,6 +180,7 @@ static size_t put_dsdt(struct aml *a, const struct vacpi_config *config)
     aml_integer(a, 0);
     aml_integer(a, 0);
     aml_close(a, sleep);
+    put_interrupt_model(a);
     aml_mark scope = aml_scope(a, "_SB");
     put_host_bridge(a, config);
     put_isa_device(a, "RTC0", "PNP0B00", 0, 0x70, 4, GSI_RTC);

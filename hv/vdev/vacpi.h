@@ -4,7 +4,8 @@
  * bridge, its interrupt routing, COM1, the RTC and the soft-off state. Pure: bytes into a buffer.
  *
  * Fixed by the machine: PM registers at pm_base as vpm.h lays them out, SCI on GSI 9 (level, active high), the 8254 on
- * GSI 2, PCI INTx of slot s, pin p on GSI vgsi_pci(s, p). The power button is a fixed feature.
+ * GSI 2, PCI INTx of slot s, pin p on GSI vgsi_pci(s, p), and where the guest uses the 8259s instead (it never calls
+ * _PIC, or with 0) on their input vgsi_pci_irq of that GSI. The power button is a fixed feature.
  */
 #ifndef VDEV_VACPI_H
 #define VDEV_VACPI_H

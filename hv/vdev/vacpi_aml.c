@@ -15,8 +15,13 @@
 #define OP_SCOPE 0x10u
 #define OP_BUFFER 0x11u
 #define OP_PACKAGE 0x12u
+#define OP_METHOD 0x14u
 #define OP_EXTENDED 0x5bu
+#define OP_ARG0 0x68u
+#define OP_STORE 0x70u
 #define OP_DEVICE 0x82u
+#define OP_IF 0xa0u
+#define OP_RETURN 0xa4u
 
 #define SPACE_MEMORY 0u
 #define SPACE_IO 1u
@@ -75,6 +80,36 @@ aml_mark aml_device(struct aml *a, const char *name)
     aml_mark mark = a->used;
     put_name(a, name);
     return mark;
+}
+
+aml_mark aml_method(struct aml *a, const char *name, uint8_t arguments)
+{
+    aml_u8(a, OP_METHOD);
+    aml_mark mark = a->used;
+    put_name(a, name);
+    aml_u8(a, arguments & 7); /* synchronization level 0 */
+    return mark;
+}
+
+aml_mark aml_if(struct aml *a, const char *name)
+{
+    aml_u8(a, OP_IF);
+    aml_mark mark = a->used;
+    put_name(a, name);
+    return mark;
+}
+
+void aml_return(struct aml *a, const char *name)
+{
+    aml_u8(a, OP_RETURN);
+    put_name(a, name);
+}
+
+void aml_store_arg0(struct aml *a, const char *name)
+{
+    aml_u8(a, OP_STORE);
+    aml_u8(a, OP_ARG0);
+    put_name(a, name);
 }
 
 void aml_name(struct aml *a, const char *name)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Writes ACPI Machine Language (ACPI 6.4, chapter 20) and resource descriptors (6.4) into a buffer: just the
- * constructs that a static DSDT is made of. Names are single segments, written as in ASL ("_SB", "_HID").
+ * constructs that our DSDT is made of. Names are single segments, written as in ASL ("_SB", "_HID").
  *
  * Things with a body are opened and closed; the length in front is put in when they are closed, in its shortest form.
  * A full buffer is remembered in `overflow`, and everything goes on without writing.
@@ -27,6 +27,14 @@ void aml_u64(struct aml *a, uint64_t value);
 
 aml_mark aml_scope(struct aml *a, const char *name);
 aml_mark aml_device(struct aml *a, const char *name);
+/* Method (name, arguments), not serialized: the terms follow. At most 7 arguments. */
+aml_mark aml_method(struct aml *a, const char *name, uint8_t arguments);
+/* If (name): the terms follow. The name is an integer's. */
+aml_mark aml_if(struct aml *a, const char *name);
+/* Return (name). */
+void aml_return(struct aml *a, const char *name);
+/* Store (Arg0, name). */
+void aml_store_arg0(struct aml *a, const char *name);
 /* Name (name, ...): the object follows. */
 void aml_name(struct aml *a, const char *name);
 /* As an object: elements follow. At most 255. */

@@ -320,7 +320,7 @@ static enum status attach(struct vpci *pci, struct vpci_function *fn, unsigned s
     fn->slot = slot;
     vpci_put16(fn->config + PCI_COMMAND, PCI_COMMAND_MEMORY);
     if (slot) {
-        fn->config[PCI_INTERRUPT_LINE] = (uint8_t)vpci_gsi(slot);
+        fn->config[PCI_INTERRUPT_LINE] = (uint8_t)vpci_irq(slot);
         fn->config[PCI_INTERRUPT_PIN] = 1;
     }
     memcpy(fn->initial, fn->config, sizeof(fn->initial));

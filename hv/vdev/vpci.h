@@ -3,11 +3,13 @@
  * The PCI bus of a guest: bus 0, configuration mechanism #1 at ports 0xcf8 and 0xcfc (PCI Local Bus 3.0, 3.2.2.3.2), a
  * host bridge at 00:00.0 and up to 31 single-function devices in slots 1 to 31. There is no firmware in front of a
  * directly booted kernel, so this bus does its work: every BAR gets an address when its function is added, memory
- * decoding is on, and the interrupt line register holds the GSI.
+ * decoding is on, and the interrupt line register holds the 8259's input (vpci_irq), as firmware writes it on a PC
+ * (PCI 3.0, 6.2.4).
  *
  * What the machine's ACPI tables must say: memory window [mmio_base, mmio_end) in _CRS, I/O 0xcf8-0xcff consumed, and
- * in _PRT for each slot s pin INTA -> GSI 16 + s % 8 (vpci_gsi), level, active low, no link device. Several slots share
- * a GSI; the bus ORs their requests, so the line goes down only when nobody asks any more.
+ * in _PRT for each slot s pin INTA -> GSI 16 + s % 8 (vpci_gsi), or where the 8259s are in use the input vpci_irq,
+ * level, active low, no link device. Several slots share a GSI; the bus ORs their requests, so the line goes down only
+ * when nobody asks any more. That each GSI reaches an input of the 8259s too is the machine's business (vgsi.h).
  *
  * BARs decode only inside the window. A BAR that a guest moves elsewhere, or onto another range of the MMIO bus,
  * answers nothing until it is moved to a free place; guest RAM is never shadowed because the window holds none.
@@ -26,6 +28,8 @@
 #define VPCI_PORT_BYTES 8
 #define VPCI_GSI_BASE 16
 #define VPCI_GSI_COUNT 8
+#define VPCI_IRQ_BASE 10 /* inputs of the 8259 pair that the GSIs share, level-triggered */
+#define VPCI_IRQ_COUNT 2
 
 /* Offsets and bits of the configuration header (PCI 3.0, 6.1 and 6.2). */
 #define PCI_VENDOR_ID 0x00
@@ -123,6 +127,13 @@ static inline unsigned vpci_gsi(unsigned slot)
 {
     return VPCI_GSI_BASE + slot % VPCI_GSI_COUNT;
 }
+
+/* The 8259's input that INTA of a slot reaches: always the one of its GSI, since the slots' count divides. */
+static inline unsigned vpci_irq(unsigned slot)
+{
+    return VPCI_IRQ_BASE + slot % VPCI_IRQ_COUNT;
+}
+_Static_assert(VPCI_GSI_COUNT % VPCI_IRQ_COUNT == 0, "slots that share a GSI share an input of the 8259s");
 
 /* Sets the bus up with its host bridge. ERR_INVALID: window; else what vbus_add said. */
 enum status vpci_init(struct vpci *pci, const struct vpci_wiring *wiring) MUST_CHECK;

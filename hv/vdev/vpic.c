@@ -297,6 +297,13 @@ static void write_elcr(struct vpic_chip *chip, uint8_t value)
     chip->irr = (uint8_t)((chip->irr & ~levels) | (chip->lines & value));
 }
 
+void vpic_set_levels(struct vpic *pic, uint16_t inputs)
+{
+    write_elcr(&pic->chip[0], (uint8_t)inputs & ELCR_MASTER);
+    write_elcr(&pic->chip[1], (uint8_t)(inputs >> 8) & ELCR_SLAVE);
+    settle(pic);
+}
+
 static void elcr_write(void *device, uint64_t offset, unsigned size, uint64_t value, uint64_t now_ns)
 {
     struct vpic *pic = device;

@@ -28,6 +28,11 @@ struct vpic {
 /* Power-up: everything masked until a guest programs it. */
 void vpic_init(struct vpic *pic, struct vline intr);
 void vpic_reset(struct vpic *pic);
+/*
+ * Which inputs are level-triggered: what firmware writes to ports 0x4d0 and 0x4d1 before it starts a system. A reset
+ * makes them all edge-triggered. Bit n is input n; those that cannot be (0, 1, 2, 8, 13) stay edge-triggered.
+ */
+void vpic_set_levels(struct vpic *pic, uint16_t inputs);
 /* An ISA interrupt line 0..15 changed (2, the cascade, is ignored). Fits struct vline: context is the struct vpic. */
 void vpic_set_line(void *pic, unsigned irq, bool level);
 /* INTR now. Any context: a hint without the lock, the truth with it. */

@@ -126,6 +126,9 @@ enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
         msr_state_firmware_mtrrs(&cpu->msrs, &vm->model);
         hyperv_vcpu_init(&cpu->hyperv, i);
     }
+    spin_lock(&vm->lock);
+    vpic_set_levels(&vm->pic, GSI_LEVEL_INPUTS);
+    spin_unlock(&vm->lock);
     vlapic_virtual_wire(&vm->cpu[0]->apic);
     return OK;
 }

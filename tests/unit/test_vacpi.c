@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Promises of the ACPI tables: they are linked, summed and bounded as the specification says, say what the machine is,
- * and ACPICA's compiler reads the AML and compiles it again without a complaint.
+ * ACPICA's compiler reads the AML and compiles it again without a complaint, and ACPICA's interpreter gets the
+ * interrupt routing of the controller that the guest said it uses.
  */
 #include "fake_device.h"
 
@@ -271,12 +272,62 @@ static void compiles_again(void **state)
     }
 }
 
+/* The next integer that acpiexec printed at or after *at; *at moves behind it. */
+static uint64_t next_integer(const char **at)
+{
+    static const char mark[] = "[Integer] = ";
+    const char *found = strstr(*at, mark);
+    assert_non_null(found);
+    char *end;
+    uint64_t value = strtoull(found + sizeof(mark) - 1, &end, 16);
+    *at = end;
+    return value;
+}
+
+static void routing_by_interrupt_model(void **state)
+{
+    (void)state;
+    static char text[400000];
+    static const char evaluate[] = "evaluate \\_SB.PCI0._PRT\n";
+    char directory[] = "/tmp/test_vacpi.XXXXXX", path[64], command[64];
+    if (system("command -v acpiexec >/dev/null 2>&1") != 0)
+        skip();
+    assert_non_null(mkdtemp(directory));
+    size_t bytes = vacpi_build(&demo, tables, sizeof(tables), VACPI_BASE), length;
+    const void *dsdt = vacpi_find(tables, bytes, "DSDT", &length);
+    snprintf(path, sizeof(path), "%s/dsdt.dat", directory);
+    FILE *file = fopen(path, "wb");
+    assert_int_equal(fwrite(dsdt, 1, length, file), length);
+    fclose(file);
+    snprintf(path, sizeof(path), "%s/orders", directory);
+    file = fopen(path, "w");
+    fprintf(file, "%sevaluate \\_PIC 1\n%sevaluate \\_PIC 0\n%squit\n", evaluate, evaluate, evaluate);
+    fclose(file);
+    assert_true(run(directory, "acpiexec dsdt.dat <orders"));
+    text[read_file(directory, "log", text, sizeof(text) - 1)] = 0;
+    const char *at = text;
+    for (unsigned round = 0; round < 3; round++) { /* never told, I/O APIC, 8259s */
+        for (unsigned slot = 0; slot < 32; slot++) {
+            for (unsigned pin = 0; pin < 4; pin++) {
+                assert_int_equal(next_integer(&at), slot << 16 | 0xffff);
+                assert_int_equal(next_integer(&at), pin);
+                assert_int_equal(next_integer(&at), 0);
+                assert_int_equal(next_integer(&at), round == 1 ? 16 + (slot + pin) % 8 : 10 + (slot + pin) % 2);
+            }
+        }
+    }
+    assert_null(strstr(at, "[Integer]"));
+    assert_null(strstr(text, "Exception"));
+    snprintf(command, sizeof(command), "rm -r %s", directory);
+    assert_int_equal(system(command), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linked_and_summed), cmocka_unit_test(fixed_hardware),
         cmocka_unit_test(processors_and_interrupts), cmocka_unit_test(refuses), cmocka_unit_test(aml_lengths),
-        cmocka_unit_test(compiles_again),
+        cmocka_unit_test(compiles_again), cmocka_unit_test(routing_by_interrupt_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -210,6 +210,9 @@ static void nobody_took_it(void **state)
     assert_int_equal(take(0), 0x71);
 }
 
+FAKE_ADAPT(vioapic)
+FAKE_ADAPT(vpic)
+
 static void wires(void **state)
 {
     (void)state;
@@ -222,14 +225,88 @@ static void wires(void **state)
     vline_set(&com1, true);
     vline_set(&pci, true);
     assert_int_equal(pic.chip[0].irr, 0x11);
-    assert_int_equal(io.lines, 1u << 2 | 1u << 4 | 1u << 19);
+    assert_int_equal(io.lines, 1u << 2 | 1u << 4 | 1u << 11 | 1u << 19);
     vline_set(&com1, false);
-    assert_int_equal(io.lines, 1u << 2 | 1u << 19);
-    for (unsigned slot = 0; slot < 32; slot++)
+    assert_int_equal(io.lines, 1u << 2 | 1u << 11 | 1u << 19);
+    for (unsigned slot = 0; slot < 32; slot++) {
         assert_in_range(vgsi_pci(slot, 3), 16, 23);
+        /* What the PCI bus drives and says of itself is what _PRT says. */
+        assert_int_equal(vgsi_pci(slot, 0), vpci_gsi(slot));
+        assert_int_equal(vgsi_pci_irq(vpci_gsi(slot)), vpci_irq(slot));
+    }
 }
 
-FAKE_ADAPT(vioapic)
+static uint8_t in_service(const struct vpic *pic)
+{
+    return pic->chip[1].isr;
+}
+
+/* Lines of the PCI bus at the 8259s: shared, and levels, as firmware set them. */
+static void pci_lines_reach_the_8259s(void **state)
+{
+    (void)state;
+    struct fake_line intr = { 0 };
+    struct vbus ports = { 0 };
+    struct vpic pic;
+    struct vgsi gsi = { &pic, &io };
+    static const uint8_t program[][2] = { { 0x20, 0x11 }, { 0x21, 0x30 }, { 0x21, 4 }, { 0x21, 1 }, { 0xa0, 0x11 },
+                                          { 0xa1, 0x38 }, { 0xa1, 2 },    { 0xa1, 1 }, { 0x21, 0 }, { 0xa1, 0 } };
+    vpic_init(&pic, FAKE_LINE(&intr));
+    assert_int_equal(vpic_attach(&pic, &ports), OK);
+    assert_int_equal(fake_in(&ports, 0x4d0, 2, 0), 0);
+    vpic_set_levels(&pic, GSI_LEVEL_INPUTS);
+    assert_int_equal(fake_in(&ports, 0x4d0, 2, 0), 0x0e00); /* 9, 10, 11 */
+    for (unsigned i = 0; i < ARRAY_COUNT(program); i++)
+        fake_out(&ports, program[i][0], 1, program[i][1], 0);
+
+    struct vline pin[8], none = vgsi_line(&gsi, 24);
+    for (unsigned i = 0; i < 8; i++)
+        pin[i] = vgsi_line(&gsi, 16 + i);
+    vline_set(&none, true);
+    assert_int_equal(io.lines, 0);
+    assert_int_equal(pic.chip[1].irr, 0);
+    for (unsigned i = 0; i < 8; i++) {
+        vline_set(&pin[i], true);
+        assert_int_equal(io.lines, 1u << (16 + i) | 1u << (10 + i % 2));
+        assert_int_equal(vpic_acknowledge(&pic), 0x3a + i % 2);
+        assert_int_equal(in_service(&pic), 4u << i % 2);
+        /* The end of the interrupt raises it again, as long as the device asks. */
+        fake_out(&ports, 0xa0, 1, 0x20, 0);
+        fake_out(&ports, 0x20, 1, 0x20, 0);
+        assert_true(intr.level);
+        assert_int_equal(vpic_acknowledge(&pic), 0x3a + i % 2);
+        vline_set(&pin[i], false);
+        fake_out(&ports, 0xa0, 1, 0x20, 0);
+        fake_out(&ports, 0x20, 1, 0x20, 0);
+        assert_false(intr.level);
+        assert_int_equal(io.lines, 0);
+    }
+    /* 17 and 23 share 11: it falls with the last of them, and 16 is not of it. */
+    vline_set(&pin[1], true);
+    vline_set(&pin[7], true);
+    vline_set(&pin[0], true);
+    vline_set(&pin[1], false);
+    vline_set(&pin[0], false);
+    assert_int_equal(io.lines, 1u << 23 | 1u << 11);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3b);
+    /* Saved and restored in the middle of it, the other way round than the bus does it. */
+    static struct fake_state saved_pic, saved_io;
+    fake_save(vpic_do_save, &pic, 0, &saved_pic);
+    fake_save(vioapic_do_save, &io, 0, &saved_io);
+    vpic_init(&pic, FAKE_LINE(&intr));
+    vioapic_init(&io, &bus, 5);
+    vline_set(&pin[7], true); /* as vpci_restore does before either of them is restored */
+    assert_int_equal(fake_restore(vpic_do_restore, &pic, 0, &saved_pic), OK);
+    assert_int_equal(fake_restore(vioapic_do_restore, &io, 0, &saved_io), OK);
+    fake_out(&ports, 0xa0, 1, 0x20, 0);
+    fake_out(&ports, 0x20, 1, 0x20, 0);
+    assert_int_equal(vpic_acknowledge(&pic), 0x3b);
+    vline_set(&pin[7], false);
+    fake_out(&ports, 0xa0, 1, 0x20, 0);
+    fake_out(&ports, 0x20, 1, 0x20, 0);
+    assert_false(vpic_output(&pic));
+    assert_int_equal(io.lines, 0);
+}
 
 static void state_goes_on(void **state)
 {
@@ -288,7 +365,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
         TEST(registers), TEST(edges), TEST(levels), TEST(eoi_register), TEST(rewritten_in_service),
-        TEST(nobody_took_it), TEST(wires), TEST(state_goes_on), TEST(hostile_state),
+        TEST(nobody_took_it), TEST(wires), TEST(pci_lines_reach_the_8259s), TEST(state_goes_on), TEST(hostile_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

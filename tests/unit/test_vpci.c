@@ -152,16 +152,17 @@ static void test_reset_control(void **state)
 static void test_header(void **state)
 {
     struct fake_guest *guest = fake_guest_new();
-    struct toy *toy = toy_new(guest, 11);
+    struct toy *toy = toy_new(guest, 11), *even = toy_new(guest, 4);
     unsigned cap;
 
     (void)state;
     assert_int_equal(fake_config_read(guest, 11, 0, 4), 0x56781234);
     assert_int_equal(fake_config_read(guest, 11, 8, 4), 0xff010209);
     assert_int_equal(fake_config_read(guest, 11, 0x2c, 4), 0x11001af4);
-    /* There is no firmware: decoding is on, the line register names the GSI, the pin is INTA. */
+    /* There is no firmware: decoding is on, the line register names the 8259's input, the pin is INTA. */
     assert_int_equal(fake_config_read(guest, 11, PCI_COMMAND, 2), PCI_COMMAND_MEMORY);
-    assert_int_equal(fake_config_read(guest, 11, PCI_INTERRUPT_LINE, 2), 0x0100 | (16 + 3));
+    assert_int_equal(fake_config_read(guest, 11, PCI_INTERRUPT_LINE, 2), 0x0100 | 11);
+    assert_int_equal(fake_config_read(guest, 4, PCI_INTERRUPT_LINE, 2), 0x0100 | 10);
     assert_int_equal(fake_config_read(guest, 11, PCI_STATUS, 2), PCI_STATUS_CAPS);
     /* Read-only stays read-only. */
     fake_config_write(guest, 11, 0, 4, 0);
@@ -172,6 +173,11 @@ static void test_header(void **state)
     assert_int_equal(fake_config_read(guest, 11, 8, 4), 0xff010209);
     assert_int_equal(fake_config_read(guest, 11, PCI_STATUS, 2), PCI_STATUS_CAPS);
     assert_int_equal(fake_config_read(guest, 11, 0x30, 4), 0);
+    /* The line register is the guest's to change, and a reset brings it back. */
+    fake_config_write(guest, 11, PCI_INTERRUPT_LINE, 1, 17);
+    assert_int_equal(fake_config_read(guest, 11, PCI_INTERRUPT_LINE, 1), 17);
+    vpci_reset(&guest->pci);
+    assert_int_equal(fake_config_read(guest, 11, PCI_INTERRUPT_LINE, 1), 11);
     fake_config_write(guest, 11, PCI_COMMAND, 2, 0xffff);
     assert_int_equal(fake_config_read(guest, 11, PCI_COMMAND, 2), 0x0546);
     assert_int_equal(toy->command_changes, 1);
@@ -187,6 +193,7 @@ static void test_header(void **state)
     assert_int_equal(fake_config_read(guest, 11, cap, 4), 0x00020011);
     assert_int_equal(fake_config_read(guest, 11, cap + 4, 4), 0x2000);
     assert_int_equal(fake_config_read(guest, 11, cap + 8, 4), 0x3000);
+    free(even);
     free(toy);
     free(guest);
 }

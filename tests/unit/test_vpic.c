@@ -337,6 +337,30 @@ static void poll(void **state)
     assert_int_equal(pic.chip[1].isr, 4);
 }
 
+/* What firmware sets, a guest reads and changes; a reset undoes it, the guest's initialisation does not. */
+static void levels_of_firmware(void **state)
+{
+    (void)state;
+    vpic_set_levels(&pic, 0xffff);
+    assert_int_equal(fake_in(&ports, 0x4d0, 2, 0), 0xdef8);
+    vpic_set_levels(&pic, 0x0c00);
+    assert_int_equal(fake_in(&ports, 0x4d0, 2, 0), 0x0c00);
+    program(1);
+    assert_int_equal(in(0x4d1), 0x0c);
+    fake_out(&ports, 0x4d0, 2, 0x0420, 0);
+    assert_int_equal(in(0x4d0), 0x20);
+    assert_int_equal(in(0x4d1), 0x04);
+    vpic_set_line(&pic, 11, true); /* an edge now */
+    assert_int_equal(vpic_acknowledge(&pic), 0x3b);
+    out(0xa0, 0x20);
+    out(0x20, 0x20);
+    assert_false(intr.level);
+    vpic_set_levels(&pic, 0x0c00); /* the line is still up */
+    assert_int_equal(vpic_acknowledge(&pic), 0x3b);
+    vpic_reset(&pic);
+    assert_int_equal(fake_in(&ports, 0x4d0, 2, 0), 0);
+}
+
 static void initialisation_steps(void **state)
 {
     (void)state;
@@ -413,6 +437,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup(f, setup)
     const struct CMUnitTest tests[] = {
         TEST(power_up_is_quiet), TEST(simple_interrupt), TEST(cascade), TEST(masks), TEST(spurious), TEST(levels),
+        TEST(levels_of_firmware),
         TEST(what_did_not_reach_the_guest_asks_again),
         TEST(a_vector_of_somebody_else_is_not_returned),
         TEST(auto_eoi), TEST(rotation), TEST(special_mask), TEST(special_nested), TEST(poll),

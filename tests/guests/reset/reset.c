@@ -76,7 +76,7 @@ static void look(uint32_t sum[PARTS])
         sum[APIC] = mix(sum[APIC], apic_read(apic[i]));
     for (uint32_t reg = 0x10; reg < 0x40; reg++)
         sum[IO_APIC] = mix(sum[IO_APIC], ioapic_read(reg));
-    sum[PIC] = mix(sum[PIC], inb(0x21) | inb(0xa1) << 8);
+    sum[PIC] = mix(sum[PIC], inb(0x21) | inb(0xa1) << 8 | (uint32_t)inb(0x4d0) << 16 | (uint32_t)inb(0x4d1) << 24);
     for (unsigned slot = 0; slot < 4; slot++)
         for (unsigned reg = 0; reg < 0x40; reg += 4)
             sum[PCI] = mix(sum[PCI], pci_read(slot, reg));
@@ -102,6 +102,8 @@ static void spoil(void)
         ioapic_write(reg, 0x18000 | reg);
     outb(0x21, 0x12);
     outb(0xa1, 0x34);
+    outb(0x4d0, 0x20);
+    outb(0x4d1, 0x02);
     for (unsigned slot = 1; slot < 4; slot++) {
         pci_write(slot, 0x10, 0xe8000000u + slot * 0x100000);
         pci_write(slot, 0x04, 0x407);
@@ -184,6 +186,10 @@ void guest_main(void)
         cmos_write(CMOS_LIFE, (uint8_t)(life + 1));
         reset_by(life);
     }
+    /* What firmware would have set up: a system may use the 8259s for PCI as it finds them. */
+    guest_equal("level-triggered inputs of the 8259s (ELCR)", 0x0e00, inb(0x4d0) | inb(0x4d1) << 8);
+    for (unsigned slot = 1; slot < 3; slot++)
+        guest_equal("Interrupt Line and Pin", 0x0100u | (slot % 2 ? 11 : 10), pci_read(slot, 0x3c) & 0xffff);
     for (unsigned i = 0; i < COUNT(ways); i++) {
         guest_note("reset by %s", ways[i]);
         for (unsigned part = 0; part < PARTS; part++) {
