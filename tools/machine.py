@@ -44,6 +44,19 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def listens(pid, port):
+    """Whether the process is the one that listens on the TCP port (Linux: proc(5), /proc/PID/net/tcp and fd)."""
+    try:
+        with open(f"/proc/{pid}/net/tcp", encoding="ascii") as file:
+            rows = [line.split() for line in file.readlines()[1:]]
+        # Local address and port, state (0A: LISTEN), inode of the socket.
+        inodes = {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+        held = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    except OSError:  # the process ends, or closes a file, at this moment
+        return False
+    return any(f"socket:[{inode}]" in held for inode in inodes)
+
+
 class Machine:
     """One emulated machine. Not started before start() or `with`.
 
@@ -175,8 +188,9 @@ class Machine:
         subprocess.run(["cp", "--sparse=always", self.image, self.path("disk.img")], check=True)
         # Packages, cores of each, threads of each.
         count = self.smp if self.threads == 1 else f"1:{self.smp // self.threads}:{self.threads}"
-        # Bochs listens, on a port that must be free; another program may be quicker to take it, so try again.
-        for attempt in range(3):
+        # Bochs listens, on a port that must be free. Another program, perhaps another Bochs, may be quicker to take it;
+        # then this one ends, and is started again with another port.
+        for _ in range(5):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
@@ -206,8 +220,12 @@ class Machine:
         raise MachineError(f"Bochs did not start: {self.messages()}")
 
     def connect_bochs(self, port):
+        """False where Bochs does not come to listen. Nobody else's port is connected to."""
         deadline = time.monotonic() + 30
         while self.process.poll() is None and time.monotonic() < deadline:
+            if not listens(self.process.pid, port):
+                time.sleep(0.05)
+                continue
             try:
                 self.serial = socket.create_connection(("127.0.0.1", port), timeout=1)
                 self.serial.settimeout(None)
