@@ -8,10 +8,11 @@ Stages, all by default, in this order:
     build    gcc into DIR, clang into DIR/clang; gcc once more into DIR/again, which must give the same bytes
     unit     each program of tests/unit and tests/differential, two at a time
     fuzz     each fuzz target for some seconds over its corpus (tests/fuzz/corpus/NAME), two at a time
-    system   pytest over tests/system
+    system   pytest over tests/system, by systemtests.py: what may run side by side, then the rest
 
-The last line is `N passed, N failed`; the exit status is 0 only if nothing failed. Logs are in DIR/logs. A stage that has
-nothing to run counts as nothing.
+The last line is `N passed, N failed`; the exit status is 0 only if nothing failed. Tests that were skipped are named
+above it, with the reason where one is known, and counted as neither. Logs are in DIR/logs. A stage that has nothing
+to run counts as nothing. Ctrl-C and SIGTERM end it and all that it has started.
 """
 import argparse
 import concurrent.futures
@@ -19,14 +20,17 @@ import filecmp
 import glob
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
+
+import systemtests
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAGES = ["build", "unit", "fuzz", "system"]
 UNIT_SECONDS = 600
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PASS, FAIL = "\033[32mpass\033[0m", "\033[31mFAIL\033[0m"
 if not sys.stdout.isatty():
     PASS, FAIL = "pass", "FAIL"
@@ -38,13 +42,36 @@ class Runner:
         self.logs = os.path.join(build, "logs")
         self.fuzz_seconds = fuzz_seconds
         self.passed = self.failed = 0
-        self.failures = []
+        self.failures, self.skipped = [], []
+        self.children = set()  # processes that run
+        self.system_tests = None
+        self.interrupted = 0
 
-    def count(self, passed, failed, name, seconds, log=None):
+    def interrupt(self, number, _):
+        """Signal handler: ends what run() has started, and the stage."""
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        self.interrupted = number
+        for child in list(self.children):
+            child.kill()
+        raise KeyboardInterrupt
+
+    @staticmethod
+    def two_at_a_time(function, names):
+        """The results, in order. An interrupt waits for those that run, which it has ended, and begins no others."""
+        pool = concurrent.futures.ThreadPoolExecutor(2)
+        try:
+            yield from pool.map(function, names)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def count(self, passed, failed, name, seconds, log=None, skipped=()):
         passed, failed = int(passed), int(failed)
         self.passed += passed
         self.failed += failed
-        detail = f"{passed} passed" + (f", {failed} failed" if failed else "")
+        self.skipped += [f"{name}: {what}" for what in skipped]
+        detail = f"{passed} passed" + (f", {failed} failed" if failed else "") + \
+            (f", {len(skipped)} skipped" if skipped else "")
         print(f"{FAIL if failed else PASS}  {name}  ({detail}, {seconds:.1f} s)", flush=True)
         if failed:
             self.failures.append(f"{name}{': see ' + log if log else ''}")
@@ -54,16 +81,24 @@ class Runner:
         log = os.path.join(self.logs, name.replace("/", "-") + ".log")
         began = time.monotonic()
         with open(log, "wb") as file:
+            child = None
             try:
-                status = subprocess.run(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=file,
-                                        stderr=subprocess.STDOUT, timeout=timeout,
-                                        env={**os.environ, **(environment or {})}).returncode
+                child = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, stdout=file,
+                                         stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})})
+                self.children.add(child)
+                if self.interrupted:
+                    child.kill()
+                status = child.wait(timeout)
             except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
                 file.write(f"\nended by runtests.py after {timeout} s\n".encode())
                 status = -1
             except OSError as error:
                 file.write(f"{error}\n".encode())
                 status = -1
+            finally:
+                self.children.discard(child)
         with open(log, errors="replace", encoding="utf-8") as file:
             output = file.read()
         if status and show_failure:
@@ -113,19 +148,20 @@ class Runner:
         names = self.programs("differential/*_vs_*.c", "unit/test_*.c")
         if not names:
             return
-        self.make("build/cores", "-k", f"BUILD={self.build}", "core-objects")
+        kernel = os.path.join(self.build, "demo", "vmlinuz")
+        self.make("build/cores", "-k", f"BUILD={self.build}", "core-objects", kernel)
 
         def run_one(name):
             return name, self.run(name, [os.path.join(self.build, "tests", name)], UNIT_SECONDS,
-                                  environment={"FAKE_LOG_QUIET": "1"})
+                                  environment={"FAKE_LOG_QUIET": "1", "BZIMAGE": kernel})
 
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for name, (status, output, seconds, log) in pool.map(run_one, self.make_programs(names)):
-                passed = sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test", output)))
-                failed = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test", output)))
-                if status and not failed:
-                    failed = 1  # crashed, or found by a sanitizer
-                self.count(max(passed, not failed), failed, name, seconds, log)
+        for name, (status, output, seconds, log) in self.two_at_a_time(run_one, self.make_programs(names)):
+            passed = sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test", output)))
+            failed = sum(map(int, re.findall(r"\[  FAILED  \] (\d+) test", output)))
+            skipped = re.findall(r"^\[  SKIPPED \] (\w+)$", output, re.M)
+            if status and not failed:
+                failed = 1  # crashed, or found by a sanitizer
+            self.count(max(passed, not failed and not skipped), failed, name, seconds, log, skipped)
 
     def stage_fuzz(self):
         names = self.programs("fuzz/fuzz_*.c")
@@ -143,32 +179,37 @@ class Runner:
                 command.append(kept)
             return name, self.run(name, command, self.fuzz_seconds + 120, environment={"FAKE_LOG_QUIET": "1"})
 
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            for name, (status, _, seconds, log) in pool.map(run_one, self.make_programs(names)):
-                self.count(not status, bool(status), name, seconds, log)
+        for name, (status, _, seconds, log) in self.two_at_a_time(run_one, self.make_programs(names)):
+            self.count(not status, bool(status), name, seconds, log)
 
     def stage_system(self):
         if not glob.glob(os.path.join(TOP, "tests", "system", "test_*.py")):
             return
-        if not self.make("build/images", f"BUILD={self.build}", "all", f"{self.build}/demo.img"):
+        if not self.make("build/images", f"BUILD={self.build}", "all", "guests", f"{self.build}/demo.img",
+                         f"{self.build}/tests/unit/test_fault_cases"):
             return
         report = os.path.join(self.logs, "system.xml")
-        if os.path.exists(report):
-            os.unlink(report)
         began = time.monotonic()
-        status = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=short",
-                                 f"--junitxml={report}", "tests/system"], cwd=TOP, stdin=subprocess.DEVNULL,
-                                env={**os.environ, "TASUKI_BUILD": os.path.abspath(self.build),
-                                     "TASUKI_LOGS": os.path.abspath(self.logs)}).returncode
-        total = bad = skipped = 0
-        if os.path.exists(report):
-            for suite in ElementTree.parse(report).getroot().iter("testsuite"):
-                total += int(suite.get("tests", 0))
-                bad += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-                skipped += int(suite.get("skipped", 0))
-        if status and not bad:
-            bad = total = max(1, bad)
-        self.count(max(0, total - bad - skipped), bad, "system", time.monotonic() - began, report)
+        tests = self.system_tests = systemtests.SystemTests(TOP, self.build, self.logs)
+        problem = tests.collect()
+        if problem:
+            print(problem, flush=True)
+            self.count(0, 1, "system", time.monotonic() - began)
+            return
+        names = sum(len(unit.names) for unit in tests.units)  # each unit accounts for every one of its own
+        for unit in tests.run():
+            if unit.failed or unit.problem:
+                print(unit.explain(), flush=True)
+            if unit.problem:
+                print(f"system/{unit.name}: {unit.problem}", flush=True)
+            self.count(len(unit.passed), len(unit.failed) or bool(unit.problem), f"system/{unit.name}", unit.seconds,
+                       unit.log, [f"{name}: {unit.reasons[name]}" for name in unit.skipped])
+        tests.merge(report)
+        print(f"system: {names} tests in {minutes(time.monotonic() - began)}; {report} has all reports", flush=True)
+
+
+def minutes(seconds):
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"
 
 
 def main():
@@ -184,12 +225,24 @@ def main():
     os.chdir(TOP)
     runner = Runner(options.build, options.fuzz_seconds)
     os.makedirs(runner.logs, exist_ok=True)
+    for number in SIGNALS:
+        signal.signal(number, runner.interrupt)
     began = time.monotonic()
-    for stage in STAGES:
-        if stage in stages:
-            getattr(runner, "stage_" + stage)()
-    minutes, seconds = divmod(int(time.monotonic() - began), 60)
-    print(f"\ntook {minutes} min {seconds} s")
+    took = []
+    try:
+        for stage in STAGES:
+            if stage in stages:
+                stage_began = time.monotonic()
+                getattr(runner, "stage_" + stage)()
+                took.append(f"{stage} {minutes(time.monotonic() - stage_began)}")
+    except KeyboardInterrupt:
+        if runner.system_tests:
+            runner.system_tests.end()
+        print(f"\ninterrupted by {signal.Signals(runner.interrupted).name}", flush=True)
+        sys.exit(128 + runner.interrupted)
+    print(f"\ntook {minutes(time.monotonic() - began)} ({', '.join(took)})")
+    for skipped in runner.skipped:
+        print(f"skipped: {skipped}")
     for failure in runner.failures:
         print(f"failed: {failure}")
     summary = f"{runner.passed} passed, {runner.failed} failed"

@@ -7,7 +7,8 @@
         report = node.run_guest("apic")         # start, console, wait for the end
 
 A value of a VM's key `kernel`, `initrd` or `disk` is a file here; it is put into the image under its own name. All
-waiting has a bound; what the machine said is in LOGS/NAME-CPU.log.
+waiting has a bound. What the machine said is in LOGS/NAME-CPU.log; of a second node of that name, in
+LOGS/NAME-CPU-2.log.
 """
 import json
 import os
@@ -28,6 +29,7 @@ EMPTY_LINE = rb"tasuki:[\w.-]+> \x1b\[K\r\x1b\[\d+C"
 # A line of the log may come at any time, also within a command's output.
 LOG_LINE = re.compile(r"\[ *\d+\.\d{6}\] (?:error|warning): [^\n]*\n")
 FILES = ("kernel", "initrd", "disk")
+FAST = 200_000_000  # for Node's `ips`
 
 
 def guest(name):
@@ -85,10 +87,21 @@ def configuration(vms, node=None):
 class Node:
     """A machine with Tasuki on it. vms: {name: {key: value}}; conf: the whole text of tasuki.conf instead; files: more
     files for the image; without: files to leave out. Further arguments are Machine's. Boots at once."""
+    # A second of Bochs' clock, in instructions. Much of a test's time is its waiting for that clock: for the serial
+    # line and for timers. With fewer a guest that is busy with exits does not get on for its own timer's interrupts;
+    # what needs more says so (FAST).
+    IPS = 50_000_000
+    part = None  # of the test that runs (conftest.py): which machine it may boot
+    booted = {}  # name of a log: how many nodes have had it
 
     def __init__(self, cpu, name, vms=None, node=None, conf=None, files=None, without=(), timeout=60, **machine):
         self.cpu, self.name = cpu, name
         self.patience = PATIENCE[cpu]
+        if self.part is not None:
+            may = "intel" if self.part == "intel" else "amd"
+            assert cpu == may, f"the test is to boot {may}'s machine, and boots {cpu}'s: mark it, see conftest.py"
+            counts = "-icount" in machine.get("extra", ())
+            assert self.part != "counted" or counts, "marked `counted`, and does not count"
         text, content = configuration(vms or {}, node)
         self.conf = conf if conf is not None else text
         content = {"EFI/BOOT/BOOTX64.EFI": os.path.join(BUILD, "BOOTX64.EFI"), **content, **(files or {})}
@@ -99,7 +112,10 @@ class Node:
         os.makedirs(os.path.join(BUILD, "system"), exist_ok=True)
         self.image = os.path.join(BUILD, "system", f"{name}-{cpu}-{os.getpid()}.img")
         mkesp.write_image(self.image, content)
-        log = os.path.join(LOGS, f"{name}-{cpu}.log")
+        machine.setdefault("ips", self.IPS)
+        log = f"{name}-{cpu}"
+        count = self.booted[log] = self.booted.get(log, 0) + 1
+        log = os.path.join(LOGS, f"{log}-{count}.log" if count > 1 else f"{log}.log")
         self.machine = machines.Machine(cpu=cpu, image=self.image, log=log, **machine)
         self.attached = None
         self.runs = {}  # of small guests, by VM

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from node import guest
+from node import FAST, guest
 
 LINE = 62
 MARKER = re.compile(rb"\r\n\[console: (\d+) bytes lost: this line is slower than the guest\]\r\n")
@@ -18,7 +18,7 @@ VMS = {cpu: {"flood": {"kernel": guest("flood"), "memory": "8M", "cmdline": f"li
 
 @pytest.fixture
 def node(booted, cpu):
-    return booted.get(cpu, "console", vms=VMS[cpu])
+    return booted.get(cpu, "console", vms=VMS[cpu], ips=FAST)
 
 
 def flood(node, vm):

@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from node import Node, guest
+from node import FAST, Node, guest
 
 # name: (vCPUs, more settings, seconds)
 GUESTS = {
@@ -40,7 +40,7 @@ def vms(cpu):
 
 @pytest.mark.parametrize("name", GUESTS)
 def test_guest(booted, cpu, name):
-    node = booted.get(cpu, "guests", vms=vms(cpu))
+    node = booted.get(cpu, "guests", vms=vms(cpu), ips=FAST)
     report = node.run_guest(name, timeout=GUESTS[name][2])
     if not report.done:
         node.shell(f"vm inspect {name}")
@@ -49,7 +49,7 @@ def test_guest(booted, cpu, name):
 
 def test_refused_msrs_are_told_for_what_they_are(booted, cpu):
     """After the guest that reads and writes them."""
-    node = booted.get(cpu, "guests", vms=vms(cpu))
+    node = booted.get(cpu, "guests", vms=vms(cpu), ips=FAST)
     if not node.runs.get("msr"):
         node.run_guest("msr", timeout=GUESTS["msr"][2]).check()
     log = " ".join(node.shell("log show", timeout=60).split())
@@ -61,7 +61,7 @@ def test_refused_msrs_are_told_for_what_they_are(booted, cpu):
 def test_the_portable_cpu(booted, cpu):
     """Leaf by leaf what portable-1.txt has, on each vendor, now and for ever: saved VMs carry the model's name. The
     leaves with the TSC's frequency (0x15, 0x16) are the VM's own."""
-    report = booted.get(cpu, "guests", vms=vms(cpu)).run_guest("portable", timeout=30)
+    report = booted.get(cpu, "guests", vms=vms(cpu), ips=FAST).run_guest("portable", timeout=30)
     report.check()
     seen = [line for line in re.findall(r"^cpuid .*$", report.text, re.M) if not re.match(r"cpuid 1[56]\.", line)]
     with open(os.path.join(os.path.dirname(__file__), "portable-1.txt"), encoding="utf-8") as file:
@@ -75,10 +75,11 @@ def test_thirty_two_cpus():
         node.run_guest("smp", timeout=300).check()
 
 
+@pytest.mark.vendor("intel")
 @pytest.mark.parametrize("name", ["apic-on", "exceptions", "msr", "smp", "timers"])
 def test_guest_with_apic_virtualization(booted, name):
     """The same where the CPU delivers the interrupts. QEMU's cannot, and on Bochs' it takes the admin's insisting."""
-    node = booted.get("intel", "guests", vms=vms("intel"))
+    node = booted.get("intel", "guests", vms=vms("intel"), ips=FAST)
     node.shell_json("cpu apic on")
     try:
         report = node.run_guest(name, timeout=GUESTS[name.removesuffix("-on")][2])
@@ -97,9 +98,10 @@ def exits_of_rounds(node, name):
     return info["apic_virtualization"], info["exits"]
 
 
+@pytest.mark.vendor("intel")
 def test_apic_accesses_cost_no_exits(booted):
     """TPR, EOI, interrupts to itself and their delivery, in both of the APIC's modes."""
-    node = booted.get("intel", "guests", vms=vms("intel"))
+    node = booted.get("intel", "guests", vms=vms("intel"), ips=FAST)
     assert "apic_virtualization" in node.shell_json("cpu list")["virtualization_features"]
     node.shell_json("cpu apic on")
     try:

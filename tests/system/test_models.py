@@ -7,6 +7,7 @@ from test_guests import vms
 GUESTS = ("msr", "paging", "xsave")
 
 
+@pytest.mark.vendor("intel")
 @pytest.mark.parametrize("name", GUESTS)
 def test_portable_guest(booted, name):
     settings = {one: {**vms("intel")[one], "cpu": "portable"} for one in GUESTS}

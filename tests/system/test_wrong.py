@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """When things go wrong: the shell comes up and says what and why, and what is right still runs."""
-import os
 import re
 
 import pytest
-from node import BUILD, ESCAPES, Node, ShellError, guest
+from node import ESCAPES, Node, ShellError, guest
 
 COUNTER = {"kernel": guest("counter"), "memory": "8M", "start": "auto"}
 
@@ -28,15 +27,14 @@ def test_no_configuration(cpu):
         assert "tasuki.conf could not be read (there is no such file)" in log
 
 
-def test_bad_configuration_and_files(cpu):
+def test_bad_configuration_and_files(cpu, tmp_path):
     """All wrong VMs in one configuration; the one that is right runs."""
-    damaged = os.path.join(BUILD, "system", "damaged.bin")
-    os.makedirs(os.path.dirname(damaged), exist_ok=True)
+    damaged = str(tmp_path / "damaged.bin")
     with open(guest("counter"), "rb") as file:
         whole = file.read()
     with open(damaged, "wb") as file:
         file.write(whole[:4096 + 512])  # has its Multiboot header, lacks most of its segment
-    nothing = os.path.join(BUILD, "system", "nothing.raw")
+    nothing = str(tmp_path / "nothing.raw")
     open(nothing, "wb").close()
     vms = {
         "counter": COUNTER,
