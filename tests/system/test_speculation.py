@@ -2,7 +2,7 @@
 """What the hypervisor does around each run of a guest against leaks by speculation: the emulators have none of the
 weaknesses, but they execute the instructions, so that guests must still get right what they get right without."""
 import pytest
-from node import Node, guest
+from node import FAST, Node, guest
 
 VMS = {name: {"kernel": guest(name), "memory": "16M", "vcpus": 2} for name in ("exceptions", "stringio")}
 
@@ -11,7 +11,7 @@ VMS = {name: {"kernel": guest(name), "memory": "16M", "vcpus": 2} for name in ("
 def test_guests_run_with_the_exit_barrier(cpu):
     lax = {"cmdline": "cpu=lax" if cpu == "amd" else "cpu=strict"}
     vms = {name: {**settings, **lax} for name, settings in VMS.items()}
-    with Node(cpu, "speculation", vms=vms, node={"exit-barrier": "always"}) as node:
+    with Node(cpu, "speculation", vms=vms, node={"exit-barrier": "always"}, ips=FAST) as node:
         said = node.shell_json("cpu list")["host"]["speculation"]
         assert "return stack at exits" in said
         # Bochs' Skylake does not say that it is without iTLB multihit; AMD's CPUs are.
