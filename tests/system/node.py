@@ -237,3 +237,28 @@ class Node:
         text = self.machine.output[begin:].decode(errors="replace").replace("\r\n", "\n")
         self.detach()
         return Report(re.split(r"^(?=guest \w+$)", text, flags=re.M)[-1])
+
+
+class Linux:
+    """A shell of the Debian guest, by its console. Each command has a token of its own, since the console shows again
+    what was said before, when it is opened. It is opened for each command, but where it is open already."""
+
+    def __init__(self, node, vm):
+        self.node, self.vm, self.count = node, vm, 0
+
+    def run(self, command, timeout=60):
+        self.count += 1
+        begin, end = f"begin-{self.count}", f"end-{self.count}"
+        is_open = self.node.attached == self.vm
+        if not is_open:
+            self.node.attach(self.vm)
+        self.node.machine.send(f"echo beg''in-{self.count}; {command}; echo e''nd-{self.count}\r")
+        match = self.node.expect(rf"{begin}\r\n(.*?){end}\r\n", timeout=timeout)
+        if not is_open:
+            self.node.detach()
+        return match[1].decode(errors="replace").replace("\r\n", "\n")
+
+    def wait_beyond(self, path, number):
+        """Until the first number in a file is greater; all that the file has."""
+        self.run(f"until [ $(cut -d' ' -f1 {path}) -gt {number} ]; do sleep 0.1; done")
+        return [int(word) for word in self.run(f"cat {path}").split()]

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from node import INITRD, TOP, VMLINUZ, Node, ShellError, guest
+from node import INITRD, TOP, VMLINUZ, Linux, Node, ShellError, guest
 
 TIME = (rb"time ref (\d+) tsc (\d+) rtc (\d+-\d+-\d+ \d+:\d+:\d+) rounds (\d+) ticks (\d+) pit (\d+) fails (\d+)\r\n")
 SECOND = 1_000_000_000
@@ -214,28 +214,6 @@ def test_a_restore_without_the_memory_keeps_the_state():
         node.machine.send("g")
         node.expect(r"flood end\r\n")
         node.detach()
-
-
-class Linux:
-    """A shell of the Debian guest, by its console. Each command has a token of its own, since the console shows again
-    what was said before."""
-
-    def __init__(self, node, vm):
-        self.node, self.vm, self.count = node, vm, 0
-
-    def run(self, command, timeout=60):
-        self.count += 1
-        begin, end = f"begin-{self.count}", f"end-{self.count}"
-        self.node.attach(self.vm)
-        self.node.machine.send(f"echo beg''in-{self.count}; {command}; echo e''nd-{self.count}\r")
-        match = self.node.expect(rf"{begin}\r\n(.*?){end}\r\n", timeout=timeout)
-        self.node.detach()
-        return match[1].decode(errors="replace").replace("\r\n", "\n")
-
-    def wait_beyond(self, path, number):
-        """Until the first number in a file is greater; all that the file has."""
-        self.run(f"until [ $(cut -d' ' -f1 {path}) -gt {number} ]; do sleep 0.1; done")
-        return [int(word) for word in self.run(f"cat {path}").split()]
 
 
 BEAT = "i=0; while sleep 0.1; do i=$((i+1)); echo $i >/beat.new; mv /beat.new /beat; done &"
