@@ -34,7 +34,8 @@ LANES = 4
 UNIT_SECONDS = 1800
 PR_SET_PDEATHSIG = 1
 # Modules that take longest, in this order, are begun first, so that the lanes end together. The others follow.
-LONGEST = ["test_guests", "test_linux", "test_deadline", "test_wrong", "test_power", "test_console", "test_state"]
+LONGEST = ["test_guests", "test_linux", "test_deadline", "test_wrong", "test_power", "test_console", "test_state",
+           "test_intx"]
 LINE = re.compile(r"^tests/system/(\S+?::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: \((.*)\))? +\[ *\d+%\]\s*$")
 PYTEST = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
 
