@@ -7,6 +7,7 @@
 #define KERNEL_CPU_H
 
 #include "kernel/speculation.h"
+#include "kernel/spinlock.h"
 #include "kernel/types.h"
 #include "kernel/x86.h"
 
@@ -37,6 +38,7 @@ struct cpu {
     void *vmm;                /* the backend's per-CPU state */
     struct runqueue *runqueue;
     struct timer *timers;     /* armed timers, ascending; see timer.h */
+    struct spinlock timers_lock;
     uint64_t stack_top;       /* boot/idle stack */
     uint64_t nmi_count, irq_count;
     union {

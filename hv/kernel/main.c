@@ -36,7 +36,7 @@ NORETURN void stack_switch_and_call(void *stack_top, void (*fn)(void));
 NORETURN void hv_start(struct boot_info *info);
 
 static struct boot_info boot;
-static struct cpu boot_cpu;
+static struct cpu boot_cpu = { .timers_lock = SPINLOCK_INIT("timers") };
 
 const struct boot_info *boot_info_get(void)
 {

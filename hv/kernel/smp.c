@@ -152,6 +152,7 @@ static void start_one(uint32_t apic, char *page, uint64_t page_hpa)
     cpu->self = cpu;
     cpu->id = cpu_count;
     cpu->apic_id = apic;
+    cpu->timers_lock = (struct spinlock)SPINLOCK_INIT("timers");
     cpu->stack_top = (uint64_t)stack;
     cpus[cpu->id] = cpu;
     set_word(page, ap_stack, (uint64_t)stack);

@@ -3,6 +3,9 @@
  * Ticket spinlocks. Kernel threads are cooperative, so a lock is held for a few instructions and never across a wait.
  * A lock that an interrupt handler also takes is taken with the irqsave form everywhere.
  *
+ * The local APIC is left alone under the locks that CPUs contend for (wait queues, timers): where the machine is
+ * emulated, an access waits for the emulator's own lock, which CPUs that spin here keep busy (docs/platform.md).
+ *
  * Order, outermost first. Whoever holds a lock takes only locks further down:
  *   vm list -> machine (device lock) -> vm console -> gmem/stage2 -> core -> wait queue -> run queue -> timer list
  *   -> page allocator -> heap -> log -> screen (the shell's line) -> serial

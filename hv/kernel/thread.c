@@ -104,8 +104,11 @@ static void enqueue(struct runqueue *rq, struct thread *thread)
     rq->last = &thread->next;
 }
 
-/* Makes a waiting thread runnable. Any context. */
-static void wake_thread(struct thread *thread)
+/*
+ * Makes a waiting thread runnable. Returns the CPU that must be told by a kick, or NULL. Whoever holds a lock lets go of
+ * it first: an access to the local APIC takes long where the machine is emulated. Any context.
+ */
+static MUST_CHECK struct cpu *make_runnable(struct thread *thread)
 {
     struct cpu *cpu = thread->cpu;
     struct runqueue *rq = cpu->runqueue;
@@ -123,8 +126,18 @@ static void wake_thread(struct thread *thread)
         }
     }
     spin_unlock_irqrestore(&rq->lock, flags);
-    if (kick)
+    return kick ? cpu : NULL;
+}
+
+static void kick_cpu(const struct cpu *cpu)
+{
+    if (cpu)
         apic_ipi(cpu->apic_id, VECTOR_KICK);
+}
+
+static void wake_thread(struct thread *thread)
+{
+    kick_cpu(make_runnable(thread));
 }
 
 /* Adds up; returns how long the thread had the CPU if the watchdog wants that reported, else 0. */
@@ -375,13 +388,25 @@ void wait_block(uint64_t deadline_ns)
         timer_cancel(&self->timer);
 }
 
+/* Wakes who waits there and lets go of the queue, which is locked. Most have one thread: its kick comes last. */
+static void wake_and_unlock(struct wait_queue *queue, uint64_t flags)
+{
+    struct cpu *kick = NULL;
+
+    for (struct thread *thread = queue->first; thread; thread = thread->wait_next) {
+        struct cpu *cpu = make_runnable(thread);
+        if (cpu && cpu != kick) {
+            kick_cpu(kick);
+            kick = cpu;
+        }
+    }
+    spin_unlock_irqrestore(&queue->lock, flags);
+    kick_cpu(kick);
+}
+
 void wake_all(struct wait_queue *queue)
 {
-    uint64_t flags = spin_lock_irqsave(&queue->lock);
-
-    for (struct thread *thread = queue->first; thread; thread = thread->wait_next)
-        wake_thread(thread);
-    spin_unlock_irqrestore(&queue->lock, flags);
+    wake_and_unlock(queue, spin_lock_irqsave(&queue->lock));
 }
 
 void wake_all_set(struct wait_queue *queue, bool *flag)
@@ -389,9 +414,7 @@ void wake_all_set(struct wait_queue *queue, bool *flag)
     uint64_t flags = spin_lock_irqsave(&queue->lock);
 
     __atomic_store_n(flag, true, __ATOMIC_RELEASE);
-    for (struct thread *thread = queue->first; thread; thread = thread->wait_next)
-        wake_thread(thread);
-    spin_unlock_irqrestore(&queue->lock, flags);
+    wake_and_unlock(queue, flags);
 }
 
 void thread_sleep_ns(uint64_t ns)

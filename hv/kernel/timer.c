@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Timers: one sorted list a CPU, one lock for all lists (arming is rare beside the exits that do not arm; the lists are
- * short: one timer a vCPU and a few of the hypervisor's own). The hardware timer is set to the head of the list.
+ * Timers: one sorted list a CPU, with a lock of its own (the lists are short: one timer a vCPU and a few of the
+ * hypervisor's own). The hardware timer is set to the head of the list.
+ *
+ * timer->cpu says on whose list a timer is, and changes under that list's lock only. Mostly the CPU that arms a timer is
+ * the one that has it, and then CPUs do not meet here at all. A CPU sets its own hardware timer, with interrupts off, once
+ * it has let go of the lock: the access may take long where the machine is emulated, and nobody should spin meanwhile.
+ * Another CPU that takes the head away leaves the hardware as it is: it fires for nothing then.
  */
 #include "kernel/timer.h"
 
 #include "kernel/apic.h"
-#include "kernel/spinlock.h"
 #include "kernel/time.h"
 #include "kernel/trap.h"
 
-static struct spinlock timer_lock = SPINLOCK_INIT("timers");
 static struct timer *firing[CPU_MAX]; /* by CPU: whose function is running there */
 
+/* The list that the timer is on is locked. */
 static void unlink_timer(struct timer *timer)
 {
     for (struct timer **link = &timer->cpu->timers; *link; link = &(*link)->next) {
@@ -21,21 +25,41 @@ static void unlink_timer(struct timer *timer)
             break;
         }
     }
-    timer->cpu = NULL;
+    __atomic_store_n(&timer->cpu, NULL, __ATOMIC_RELEASE);
 }
 
-static void arm_hardware(const struct cpu *cpu)
+/* Takes the timer off the list that it is on. Interrupts off, no list locked. */
+static void remove_timer(struct timer *timer)
 {
-    apic_timer_arm(cpu->timers ? time_ns_to_tsc(cpu->timers->deadline_ns) : UINT64_MAX);
+    struct cpu *cpu;
+
+    while ((cpu = __atomic_load_n(&timer->cpu, __ATOMIC_ACQUIRE))) {
+        spin_lock(&cpu->timers_lock);
+        if (timer->cpu == cpu) /* it has not fired meanwhile */
+            unlink_timer(timer);
+        spin_unlock(&cpu->timers_lock);
+    }
+}
+
+static uint64_t next_deadline(const struct cpu *cpu)
+{
+    return cpu->timers ? cpu->timers->deadline_ns : TIME_NEVER;
+}
+
+static void arm_hardware(uint64_t deadline_ns)
+{
+    apic_timer_arm(time_ns_to_tsc(deadline_ns));
 }
 
 void timer_arm(struct timer *timer, uint64_t deadline_ns)
 {
-    uint64_t flags = spin_lock_irqsave(&timer_lock);
+    uint64_t flags = irq_save();
     struct cpu *cpu = this_cpu();
-    const struct timer *old_head = cpu->timers;
-    uint64_t old_deadline = old_head ? old_head->deadline_ns : TIME_NEVER;
 
+    if (__atomic_load_n(&timer->cpu, __ATOMIC_ACQUIRE) != cpu)
+        remove_timer(timer);
+    spin_lock(&cpu->timers_lock);
+    uint64_t old = next_deadline(cpu);
     if (timer->cpu)
         unlink_timer(timer);
     if (deadline_ns != TIME_NEVER) {
@@ -47,21 +71,22 @@ void timer_arm(struct timer *timer, uint64_t deadline_ns)
         timer->cpu = cpu;
         *link = timer;
     }
-    if ((cpu->timers ? cpu->timers->deadline_ns : TIME_NEVER) != old_deadline)
-        arm_hardware(cpu);
-    spin_unlock_irqrestore(&timer_lock, flags);
+    uint64_t now = next_deadline(cpu);
+    spin_unlock(&cpu->timers_lock);
+    if (now != old)
+        arm_hardware(now);
+    irq_restore(flags);
 }
 
 void timer_cancel(struct timer *timer)
 {
     for (;;) {
-        uint64_t flags = spin_lock_irqsave(&timer_lock);
+        uint64_t flags = irq_save();
         bool busy = false;
-        if (timer->cpu)
-            unlink_timer(timer); /* the hardware may fire once for nothing */
+        remove_timer(timer); /* the hardware may fire once for nothing */
         for (unsigned i = 0; i < CPU_MAX && !busy; i++)
-            busy = firing[i] == timer && i != this_cpu()->id;
-        spin_unlock_irqrestore(&timer_lock, flags);
+            busy = __atomic_load_n(&firing[i], __ATOMIC_ACQUIRE) == timer && i != this_cpu()->id;
+        irq_restore(flags);
         if (!busy)
             return;
         cpu_pause();
@@ -74,18 +99,20 @@ static void timer_interrupt(void *arg)
     struct cpu *cpu = this_cpu();
 
     for (;;) {
-        spin_lock(&timer_lock);
+        __atomic_store_n(&firing[cpu->id], NULL, __ATOMIC_RELEASE);
+        spin_lock(&cpu->timers_lock);
         struct timer *timer = cpu->timers;
         if (!timer || timer->deadline_ns > time_now_ns()) {
-            firing[cpu->id] = NULL;
-            arm_hardware(cpu);
-            spin_unlock(&timer_lock);
+            uint64_t deadline = next_deadline(cpu);
+            spin_unlock(&cpu->timers_lock);
+            arm_hardware(deadline);
             return;
         }
+        /* In this order: who finds that it is not armed any more must see it firing. */
+        __atomic_store_n(&firing[cpu->id], timer, __ATOMIC_RELAXED);
         cpu->timers = timer->next;
-        timer->cpu = NULL;
-        firing[cpu->id] = timer;
-        spin_unlock(&timer_lock);
+        __atomic_store_n(&timer->cpu, NULL, __ATOMIC_RELEASE);
+        spin_unlock(&cpu->timers_lock);
         timer->fire(timer);
     }
 }

@@ -23,7 +23,10 @@ static inline void timer_init(struct timer *timer, void (*fire)(struct timer *ti
     timer->fire = fire;
 }
 
-/* (Re)arms on this CPU for time_now_ns() >= deadline_ns; TIME_NEVER only cancels. Any context. */
+/*
+ * (Re)arms on this CPU for time_now_ns() >= deadline_ns; TIME_NEVER only cancels. Any context; but one caller at a time
+ * for each timer, which its owner sees to.
+ */
 void timer_arm(struct timer *timer, uint64_t deadline_ns);
 /*
  * After it returns the timer is not armed. If it is firing on another CPU at this moment, waits until that is over, so
