@@ -4,7 +4,7 @@ import hashlib
 import re
 
 import pytest
-from node import FAST, INITRD, VMLINUZ, guest
+from node import INITRD, VMLINUZ, guest
 
 LINUX = {"kernel": VMLINUZ, "initrd": INITRD, "cmdline": "console=ttyS0"}
 
@@ -29,7 +29,7 @@ def boot(node, name, vcpus):
 
 @pytest.mark.parametrize("vcpus", [1, 2, 4])
 def test_debian_reaches_user_space(booted, cpu, vcpus):
-    node = booted.get(cpu, "linux", vms=vms(), ips=FAST)
+    node = booted.get(cpu, "linux", vms=vms())
     name = f"debian{vcpus}"
     boot(node, name, vcpus)
     # A shell that computes: what the guest prints is its own.
@@ -75,7 +75,7 @@ def counts(node, name):
 
 
 def test_several_vms_at_once(booted, cpu):
-    node = booted.get(cpu, "linux", vms=vms(), ips=FAST)
+    node = booted.get(cpu, "linux", vms=vms())
     names = ["one", "two", "three"]
     for name in names:
         node.shell_json(f"vm start {name}")
