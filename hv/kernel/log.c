@@ -16,13 +16,16 @@
 
 #define LOG_ENTRIES 1024
 #define LOG_SINKS 2
+#define LINES_AT_ONCE 2
 #define LOG_LINE_BYTES (sizeof ((struct log_entry *)0)->text + 40)
 
 static struct log_entry ring[LOG_ENTRIES];
 static uint64_t next_sequence;
 static struct spinlock log_lock = SPINLOCK_INIT("log");
 static enum log_level console_level = LOG_INFO;
-static uint64_t console_sequence; /* the first entry that the serial port has not had */
+static uint64_t console_sequence; /* what is before it has been on the serial port, or is not meant for it */
+static uint64_t waiting;          /* entries from there on that are meant for it */
+static uint64_t lost;             /* entries that were, and were overwritten before */
 static bool (*hide_hook)(void);
 static void (*show_hook)(void);
 static void (*sinks[LOG_SINKS])(const char *text, size_t count);
@@ -68,46 +71,69 @@ static size_t format_entry(const struct log_entry *entry, char line[LOG_LINE_BYT
     return MIN((size_t)count, LOG_LINE_BYTES - 1u);
 }
 
-/* Whether the terminal may be written to now; asked once before the first line. */
-static bool take_console(bool *taken)
-{
-    if (!*taken && hide_hook && !hide_hook())
-        return false;
-    *taken = true;
-    return true;
-}
-
-/* Everything that waits for the serial port, if it may go out now. With the lock held. */
-static void print_waiting(void)
+/* The oldest line that waits, or what tells that some are lost; false: none waits. With the lock and the terminal. */
+static bool print_one(void)
 {
     char line[LOG_LINE_BYTES];
-    bool taken = false;
 
-    if (next_sequence - console_sequence > LOG_ENTRIES) {
-        if (!take_console(&taken))
-            return;
-        int count = snprintf(line, sizeof line, "[log: %lu lines were left out here]\r\n",
-                             next_sequence - console_sequence - LOG_ENTRIES);
+    if (lost) {
+        int count = snprintf(line, sizeof line, "[log: lines left out here: %lu]\r\n", lost);
         (void)uart_write(line, (size_t)count);
-        console_sequence = next_sequence - LOG_ENTRIES;
+        lost = 0;
+        return true;
     }
     for (; console_sequence < next_sequence; console_sequence++) {
         const struct log_entry *entry = &ring[console_sequence % LOG_ENTRIES];
-        if (entry->level < console_level)
+        if (!entry->console)
             continue;
-        if (!take_console(&taken))
-            return;
         (void)uart_write(line, format_entry(entry, line));
+        waiting--;
+        console_sequence++;
+        return true;
     }
-    if (taken && show_hook)
-        show_hook();
+    return false;
 }
 
-void log_console_resume(void)
+/*
+ * At most `most` of the lines that wait, if they may go out now; whether some still wait and may. A line takes up to 25 ms
+ * at 115200 baud, with interrupts off and every CPU that logs behind it: so a caller of log_line() prints two of those that
+ * waited at most, and whoever kept them waiting prints the rest one by one.
+ */
+static bool print_waiting(unsigned most)
+{
+    if (!waiting && !lost)
+        return false;
+    if (hide_hook && !hide_hook())
+        return false;
+    while (most-- && print_one())
+        continue;
+    if (show_hook)
+        show_hook();
+    return waiting || lost;
+}
+
+bool log_console_resume(void)
 {
     uint64_t flags = spin_lock_irqsave(&log_lock);
-    print_waiting();
+    bool more = print_waiting(1);
     spin_unlock_irqrestore(&log_lock, flags);
+    return more;
+}
+
+void log_console_flush(void)
+{
+    bool more;
+
+    do {
+        uint64_t flags = spin_lock_irqsave(&log_lock);
+        more = (waiting || lost) && print_one();
+        spin_unlock_irqrestore(&log_lock, flags);
+    } while (more);
+}
+
+uint64_t log_unprinted(void)
+{
+    return waiting ? MIN(next_sequence - console_sequence, (uint64_t)LOG_ENTRIES) : 0;
 }
 
 void log_line(enum log_level level, const char *format, ...)
@@ -118,9 +144,17 @@ void log_line(enum log_level level, const char *format, ...)
     uint64_t flags = spin_lock_irqsave(&log_lock);
     struct log_entry *entry = &ring[next_sequence % LOG_ENTRIES];
 
+    if (next_sequence - console_sequence == LOG_ENTRIES) {
+        if (entry->console) {
+            waiting--;
+            lost++;
+        }
+        console_sequence++;
+    }
     entry->sequence = next_sequence++;
     entry->time_ns = now;
     entry->level = level;
+    entry->console = level >= console_level;
     va_start(args, format);
     vsnprintf(entry->text, sizeof entry->text, format, args);
     va_end(args);
@@ -128,12 +162,13 @@ void log_line(enum log_level level, const char *format, ...)
     for (char *c = entry->text; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';
-    if (level >= console_level) {
+    if (entry->console) {
+        waiting++;
         size_t bytes = format_entry(entry, line);
         for (unsigned i = 0; i < LOG_SINKS && sinks[i]; i++)
             sinks[i](line, bytes);
     }
-    print_waiting();
+    (void)print_waiting(LINES_AT_ONCE);
     spin_unlock_irqrestore(&log_lock, flags);
 }
 

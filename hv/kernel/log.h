@@ -27,8 +27,15 @@ void log_set_console_level(enum log_level level);
  * log lock held and interrupts off; they must not log.
  */
 void log_set_console_hooks(bool (*hide)(void), void (*show)(void));
-/* Prints the lines that wait. Called by whoever made `hide` refuse, soon after; not with a lock held that hide takes. */
-void log_console_resume(void);
+/*
+ * Prints one of the lines that wait; true: there are more. Called until it is false by whoever made `hide` refuse, soon
+ * after, with interrupts on and without a lock.
+ */
+bool log_console_resume(void);
+/* Before the node is switched off or reset: prints what waits without asking. Any context. */
+void log_console_flush(void);
+/* For panic: how many of the newest entries have not been on the serial port, without the lock. */
+uint64_t log_unprinted(void);
 /* Another place for log lines (the framebuffer). Called with the log lock held, whole lines with their newline. */
 void log_add_sink(void (*write)(const char *text, size_t count));
 
@@ -36,7 +43,8 @@ struct log_entry {
     uint64_t sequence; /* counts from 0 */
     uint64_t time_ns;  /* time_now_ns() */
     enum log_level level;
-    char text[244];
+    bool console; /* meant for the serial port */
+    char text[243];
 };
 /* Copies the entry with that sequence number, or the oldest that is still there after it; false if there is none. */
 bool log_read(uint64_t sequence, struct log_entry *entry);

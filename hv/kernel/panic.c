@@ -130,7 +130,7 @@ static NORETURN void report(const struct trap_frame *frame, uint64_t rbp, const 
     say("cr0 %lx  cr2 %lx  cr3 %lx  cr4 %lx  efer %lx", read_cr0(), read_cr2(), read_cr3(), read_cr4(), rdmsr(MSR_EFER));
     backtrace(frame ? frame->rip : 0, rbp);
     say("last log lines:");
-    for (unsigned i = LAST_LINES; i-- > 0;) {
+    for (uint64_t i = MAX((uint64_t)LAST_LINES, log_unprinted()); i-- > 0;) {
         const struct log_entry *entry = log_peek(i);
         if (entry)
             say("  [%5lu.%06lu] %s", entry->time_ns / NS_PER_S, entry->time_ns % NS_PER_S / 1000, entry->text);

@@ -111,6 +111,7 @@ static void call_firmware(void)
 static NORETURN void end_node(enum efi_reset type)
 {
     wanted = type;
+    log_console_flush();
     if (runtime_services) {
         call_firmware();
         firmware_failed("its reset service came back");

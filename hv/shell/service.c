@@ -34,7 +34,7 @@ static struct line line;
 static struct shell shell;
 static bool editing;
 static bool in_a_line;     /* a command's line is on its way out: log lines wait */
-static bool at_line_start = true; /* of the terminal, after what commands and consoles wrote */
+static bool at_line_start = true; /* of the terminal, after what commands and consoles wrote; changed while in_a_line */
 static struct wait_queue keys = WAIT_QUEUE_INIT("keys");
 static bool interrupts; /* the port interrupts when a byte arrives */
 
@@ -72,6 +72,8 @@ static size_t write_slowly(const void *bytes, size_t count)
         }
     }
     stalled = done < count;
+    if (done)
+        at_line_start = from[done - 1] == '\n';
     return done;
 }
 
@@ -83,25 +85,23 @@ static void begin_line(void)
     spin_unlock_irqrestore(&screen_lock, flags);
 }
 
-/* Log lines that waited are printed now; `ended`: the terminal is at the start of a line. */
-static void end_line(bool ended)
+/* Log lines that waited are printed now. */
+static void end_line(void)
 {
     uint64_t flags = spin_lock_irqsave(&screen_lock);
     in_a_line = false;
-    at_line_start = ended;
     spin_unlock_irqrestore(&screen_lock, flags);
-    log_console_resume();
+    while (log_console_resume())
+        thread_yield();
 }
 
 size_t shell_terminal_write(const void *bytes, size_t count)
 {
     size_t done;
 
-    if (!count)
-        return 0;
     begin_line();
     done = write_slowly(bytes, count);
-    end_line(done && ((const char *)bytes)[done - 1] == '\n');
+    end_line();
     return done;
 }
 
@@ -129,7 +129,7 @@ static size_t write_piece(const void *bytes, size_t count)
     begin_line();
     done = write_slowly(bytes, count);
     if (count && ((const char *)bytes)[count - 1] == '\n')
-        end_line(true);
+        end_line();
     return done;
 }
 
@@ -233,7 +233,7 @@ static void shell_thread(void *arg)
             continue;
         if (result == LINE_DONE)
             shell_run(&shell, line.text);
-        end_line(true); /* what a command left unended must not keep the log waiting */
+        end_line(); /* what a command left unended must not keep the log waiting */
         start_line();
     }
 }

@@ -149,10 +149,9 @@ enum status vm_start_threads(struct vm *vm, uint32_t requests, char *text, size_
         }
     }
     vm_show_cpus(vm, true);
-    if (!(requests & REQ_PARK)) {
-        vm_park_all(vm);
+    vm_park_all(vm); /* waits for each: what is unparked, now or later, is in the park */
+    if (!(requests & REQ_PARK))
         vm_unpark_all(vm);
-    }
     return OK;
 }
 

@@ -59,10 +59,7 @@ void vcpu_request(struct vcpu *vcpu, uint32_t requests);
 
 /* Park: waits until the vCPU has left the guest and its state is in vcpu->state. Thread context, not its own. */
 void vcpu_park(struct vcpu *vcpu);
-/*
- * Takes the wish back, and waits until the vCPU has left the park. One that was not parked yet, since nobody has waited for
- * it, goes on by itself: it does not park any more, or leaves the park as soon as it looks. Thread context, not its own.
- */
+/* After vcpu_park: takes the wish back, and waits until the vCPU has left the park. Thread context, not its own. */
 void vcpu_unpark(struct vcpu *vcpu);
 /* Ends the thread and waits for it. */
 void vcpu_stop(struct vcpu *vcpu);
