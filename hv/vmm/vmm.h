@@ -168,7 +168,7 @@ struct vmm_backend {
     void (*park)(struct vcpu *vcpu);
     /* Second-stage rights were taken away: cached translations of this VM must not be used by its next entry. */
     void (*flush)(struct vcpu *vcpu);
-    /* The page-modification log on or off (vCPU parked). */
+    /* The page-modification log on, with nothing in it, or off (vCPU parked). */
     void (*pml)(struct vcpu *vcpu, bool on);
     /*
      * Brings what the CPU has logged into the dirty log. Right after vcpu_flush_wait(): a vCPU that was in the guest has

@@ -256,6 +256,16 @@ static void vcpu_free(struct vmx_vcpu *v, page_owner_t owner)
     kfree(v, sizeof(*v));
 }
 
+/*
+ * The page-modification log with nothing in it, and the CPU to begin at its first entry, which is the last in memory.
+ * With nobody in the guest.
+ */
+static void pml_empty(struct vmx_vcpu *v)
+{
+    memset(v->pml_log, 0xff, PAGE_BYTES); /* DIRTY_LOG_EMPTY in every entry */
+    v->pml_next = PML_ENTRIES - 1;
+}
+
 static enum status vcpu_create(struct vcpu *vcpu)
 {
     const struct vm_core *vm = vcpu->vm;
@@ -274,9 +284,8 @@ static enum status vcpu_create(struct vcpu *vcpu)
     vcpu->apic_registers = vm->apic_assist ? phys_to_virt(v->virtual_apic_page) : NULL;
     if (v->pml_page.v) {
         v->pml_log = phys_to_virt(v->pml_page);
-        memset(v->pml_log, 0xff, PAGE_BYTES); /* DIRTY_LOG_EMPTY in every entry */
+        pml_empty(v);
     }
-    v->pml_next = PML_ENTRIES - 1;
     v->eptp = vm->stage2.root.v | vmx_caps.eptp_bits;
     v->wants = VCPU_WANTS_UNKNOWN;
     v->regs.spec_ctrl_valid = vm->spec_ctrl_valid;
@@ -320,6 +329,15 @@ static void pml(struct vcpu *vcpu, bool on)
     struct vmx_vcpu *v = vcpu->backend;
 
     v->pml_on = on && vmx_features.pml;
+    v->pml_changed = true;
+    /*
+     * What the CPU has logged after the last log's final drain is not for this log. Nor may it stay: the CPU stores an entry
+     * where its index says and takes one off that (SDM vol. 3C, 29.3.6), so with an entry that no drain has taken it stands
+     * below software's index. Given software's, it would fill that entry again, while the first drain has already gone
+     * on below it, where nothing is found until the log is full. So both begin anew.
+     */
+    if (v->pml_on)
+        pml_empty(v);
     v->wants = VCPU_WANTS_UNKNOWN;
 }
 

@@ -88,7 +88,7 @@ struct vmx_vcpu { /* vcpu.backend */
     uint32_t light_left;      /* light exits until the next one is a full one; vmx_light.c */
     bool initialized;         /* the VMCS's constant fields have been written */
     bool launched;            /* VMRESUME, not VMLAUNCH */
-    bool pml_on, pml_set;     /* wanted, and what the VMCS says */
+    bool pml_on, pml_changed; /* wanted; the VMCS is still to be told, also the index */
     bool apic_changed;        /* vmx_apic has been called since the last entry */
     uint8_t apic_wanted, apic_assist; /* enum apic_assist: wanted, and what the VMCS says */
     uint32_t processor_controls, secondary_controls, tpr_threshold; /* last written */

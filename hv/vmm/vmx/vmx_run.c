@@ -28,12 +28,12 @@ static void flush_now(struct vcpu *vcpu, struct vmx_vcpu *v)
 
 static void pml_switch(struct vmx_vcpu *v)
 {
-    v->pml_set = v->pml_on;
+    v->pml_changed = false;
     v->secondary_controls &= ~(uint32_t)CPU2_PML;
     if (v->pml_on) {
         v->secondary_controls |= CPU2_PML;
         vmwrite(VMCS_PML_ADDRESS, v->pml_page.v);
-        vmwrite(VMCS_GUEST_PML_INDEX, v->pml_next);
+        vmwrite(VMCS_GUEST_PML_INDEX, v->pml_next); /* of an empty log (pml() in vmx.c): nothing was logged since */
     }
     vmwrite(VMCS_SECONDARY_CONTROLS, v->secondary_controls);
 }
@@ -54,7 +54,7 @@ static void wishes(struct vcpu *vcpu, struct vmx_vcpu *v)
         v->tpr_threshold = threshold;
         vmwrite(VMCS_TPR_THRESHOLD, threshold);
     }
-    if (v->pml_on != v->pml_set)
+    if (v->pml_changed)
         pml_switch(v);
     if (v->apic_changed)
         vmx_apic_store(vcpu, v);
