@@ -486,9 +486,23 @@ enum status out_error(struct out *out, enum status status, const char *object, c
     return status;
 }
 
+/* The first separator (two characters) that is not between double quotes; a quote that nothing closes is a character. */
+static char *find_unquoted(char *text, const char *separator)
+{
+    for (char *at = text; *at; at++) {
+        char *close = *at == '"' ? strchr(at + 1, '"') : NULL;
+
+        if (close)
+            at = close;
+        else if (at[0] == separator[0] && at[1] == separator[1])
+            return at;
+    }
+    return NULL;
+}
+
 enum status out_error_text(struct out *out, enum status status, const char *object, char *text)
 {
-    char *cause = strstr(text, ": "), *cure = NULL;
+    char *cause = find_unquoted(text, ": "), *cure = NULL;
 
     if (cause) {
         *cause = 0;
@@ -497,7 +511,7 @@ enum status out_error_text(struct out *out, enum status status, const char *obje
     } else {
         cause = text;
     }
-    for (char *at = cause; (at = strstr(at, "; ")); at += 2)
+    for (char *at = cause; (at = find_unquoted(at, "; ")); at += 2)
         cure = at;
     if (cure) {
         *cure = 0;

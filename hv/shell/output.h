@@ -95,7 +95,8 @@ enum status out_error(struct out *out, enum status status, const char *object, c
 
 /*
  * The same from one text, "OBJECT: CAUSE; CURE" or "OBJECT: CAUSE". The object ends at the first ": ", the cure begins
- * behind the last "; ": what a cause quotes may have either. Without an object it is `object`. The text is changed.
+ * behind the last "; ", both outside of double quotes: what is quoted, as a name that a user gave, may have either.
+ * Without an object it is `object`. The text is changed.
  */
 enum status out_error_text(struct out *out, enum status status, const char *object, char *text);
 
