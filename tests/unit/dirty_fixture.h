@@ -39,7 +39,7 @@ static uint64_t gpa_of(uint64_t page)
     return page < LOW_PAGES ? page * PAGE_BYTES : 4 * GIB + (page - LOW_PAGES) * PAGE_BYTES;
 }
 
-static bool reported(uint64_t page)
+static inline bool reported(uint64_t page)
 {
     uint64_t gfn = gpa_of(page) / PAGE_BYTES;
     return out[gfn / 64] >> gfn % 64 & 1;
@@ -102,12 +102,12 @@ static void fixture_stop(void)
     fixture_free();
 }
 
-static void copy_page(uint64_t page)
+static inline void copy_page(uint64_t page)
 {
     assert_true(gmem_read(&gmem, GPA(gpa_of(page)), copy[page], sizeof copy[page]));
 }
 
-static void check_copy(void)
+static inline void check_copy(void)
 {
     uint64_t now[8];
 
