@@ -36,7 +36,7 @@ struct fake_vcpu {
     uint64_t generation;
     uint64_t seed;
     uint64_t fault_count, pml_exit_count;
-    volatile bool flush_wanted;
+    volatile bool flush_wanted, drain_wanted;
     volatile uint64_t exits; /* counts every time it is outside of the guest */
 };
 
@@ -79,7 +79,7 @@ static void vcpu_drain(struct fake_vcpu *vcpu)
     spin_unlock(&vcpu->stage2->lock);
 }
 
-/* Flushes, if that was asked for, and keeps what it has logged: it was outside of the guest all the time. */
+/* Flushes, if that was asked for, and keeps what it has logged: as where it was outside of the guest all the time. */
 static void vcpu_flush(struct fake_vcpu *vcpu)
 {
     if (vcpu->flush_wanted) {
@@ -92,7 +92,11 @@ static void vcpu_flush(struct fake_vcpu *vcpu)
 /* What happens between an exit and the next entry. The log is brought in where it has to be, and now and then. */
 static void vcpu_outside(struct fake_vcpu *vcpu)
 {
-    if (vcpu->flush_wanted || vcpu->log_index < 0 || vcpu_random(vcpu) % 2)
+    bool must = vcpu->drain_wanted;
+
+    if (must)
+        vcpu->drain_wanted = false; /* first: whoever asks from now on waits for the next time */
+    if (must || vcpu->log_index < 0 || vcpu_random(vcpu) % 2)
         vcpu_drain(vcpu);
     vcpu_flush(vcpu);
 }

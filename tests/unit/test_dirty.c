@@ -88,8 +88,10 @@ static void all_outside(struct vm_core *of, bool drain)
     assert_ptr_equal(of, &core);
     if (during_flush)
         during_flush();
-    for (unsigned i = 0; i < VCPUS; i++)
+    for (unsigned i = 0; i < VCPUS; i++) {
+        vcpus[i].drain_wanted |= drain;
         vcpus[i].flush_wanted = true;
+    }
     for (unsigned i = 0; i < VCPUS; i++) {
         if (write_while_flushing && fake_below(2))
             burst(1 + (unsigned)fake_below(40));

@@ -76,7 +76,7 @@ static void outside(struct vm_core *of)
 {
     (void)of;
     for (unsigned i = 0; i < VCPUS; i++) {
-        vcpus[i].flush_wanted = true;
+        vcpus[i].flush_wanted = vcpus[i].drain_wanted = true;
         vcpu_outside(&vcpus[i]);
     }
 }

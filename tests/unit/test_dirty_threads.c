@@ -85,12 +85,13 @@ static void *hypervisor_thread(void *argument)
     return NULL;
 }
 
-static void flush_threads(struct vm_core *of)
+static void all_outside(bool drain)
 {
     uint64_t seen[VCPUS];
 
-    (void)of;
     for (unsigned i = 0; i < VCPUS; i++) {
+        if (drain)
+            vcpus[i].drain_wanted = true;
         vcpus[i].flush_wanted = true;
         seen[i] = __atomic_load_n(&vcpus[i].exits, __ATOMIC_SEQ_CST);
     }
@@ -103,7 +104,20 @@ static void flush_threads(struct vm_core *of)
     }
 }
 
-static const struct dirty_ops thread_ops = { flush_threads, flush_threads, NULL };
+/* A flush leaves what the vCPUs have logged where it is, or not, as each of them likes. */
+static void flush_threads(struct vm_core *of)
+{
+    (void)of;
+    all_outside(false);
+}
+
+static void drain_threads(struct vm_core *of)
+{
+    (void)of;
+    all_outside(true);
+}
+
+static const struct dirty_ops thread_ops = { flush_threads, drain_threads, NULL };
 
 static void collect_and_copy(uint64_t *count)
 {
