@@ -21,14 +21,15 @@ all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img
 
 # ---- What there is ----
 
-HV_SOURCES := $(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS]))
+HV_SOURCES := $(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS] net/*.[cS]))
 BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
 # The parts of hv/kernel that are pure, beside all of vdev, vmm, vm and shell: what unit tests and fuzzers may use.
 # CORE_EXCLUDED are files among them that do not compile on Linux.
 CORE_EXCLUDED :=
 CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
     hv/vmm/vmx/vmx_caps.c \
-    $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation))))
+    $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation) \
+    $(patsubst %,net/%.c,frame offload mac_table vswitch announce))))
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 # A program against another implementation: its main file, and the rest of the folder.
 DIFFERENTIAL_SOURCES := $(sort $(wildcard tests/differential/*_vs_*.c))
