@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Words of the wire that every part of net/ uses: Ethernet addresses and types, and integers in the network's byte order
- * (big-endian) at any address. Pure.
+ * Words of the wire that every part of net/ uses: Ethernet addresses and types, and integers in the network's byte
+ * order (big-endian) at any address. Pure.
  */
 #ifndef NET_ETHERNET_H
 #define NET_ETHERNET_H

@@ -2,13 +2,13 @@
 /*
  * Frames, pools and queues (see frame.h).
  *
- * A pool's frames come back on `returned`, a list that any context pushes to and that only the pool's own context empties,
- * whole, by one exchange. So no element is ever taken from it while others look at it, and a compare-exchange cannot be
- * fooled by an element that left and came again.
+ * A pool's frames come back on `returned`, a list that any context pushes to and that only the pool's own context
+ * empties, whole, by one exchange. So no element is ever taken from it while others look at it, and a compare-exchange
+ * cannot be fooled by an element that left and came again.
  *
- * Two flags let one side sleep: `wanted` of a pool and `producer_waits` of a queue. Who sets one looks again afterwards; who
- * makes room does that first and looks at the flag then. Both orders are sequentially consistent, so one of the two sees
- * the other.
+ * Two flags let one side sleep: `wanted` of a pool and `producer_waits` of a queue. Who sets one looks again
+ * afterwards; who makes room does that first and looks at the flag then. Both orders are sequentially consistent, so
+ * one of the two sees the other.
  */
 #include <string.h>
 

@@ -9,19 +9,19 @@
  *   - One IEEE 802.1Q tag (type 0x8100), the outermost, is in `tci`, never in the bytes. Who takes a frame in takes the
  *     tag out, who puts it on a wire puts it back. Further tags, and 0x88a8, are payload.
  *   - **A frame does not change once it has been given away.** All who hold a reference read the same bytes. Who needs
- *     others (a tag, a checksum, smaller pieces) makes a frame of its own, whose segments may be parts of the first one's
- *     memory: it then holds a reference to that as its parent.
- *   - Segments are physically contiguous and in memory that devices may read (the direct map), so that a driver can hand
- *     them to a card as they are. They are never guest memory: what a guest could change under us is copied first.
+ *     others (a tag, a checksum, smaller pieces) makes a frame of its own, whose segments may be parts of the first
+ *     one's memory: it then holds a reference to that as its parent.
+ *   - Segments are physically contiguous and in memory that devices may read (the direct map), so that a driver can
+ *     hand them to a card as they are. They are never guest memory: what a guest could change under us is copied first.
  *
- * References. Whoever makes a frame has the first one. frame_get adds one, frame_put gives one back; with the last one the
- * frame goes to its owner's `release`, in whatever context that was. A call that takes a frame says whether it takes over
- * the caller's reference or leaves it with the caller; nothing here takes one over but frame_queue_put, and only if it
- * returns true.
+ * References. Whoever makes a frame has the first one. frame_get adds one, frame_put gives one back; with the last one
+ * the frame goes to its owner's `release`, in whatever context that was. A call that takes a frame says whether it
+ * takes over the caller's reference or leaves it with the caller; nothing here takes one over but frame_queue_put, and
+ * only if it returns true.
  *
- * Pools. Each producer (a guest's card, a card's driver, the switch) has a pool of its own, so that a producer whose frames
- * wait somewhere runs out of its own memory and nobody else's. Frames are taken in one context; they come back from any,
- * by an atomic list, without a lock.
+ * Pools. Each producer (a guest's card, a card's driver, the switch) has a pool of its own, so that a producer whose
+ * frames wait somewhere runs out of its own memory and nobody else's. Frames are taken in one context; they come back
+ * from any, by an atomic list, without a lock.
  */
 #ifndef NET_FRAME_H
 #define NET_FRAME_H
@@ -30,7 +30,7 @@
 
 #define FRAME_CHUNK_BYTES 2048u    /* what pools hand out: two in a page; an ordinary frame fits into one */
 #define FRAME_HEADROOM 64u         /* left free before the bytes of a frame that is filled in (frame_pool_get) */
-#define FRAME_BYTES_MAX 65568u     /* an IP packet of 65535 bytes behind an Ethernet header and an inner tag, and more */
+#define FRAME_BYTES_MAX 65568u     /* an IP packet of 65535 bytes, an Ethernet header, inner tags */
 #define FRAME_SEGMENTS_MAX 36u     /* FRAME_BYTES_MAX and headroom in chunks, and a header of its own before them */
 
 struct frame_pool;
@@ -50,8 +50,8 @@ struct frame_segment {
 enum frame_checksum {
     FRAME_CHECKSUM_THERE,   /* it stands in the frame; nobody has looked at it */
     FRAME_CHECKSUM_GOOD,    /* the same, and somebody we trust found it right (or the bytes never left this machine) */
-    FRAME_CHECKSUM_MISSING, /* to be made over [checksum_start, end) and put at checksum_start + checksum_offset, where the
-                               sum of the pseudo-header stands */
+    FRAME_CHECKSUM_MISSING, /* to be made over [checksum_start, end) and put at checksum_start + checksum_offset, where
+                               the sum of the pseudo-header stands */
 };
 
 enum frame_gso {
@@ -89,8 +89,8 @@ static inline struct frame *frame_get(struct frame *frame)
 void frame_put(struct frame *frame);
 
 /*
- * Makes a frame its maker's: one reference, no segments, nothing known. For owners of frames; `owner` stays as long as the
- * frame does.
+ * Makes a frame its maker's: one reference, no segments, nothing known. For owners of frames; `owner` stays as long as
+ * the frame does.
  */
 void frame_init(struct frame *frame, struct frame_owner *owner);
 
@@ -131,9 +131,9 @@ struct frame_pool {
 };
 
 /*
- * All memory is the caller's and stays: frames, chunks (page-aligned or not, each within physically contiguous memory), and
- * room for chunk_count numbers. `freed` (may be NULL) is called, once and in any context, when a frame came back after
- * frame_pool_has said no: it may only wake somebody.
+ * All memory is the caller's and stays: frames, chunks (page-aligned or not, each within physically contiguous
+ * memory), and room for chunk_count numbers. `freed` (may be NULL) is called, once and in any context, when a frame
+ * came back after frame_pool_has said no: it may only wake somebody.
  */
 void frame_pool_init(struct frame_pool *pool, struct frame *frames, uint32_t frame_count, struct frame_chunk *chunks,
                      uint32_t *chunk_numbers, uint32_t chunk_count, void (*freed)(void *context), void *context);
@@ -145,8 +145,9 @@ void frame_pool_init(struct frame_pool *pool, struct frame *frames, uint32_t fra
 bool frame_pool_has(struct frame_pool *pool, uint32_t bytes) MUST_CHECK;
 
 /*
- * A frame with segments for `bytes` (0 to FRAME_BYTES_MAX) in memory that nobody else holds, after FRAME_HEADROOM free bytes
- * in the first chunk; what the memory holds is anything. With 0 it has no segments. NULL: the pool has not got that much.
+ * A frame with segments for `bytes` (0 to FRAME_BYTES_MAX) in memory that nobody else holds, after FRAME_HEADROOM free
+ * bytes in the first chunk; what the memory holds is anything. With 0 it has no segments. NULL: the pool has not got
+ * that much.
  */
 struct frame *frame_pool_get(struct frame_pool *pool, uint32_t bytes);
 
@@ -162,9 +163,9 @@ bool frame_pool_idle(struct frame_pool *pool);
 /* ---- Queues between two contexts ---- */
 
 /*
- * Frames from one producer's context to a consumer's. Either side may be on any CPU. The consumer's side is guarded by a
- * flag, so that somebody else may empty a queue whose consumer does not come (frame_queue_purge): who finds the flag taken
- * gets nothing.
+ * Frames from one producer's context to a consumer's. Either side may be on any CPU. The consumer's side is guarded by
+ * a flag, so that somebody else may empty a queue whose consumer does not come (frame_queue_purge): who finds the flag
+ * taken gets nothing.
  */
 struct frame_queue {
     struct frame **slot;
@@ -179,8 +180,8 @@ void frame_queue_init(struct frame_queue *q, struct frame **slots, uint32_t size
 /* Takes over the caller's reference. False: full, and the reference stays with the caller. The producer's context. */
 bool frame_queue_put(struct frame_queue *q, struct frame *frame) MUST_CHECK;
 /*
- * True if there is room. False: the next frame_queue_take or _purge that makes room says so to its caller. The producer's
- * context.
+ * True if there is room. False: the next frame_queue_take or _purge that makes room says so to its caller. The
+ * producer's context.
  */
 bool frame_queue_has_room(struct frame_queue *q) MUST_CHECK;
 uint32_t frame_queue_count(const struct frame_queue *q);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which addresses are behind which port: a hash table with chains, in memory that is handed in. It knows nothing of what a
- * port is, and decides nothing: who may be in it, and who has to make room, is the switch's business. Pure; one context.
+ * Which addresses are behind which port: a hash table with chains, in memory that is handed in. It knows nothing of
+ * what a port is, and decides nothing: who may be in it, and who has to make room, is the switch's business. Pure; one
+ * context.
  *
  * A key is a VLAN and an address. Several entries may have the same key (an address that two ports lay claim to); the
- * caller looks at all of them. `seed` should be random: it keeps a stranger from choosing addresses that all meet in one chain.
+ * caller looks at all of them. `seed` should be random: it keeps a stranger from choosing addresses that all meet in
+ * one chain.
  */
 #ifndef NET_MAC_TABLE_H
 #define NET_MAC_TABLE_H
@@ -41,6 +43,7 @@ struct mac_entry *mac_table_find_next(struct mac_table *table, const struct mac_
 /* A new entry, or NULL where the table is full. */
 struct mac_entry *mac_table_add(struct mac_table *table, uint64_t key, void *port, uint64_t now_ns);
 /* Removes all entries for which `drop` says so. */
-void mac_table_sweep(struct mac_table *table, bool (*drop)(void *context, const struct mac_entry *entry), void *context);
+void mac_table_sweep(struct mac_table *table, bool (*drop)(void *context, const struct mac_entry *entry),
+                     void *context);
 
 #endif

@@ -5,28 +5,31 @@
  *
  * Two directions:
  *
- *   - **To the switch** the port's user puts frames into `inbox` and calls netport_kick(). One context at a time puts (a
- *     guest's card: whoever holds its machine's device lock; a driver and the node's stack: the service context).
- *   - **From the switch** `ops->give` is called in the service context. It keeps the frame by a reference of its own, or
- *     says no. It never waits, copies nothing large, and takes no lock that is held for long: a guest's card puts the frame
- *     into `outbox`, and its machine's thread copies it into the guest later.
+ *   - **To the switch** the port's user puts frames into `inbox` and calls netport_kick(). One context at a time puts
+ *     (a guest's card: whoever holds its machine's device lock; a driver and the node's stack: the service context).
+ *   - **From the switch** `ops->give` is called in the service context. It keeps the frame by a reference of its own,
+ *     or says no. It never waits, copies nothing large, and takes no lock that is held for long: a guest's card puts
+ *     the frame into `outbox`, and its machine's thread copies it into the guest later.
  *
- * Contexts. The switch runs in the service context alone. vCPU threads, a VM's thread and interrupt handlers put on queues
- * and wake; nothing of the switch is called from there but netport_kick, vswitch_port_deadline and the readers of counters.
+ * Contexts. The switch runs in the service context alone. vCPU threads, a VM's thread and interrupt handlers put on
+ * queues and wake; nothing of the switch is called from there but netport_kick, vswitch_port_deadline and the readers
+ * of counters.
  *
  * Back-pressure, and who drops:
  *
- *   - A full inbox is not a loss. A guest's card leaves further frames in the guest's ring, which fills, and the guest's
- *     stack slows down; `ops->room` wakes the card. The same where the card's own pool is used up because its frames still
- *     wait at other ports. A physical card cannot be slowed: its driver drops and counts.
- *   - A port that says no to a frame loses it, and the switch counts it there. The switch never waits for a slow port, never
- *     keeps a frame, and never lets one port's slowness reach another. Nothing is ever resent here: that is TCP's work.
+ *   - A full inbox is not a loss. A guest's card leaves further frames in the guest's ring, which fills, and the
+ *     guest's stack slows down; `ops->room` wakes the card. The same where the card's own pool is used up because its
+ *     frames still wait at other ports. A physical card cannot be slowed: its driver drops and counts.
+ *   - A port that says no to a frame loses it, and the switch counts it there. The switch never waits for a slow port,
+ *     never keeps a frame, and never lets one port's slowness reach another. Nothing is ever resent here: that is
+ *     TCP's work.
  *   - A port whose outbox is not emptied for VSWITCH_STALL_NS (its VM stands still) loses what waits there, so that
  *     the senders get their memory back.
  *
  * What a port can take is in `offloads`. Frames that ask for more are finished in software by the switch: checksums are
- * computed, large TCP packets cut, before `give` sees them. A port's user may change `offloads` at any time; frames given
- * before may still ask for what it could until then, so it checks each frame (netport_takes) and drops what it cannot use.
+ * computed, large TCP packets cut, before `give` sees them. A port's user may change `offloads` at any time; frames
+ * given before may still ask for what it could until then, so it checks each frame (netport_takes) and drops what it
+ * cannot use.
  */
 #ifndef NET_NETPORT_H
 #define NET_NETPORT_H
@@ -46,8 +49,8 @@ struct netport;
 
 struct netport_ops {
     /*
-     * A frame for the port's user, who takes a reference of its own if it keeps it. False: it does not, for want of room or
-     * because it is not running. Service context.
+     * A frame for the port's user, who takes a reference of its own if it keeps it. False: it does not, for want of
+     * room or because it is not running. Service context.
      */
     bool (*give)(struct netport *port, struct frame *frame);
     /* The burst of frames is over: ring, notify, wake. May be NULL. Service context. */

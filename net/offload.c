@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Checksums and cutting in software (see offload.h). Sums are over 16-bit words as they stand in memory (RFC 1071, 2(B):
- * the order of bytes does not matter to them), folded late; only what goes into a header is in the network's order.
+ * Checksums and cutting in software (see offload.h). Sums are over 16-bit words as they stand in memory (RFC 1071,
+ * 2(B): the order of bytes does not matter to them), folded late; only what goes into a header is in the network's
+ * order.
  */
 #include <string.h>
 

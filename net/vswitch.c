@@ -3,8 +3,8 @@
  * The virtual switch (see vswitch.h). The file goes with a frame: which VLAN it is in and whether its port may send it;
  * who sent it (learning); where it goes; what it needs before the port takes it.
  *
- * The table holds two kinds of entries. What was learnt has its VLAN in the key. What a port owns has OWNED there, and is
- * good in all VLANs that the port is in; it wins over what was learnt while the port is alive.
+ * The table holds two kinds of entries. What was learnt has its VLAN in the key. What a port owns has OWNED there, and
+ * is good in all VLANs that the port is in; it wins over what was learnt while the port is alive.
  */
 #include "kernel/time.h"
 #include "net/announce.h"
@@ -17,10 +17,12 @@
 const char *vswitch_drop_name(enum vswitch_drop drop)
 {
     static const char *const names[VSWITCH_DROP_COUNT] = {
-        [VSWITCH_DROP_DOWN] = "down",       [VSWITCH_DROP_DEADLINE] = "deadline", [VSWITCH_DROP_MALFORMED] = "malformed",
-        [VSWITCH_DROP_SOURCE] = "source",   [VSWITCH_DROP_VLAN] = "vlan",         [VSWITCH_DROP_CONTROL] = "control",
-        [VSWITCH_DROP_LOCAL] = "local",     [VSWITCH_DROP_BUSY] = "busy",         [VSWITCH_DROP_TOO_BIG] = "too-big",
-        [VSWITCH_DROP_MEMORY] = "memory",   [VSWITCH_DROP_STALLED] = "stalled",
+        [VSWITCH_DROP_DOWN] = "down",           [VSWITCH_DROP_DEADLINE] = "deadline",
+        [VSWITCH_DROP_MALFORMED] = "malformed", [VSWITCH_DROP_SOURCE] = "source",
+        [VSWITCH_DROP_VLAN] = "vlan",           [VSWITCH_DROP_CONTROL] = "control",
+        [VSWITCH_DROP_LOCAL] = "local",         [VSWITCH_DROP_BUSY] = "busy",
+        [VSWITCH_DROP_TOO_BIG] = "too-big",     [VSWITCH_DROP_MEMORY] = "memory",
+        [VSWITCH_DROP_STALLED] = "stalled",
     };
 
     return (unsigned)drop < VSWITCH_DROP_COUNT ? names[drop] : "unknown";

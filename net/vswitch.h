@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The virtual switch: frames between physical cards, guests' cards and the node's own port. Pure: memory is handed in, time
- * is an argument (ns of one monotonic clock), and all of it runs in one context, the service context, but for what says
- * otherwise.
+ * The virtual switch: frames between physical cards, guests' cards and the node's own port. Pure: memory is handed in,
+ * time is an argument (ns of one monotonic clock), and all of it runs in one context, the service context, but for
+ * what says otherwise.
  *
  * What it promises:
  *
- *   - A frame goes to the port that its destination was last seen at, else to all of its VLAN; never back to where it came
- *     from, never to a port of the same isolation group, never into another VLAN.
+ *   - A frame goes to the port that its destination was last seen at, else to all of its VLAN; never back to where it
+ *     came from, never to a port of the same isolation group, never into another VLAN.
  *   - A port with an address of its own (a guest's, the node's) owns that address while it is alive: no other port can
  *     attract its frames by sending from it. By default it may send from no other (any_source), and gets no frames for
  *     unknown stations: a guest in promiscuous mode sees its own frames and those for groups.
- *   - Addresses are learnt from physical ports and from guests with any_source, each up to its quota. The quotas of all ports
- *     fit into the table together, so no port can push out or keep out another's.
- *   - Frames for the other end of a cable (IEEE 802.1Q, 8.6.3; PAUSE) are not passed on: a guest could stop a LAN with them.
- *   - Past a port's deadline nothing comes from it or goes to it: it is as if it were gone, and its address is free to be
- *     learnt elsewhere. That is how a VM's frames end with its run deadline, also those that were in its queue already.
+ *   - Addresses are learnt from physical ports and from guests with any_source, each up to its quota. The quotas of
+ *     all ports fit into the table together, so no port can push out or keep out another's.
+ *   - Frames for the other end of a cable (IEEE 802.1Q, 8.6.3; PAUSE) are not passed on: a guest could stop a LAN with
+ *     them.
+ *   - Past a port's deadline nothing comes from it or goes to it: it is as if it were gone, and its address is free to
+ *     be learnt elsewhere. That is how a VM's frames end with its run deadline, also those that were in its queue
+ *     already.
  *   - Frames that ask for a checksum or for cutting get it in software where the port that they leave by cannot.
  *
  * There is no spanning tree: who puts two physical cards of one LAN into one switch puts them into one isolation group.
  * Multicast is flooded: nothing is learnt from IGMP or MLD.
  *
- * VLAN 0 is here the LAN of frames without a tag. An access port has one VLAN, untagged at the port. A trunk carries the
- * VLANs of a set with their tags, and one (its `vlan`, 0 by default) without. A tag with VLAN 0 carries only a priority.
+ * VLAN 0 is here the LAN of frames without a tag. An access port has one VLAN, untagged at the port. A trunk carries
+ * the VLANs of a set with their tags, and one (its `vlan`, 0 by default) without. A tag with VLAN 0 carries only a
+ * priority.
  */
 #ifndef NET_VSWITCH_H
 #define NET_VSWITCH_H
@@ -32,7 +35,7 @@
 #include "net/mac_table.h"
 #include "net/netport.h"
 
-#define VSWITCH_AGE_NS UINT64_C(300000000000) /* a station that was silent for so long is unknown (IEEE 802.1Q, 8.8.3) */
+#define VSWITCH_AGE_NS UINT64_C(300000000000) /* silent for so long: forgotten (IEEE 802.1Q, 8.8.3) */
 #define VSWITCH_STALL_NS UINT64_C(100000000)  /* after this an outbox that nobody empties is emptied */
 #define VSWITCH_BURST 32                      /* frames of one port before the next has its turn */
 
@@ -99,16 +102,16 @@ struct vswitch {
 };
 
 /*
- * `entries` and `buckets` (a power of two) as mac_table_init; `pool`: frames that the switch makes (pieces of cut frames, tags,
- * announcements), taken in the service context. All memory is the caller's and stays.
+ * `entries` and `buckets` (a power of two) as mac_table_init; `pool`: frames that the switch makes (pieces of cut
+ * frames, tags, announcements), taken in the service context. All memory is the caller's and stays.
  */
 void vswitch_init(struct vswitch *sw, struct mac_entry *entries, uint32_t capacity, uint32_t *buckets,
                   uint32_t bucket_count, uint64_t seed, struct frame_pool *pool);
 
 /*
- * Joins a port. Both structures are the caller's and stay until vswitch_detach. ERR_INVALID: a VLAN that does not exist, a
- * quota without a use or a limit without an address, an MTU outside its range. ERR_EXISTS: another port has that address in a
- * VLAN of this one. ERR_NO_MEMORY: the quota does not fit into the table beside the others'.
+ * Joins a port. Both structures are the caller's and stay until vswitch_detach. ERR_INVALID: a VLAN that does not
+ * exist, a quota without a use or a limit without an address, an MTU outside its range. ERR_EXISTS: another port has
+ * that address in a VLAN of this one. ERR_NO_MEMORY: the quota does not fit into the table beside the others'.
  */
 enum status vswitch_attach(struct vswitch *sw, struct vswitch_port *vp, struct netport *port,
                            const struct vswitch_port_config *config, uint64_t now_ns) MUST_CHECK;
@@ -122,8 +125,8 @@ void vswitch_port_deadline(struct vswitch_port *vp, uint64_t deadline_ns);
 bool vswitch_run(struct vswitch *sw, uint64_t now_ns);
 
 /*
- * One frame that came from the port, for users in the service context that need no inbox. The reference stays with the caller.
- * What it leads to is flushed by vswitch_flush.
+ * One frame that came from the port, for users in the service context that need no inbox. The reference stays with the
+ * caller. What it leads to is flushed by vswitch_flush.
  */
 void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint64_t now_ns);
 void vswitch_flush(struct vswitch *sw);

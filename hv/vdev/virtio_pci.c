@@ -127,7 +127,7 @@ void virtio_reset(struct virtio_device *dev)
 
 /* ---- Queues ---- */
 
-static bool may_work(const struct virtio_device *dev)
+bool virtio_may_work(const struct virtio_device *dev)
 {
     return virtio_is_live(dev) && !dev->quiesced && vpci_is_master(&dev->function);
 }
@@ -181,7 +181,7 @@ bool virtio_process(struct virtio_device *dev, uint64_t now_ns)
 {
     uint64_t bits;
 
-    if (!may_work(dev))
+    if (!virtio_may_work(dev))
         return false; /* the bits stay for the time when it may */
     dev->now_ns = now_ns;
     dev->processing = true;
@@ -197,14 +197,14 @@ bool virtio_process(struct virtio_device *dev, uint64_t now_ns)
     dev->processing = false;
     for (unsigned i = 0; i < dev->model->queue_count && virtio_is_live(dev); i++)
         flush_queue(dev, i);
-    return __atomic_load_n(&dev->notified, __ATOMIC_SEQ_CST) && may_work(dev);
+    return __atomic_load_n(&dev->notified, __ATOMIC_SEQ_CST) && virtio_may_work(dev);
 }
 
 enum virtq_result virtio_pop(struct virtio_device *dev, unsigned queue, struct virtq_chain *chain)
 {
     enum virtq_result result;
 
-    if (!may_work(dev))
+    if (!virtio_may_work(dev))
         return VIRTQ_EMPTY;
     result = virtq_pop(&dev->queue[queue], chain);
     if (result == VIRTQ_BROKEN)
@@ -235,6 +235,17 @@ void virtio_push(struct virtio_device *dev, unsigned queue, const struct virtq_c
     }
     if (dev->resetting && !dev->in_flight)
         finish_reset(dev);
+}
+
+struct virtio_mark virtio_mark(const struct virtio_device *dev, unsigned queue)
+{
+    return (struct virtio_mark){ virtq_mark(&dev->queue[queue]), dev->in_flight };
+}
+
+void virtio_rollback(struct virtio_device *dev, unsigned queue, const struct virtio_mark *mark)
+{
+    virtq_rollback(&dev->queue[queue], &mark->queue);
+    dev->in_flight = mark->in_flight;
 }
 
 void virtio_quiesce(struct virtio_device *dev)
@@ -295,9 +306,10 @@ static uint32_t common_dword(struct virtio_device *dev, unsigned offset)
     }
 }
 
-static bool features_acceptable(const struct virtio_device *dev)
+bool virtio_features_acceptable(const struct virtio_device *dev)
 {
-    return !(dev->accepted & ~dev->offered) && dev->accepted & VIRTIO_F_VERSION_1;
+    return !(dev->accepted & ~dev->offered) && dev->accepted & VIRTIO_F_VERSION_1 &&
+           (!dev->model->features_ok || dev->model->features_ok(dev->accepted));
 }
 
 void virtio_apply_features(struct virtio_device *dev)
@@ -316,7 +328,7 @@ static void write_status(struct virtio_device *dev, uint8_t value)
         return;
     }
     dev->status |= added & (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_FAILED);
-    if (added & VIRTIO_STATUS_FEATURES_OK && features_acceptable(dev)) {
+    if (added & VIRTIO_STATUS_FEATURES_OK && virtio_features_acceptable(dev)) {
         dev->status |= VIRTIO_STATUS_FEATURES_OK;
         virtio_apply_features(dev);
     }
@@ -516,7 +528,7 @@ static void command_changed(void *device)
 {
     struct virtio_device *dev = device;
 
-    if (may_work(dev) && __atomic_load_n(&dev->notified, __ATOMIC_SEQ_CST))
+    if (virtio_may_work(dev) && __atomic_load_n(&dev->notified, __ATOMIC_SEQ_CST))
         ring_doorbell(dev);
 }
 

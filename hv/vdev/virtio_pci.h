@@ -31,6 +31,7 @@
 #define VIRTIO_NOTIFY_MULTIPLIER 4u
 
 /* Device types (VIRTIO 1.2, 5). */
+#define VIRTIO_TYPE_NET 1
 #define VIRTIO_TYPE_BLOCK 2
 #define VIRTIO_TYPE_CONSOLE 3
 #define VIRTIO_TYPE_ENTROPY 4
@@ -63,6 +64,8 @@ struct virtio_model {
      * it stopped for fairness with work left: it will be called again. Must not loop without bound.
      */
     bool (*process)(struct virtio_device *dev, unsigned queue, uint64_t now_ns);
+    /* False: these features, all of them offered, do not go together (one needs another). NULL: any do. */
+    bool (*features_ok)(uint64_t accepted);
     /* Bytes of the device configuration; offset + size is within config_bytes. NULL where there is none. */
     void (*config_read)(struct virtio_device *dev, unsigned offset, unsigned size, uint8_t *bytes);
     void (*config_write)(struct virtio_device *dev, unsigned offset, unsigned size, const uint8_t *bytes);
@@ -157,5 +160,14 @@ void virtio_want(struct virtio_device *dev, unsigned queue);
 void virtio_config_changed(struct virtio_device *dev);
 /* True while a driver runs the device. */
 bool virtio_is_live(const struct virtio_device *dev);
+/* True while chains may be taken: live, not quiesced, bus master. Any context: how it was a moment ago. */
+bool virtio_may_work(const struct virtio_device *dev);
+/*
+ * Inside of model->process: where a queue stands, and back to there (virtq_rollback), for chains that turn out to be
+ * too few or too large. Of one queue, and nothing of another may have been taken or pushed in between.
+ */
+struct virtio_mark { struct virtq_mark queue; unsigned in_flight; };
+struct virtio_mark virtio_mark(const struct virtio_device *dev, unsigned queue);
+void virtio_rollback(struct virtio_device *dev, unsigned queue, const struct virtio_mark *mark);
 
 #endif

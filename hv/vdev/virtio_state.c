@@ -45,8 +45,7 @@ static void check_status(const struct virtio_device *dev, struct stream_reader *
         return;
     if (dev->status & ~STATUS_KNOWN)
         stream_fail(r, ERR_RANGE, "%s: unknown status bits 0x%x", dev->owner.name, dev->status);
-    else if (dev->status & VIRTIO_STATUS_FEATURES_OK &&
-             (dev->accepted & ~dev->offered || !(dev->accepted & VIRTIO_F_VERSION_1)))
+    else if (dev->status & VIRTIO_STATUS_FEATURES_OK && !virtio_features_acceptable(dev))
         stream_fail(r, ERR_RANGE, "%s: the guest uses features 0x%llx, this device offers 0x%llx", dev->owner.name,
                     (unsigned long long)dev->accepted, (unsigned long long)dev->offered);
     else if (dev->status & VIRTIO_STATUS_DRIVER_OK && !(dev->status & VIRTIO_STATUS_FEATURES_OK))

@@ -298,6 +298,18 @@ bool virtq_flush(struct virtqueue *vq)
     return (uint16_t)(event - old) < (uint16_t)(vq->next_used - old);
 }
 
+struct virtq_mark virtq_mark(const struct virtqueue *vq)
+{
+    return (struct virtq_mark){ vq->next_avail, vq->next_used, vq->in_flight };
+}
+
+void virtq_rollback(struct virtqueue *vq, const struct virtq_mark *mark)
+{
+    vq->next_avail = mark->next_avail;
+    vq->next_used = mark->next_used;
+    vq->in_flight = mark->in_flight;
+}
+
 /* Copies between `bytes` and `count` segments from `offset` on; returns what was copied. */
 static size_t copy(const struct virtqueue *vq, const struct gmem_segment *segment, unsigned segment_count,
                    uint64_t offset, uint8_t *bytes, size_t count, bool to_guest)

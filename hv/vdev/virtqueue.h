@@ -91,6 +91,15 @@ void virtq_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 bool virtq_flush(struct virtqueue *vq);
 
 /*
+ * Undoing: where the walker stands, and back to there, so that chains taken since can be taken anew and those given
+ * back since were not. Allowed as long as virtq_flush has not shown any of it to the driver. What was written into
+ * their buffers stays written: they are the device's until it gives them back.
+ */
+struct virtq_mark { uint16_t next_avail, next_used, in_flight; };
+struct virtq_mark virtq_mark(const struct virtqueue *vq);
+void virtq_rollback(struct virtqueue *vq, const struct virtq_mark *mark);
+
+/*
  * Copies between a chain and a flat buffer, starting `offset` bytes into its readable (or writable) segments. Returns
  * the bytes copied: fewer than count where the chain ends or memory refuses.
  */

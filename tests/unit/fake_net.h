@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What tests of the network share: pools of frames whose return is checked, ports that write down what they are given, and
- * packets built and judged byte by byte, by code that shares nothing with what is tested.
+ * What tests of the network share: pools of frames whose return is checked, ports that write down what they are given,
+ * and packets built and judged byte by byte, by code that shares nothing with what is tested.
  */
 #ifndef TESTS_FAKE_NET_H
 #define TESTS_FAKE_NET_H
@@ -119,7 +119,7 @@ static inline unsigned fake_port_clear(struct fake_port *p)
 
 /* ---- Packets ---- */
 
-/* The sum of RFC 1071, as the RFC's first definition says: 16-bit words in the order of the wire, one after the other. */
+/* The sum of RFC 1071, as its first definition says: 16-bit words in the order of the wire, one after the other. */
 static inline uint16_t fake_sum(const uint8_t *bytes, size_t count, uint32_t sum)
 {
     for (size_t i = 0; i < count; i++) {
@@ -133,9 +133,9 @@ static inline uint16_t fake_sum(const uint8_t *bytes, size_t count, uint32_t sum
 /* The pseudo-header's sum for the packet at `ip`. */
 static inline uint16_t fake_pseudo(const uint8_t *ip, unsigned protocol, uint32_t transport_bytes)
 {
-    uint8_t tail[8] = { (uint8_t)(transport_bytes >> 24), (uint8_t)(transport_bytes >> 16), (uint8_t)(transport_bytes >> 8),
-                        (uint8_t)transport_bytes, 0, 0, 0, (uint8_t)protocol };
+    uint8_t tail[8] = { [7] = (uint8_t)protocol };
 
+    be32_put(tail, transport_bytes);
     if (ip[0] >> 4 == 4)
         return fake_sum(tail, 8, fake_sum(ip + 12, 8, 0));
     return fake_sum(tail, 8, fake_sum(ip + 8, 32, 0));

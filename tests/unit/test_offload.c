@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Promises of frames, pools and queues, and of checksums and cutting in software: each result is compared, byte by byte, with
- * a packet that was built on its own by fake_net.h, or judged by its plain checksum.
+ * Promises of frames, pools and queues, and of checksums and cutting in software: each result is compared, byte by
+ * byte, with a packet that was built on its own by fake_net.h, or judged by its plain checksum.
  */
 #include <pthread.h>
 
@@ -404,37 +404,113 @@ static const char *judge(struct fake_pool *p, void (*spoil)(struct frame *frame,
     return reason;
 }
 
-static void good(struct frame *frame, uint8_t *bytes) { (void)frame, (void)bytes; }
-static void sum_beyond(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum_start = (uint16_t)(frame->bytes - 17); }
-static void sum_wraps(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum_start = frame->checksum_offset = 65535; }
-static void sum_in_address(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum_start = 13; }
-static void no_size(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->gso_bytes = 0; }
-static void tiny_size(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->gso_bytes = 1; }
-static void no_sum(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum = FRAME_CHECKSUM_THERE; }
-static void other_ip(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->gso ^= FRAME_GSO_TCP4 ^ FRAME_GSO_TCP6; }
-static void other_type(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[13] = 6; }
-static void short_ip(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[14] = 0x44; }
-static void version(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[14] ^= 0x10; }
-static void long_ip(struct frame *frame, uint8_t *bytes) { bytes[16] = 0xff; bytes[18] = 0xff; (void)frame; }
-static void fragment(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[20] |= 0x20; }
-static void not_tcp(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[23] = bytes[20] = 17; }
-static void short_tcp(struct frame *frame, uint8_t *bytes) { bytes[frame->checksum_start + 12] = 0x40; }
+static void good(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame, (void)bytes;
+}
+static void sum_beyond(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum_start = (uint16_t)(frame->bytes - 17);
+}
+static void sum_wraps(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum_start = frame->checksum_offset = 65535;
+}
+static void sum_in_address(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum_start = 13;
+}
+static void no_size(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->gso_bytes = 0;
+}
+static void tiny_size(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->gso_bytes = 1;
+}
+static void no_sum(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum = FRAME_CHECKSUM_THERE;
+}
+static void other_ip(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->gso ^= FRAME_GSO_TCP4 ^ FRAME_GSO_TCP6;
+}
+static void other_type(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[13] = 6;
+}
+static void short_ip(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[14] = 0x44;
+}
+static void version(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[14] ^= 0x10;
+}
+static void long_ip(struct frame *frame, uint8_t *bytes)
+{
+    bytes[16] = 0xff;
+    bytes[18] = 0xff;
+    (void)frame;
+}
+static void fragment(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[20] |= 0x20;
+}
+static void not_tcp(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[23] = bytes[20] = 17;
+}
+static void short_tcp(struct frame *frame, uint8_t *bytes)
+{
+    bytes[frame->checksum_start + 12] = 0x40;
+}
 static void long_tcp(struct frame *frame, uint8_t *bytes)
 {
     bytes[frame->checksum_start + 12] = 0xf0;
     frame->bytes = frame->checksum_start + 24u;
     be16_put(bytes + (frame->gso == FRAME_GSO_TCP4 ? 16 : 18), frame->gso == FRAME_GSO_TCP4 ? 44 : 24);
 }
-static void cut_off(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->bytes = 60; }
-static void other_place(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum_start += 2; }
-static void other_field(struct frame *frame, uint8_t *bytes) { (void)bytes; frame->checksum_offset = 6; }
-static void endless_options(struct frame *frame, uint8_t *bytes) { (void)frame; bytes[20] = 60; memset(bytes + 54, 60, 200); }
+static void cut_off(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->bytes = 60;
+}
+static void other_place(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum_start += 2;
+}
+static void other_field(struct frame *frame, uint8_t *bytes)
+{
+    (void)bytes;
+    frame->checksum_offset = 6;
+}
+static void endless_options(struct frame *frame, uint8_t *bytes)
+{
+    (void)frame;
+    bytes[20] = 60;
+    memset(bytes + 54, 60, 200);
+}
 
 static void what_a_frame_asks_for_is_checked(void **state)
 {
     static void (*const both[])(struct frame *, uint8_t *) = {
-        sum_beyond, sum_wraps, sum_in_address, no_size, tiny_size, no_sum, other_ip, other_type, version, long_ip, not_tcp,
-        short_tcp, long_tcp, cut_off, other_place, other_field,
+        sum_beyond, sum_wraps, sum_in_address, no_size, tiny_size, no_sum,    other_ip,    other_type,
+        version,    long_ip,   not_tcp,        short_tcp, long_tcp, cut_off, other_place, other_field,
     };
     struct fake_pool p;
 
@@ -459,7 +535,8 @@ static void random_headers_never_lead_outside(void **state)
     (void)state;
     fake_pool_make(&p, 300, 400);
     for (unsigned round = 0; round < 20000; round++) {
-        struct fake_packet packet = { .ip6 = below(2), .tags = below(3), .payload = below(600), .ip_options = 8 * below(3) };
+        struct fake_packet packet = { .ip6 = below(2), .tags = below(3), .payload = below(600),
+                                      .ip_options = 8 * below(3) };
         struct frame *frame = partial(&p, &packet), *piece;
         struct offload_cut cut;
         uint32_t total = 0;

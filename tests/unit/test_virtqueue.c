@@ -507,6 +507,44 @@ static void test_event_index(void **state)
     }
 }
 
+static void test_rollback(void **state)
+{
+    struct bench *b = bench_new(8, false);
+    const struct gmem_segment s = { GPA(DATA), 4 };
+    struct virtq_mark mark;
+    uint32_t id, written;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++)
+        fake_chain(&b->q, &s, 0, 1);
+    assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_CHAIN);
+    virtq_push(&b->vq, b->chain.head, 1);
+    mark = virtq_mark(&b->vq);
+    assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_CHAIN);
+    virtq_push(&b->vq, b->chain.head, 2);
+    assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_CHAIN);
+    assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_EMPTY);
+    virtq_rollback(&b->vq, &mark);
+    assert_int_equal(b->vq.in_flight, 0);
+    assert_true(virtq_flush(&b->vq));
+    assert_true(fake_used(&b->q, &id, &written));
+    assert_int_equal(written, 1);
+    assert_false(fake_used(&b->q, &id, &written)); /* what was taken back was never shown */
+    for (unsigned i = 1; i < 3; i++) {
+        assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_CHAIN);
+        assert_int_equal(b->chain.head, i);
+        virtq_push(&b->vq, b->chain.head, 10 + i);
+    }
+    assert_int_equal(virtq_pop(&b->vq, &b->chain), VIRTQ_EMPTY);
+    assert_true(virtq_flush(&b->vq));
+    for (unsigned i = 1; i < 3; i++) {
+        assert_true(fake_used(&b->q, &id, &written));
+        assert_int_equal(id, i);
+        assert_int_equal(written, 10 + i);
+    }
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_notify_suppression),
         cmocka_unit_test(test_interrupt_suppression),
         cmocka_unit_test(test_event_index),
+        cmocka_unit_test(test_rollback),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
