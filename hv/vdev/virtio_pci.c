@@ -78,6 +78,11 @@ void virtio_break(struct virtio_device *dev, const char *reason)
     if (dev->resetting || dev->status & VIRTIO_STATUS_NEEDS_RESET)
         return;
     dev->status |= VIRTIO_STATUS_NEEDS_RESET;
+    /* With the device all its queues: a chain that was taken is never given back, and a saved state has to tell why. */
+    for (unsigned i = 0; i < dev->model->queue_count; i++) {
+        if (!dev->queue[i].broken)
+            dev->queue[i].broken = reason;
+    }
     if (dev->break_count++ < LOGGED_BREAKS)
         log_warning("%s: %s stopped, its driver broke the rules: %s", dev->owner.name, dev->model->kind, reason);
     if (was_live)

@@ -335,6 +335,27 @@ static void a_save_keeps_what_the_driver_set(void **state)
     bench_free(c);
 }
 
+/* A card that its driver broke is no reason not to restore the VM: it is as broken as it was. */
+static void a_broken_card_is_saved_as_broken(void **state)
+{
+    struct bench *b = bench_new(ALL_FEATURES), *c = bench_new(0);
+
+    (void)state;
+    offer_packet(b, 1, &(struct header){ .gso_type = 1 }, raw, 100, 200);
+    fake_run(b->guest, b->dev, 1);
+    assert_true(broken(b));
+    virtio_quiesce(b->dev);
+    assert_int_equal(fake_save(b->guest, b->dev), OK);
+    memcpy(c->guest->ram, b->guest->ram, sizeof(c->guest->ram));
+    assert_int_equal(fake_restore(c->guest, c->dev, b->guest), OK);
+    virtio_resume(c->dev);
+    assert_true(broken(c));
+    bring_up(c, ALL_FEATURES);
+    assert_false(broken(c));
+    bench_free(b);
+    bench_free(c);
+}
+
 static void a_stream_that_lies_is_refused(void **state)
 {
     struct bench *b = bench_pairs(ALL_FEATURES, 2, true), *c = bench_pairs(0, 2, true);
@@ -412,6 +433,7 @@ int main(void)
         cmocka_unit_test(commands_need_their_features),
         cmocka_unit_test(flows_keep_to_their_queue),
         cmocka_unit_test(a_save_keeps_what_the_driver_set),
+        cmocka_unit_test(a_broken_card_is_saved_as_broken),
         cmocka_unit_test(a_stream_that_lies_is_refused),
         cmocka_unit_test(a_wrong_configuration_is_refused),
     };
