@@ -38,6 +38,9 @@
 #define TCP_PSH 0x08u
 #define TCP_CWR 0x80u
 
+/* So that a tag among the bytes does not move it out of its 16 bits. */
+#define CHECKSUM_START_MAX (UINT16_MAX - 2 * ETH_TAG_BYTES)
+
 /* ---- Sums ---- */
 
 static uint32_t fold(uint64_t sum)
@@ -186,7 +189,7 @@ const char *offload_check(struct frame *frame)
     uint32_t tcp_bytes, payload;
 
     if (frame->checksum == FRAME_CHECKSUM_MISSING &&
-        (frame->checksum_start < ETH_HEADER_BYTES ||
+        (frame->checksum_start < ETH_HEADER_BYTES || frame->checksum_start > CHECKSUM_START_MAX ||
          (uint64_t)frame->checksum_start + frame->checksum_offset + 2 > frame->bytes))
         return "a checksum beyond the end of the frame";
     if (frame->gso == FRAME_GSO_NONE)

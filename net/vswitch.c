@@ -13,6 +13,7 @@
 
 #define OWNED VLAN_ID_RESERVED
 #define SWEEP_NS UINT64_C(1000000000)
+#define FRAME_COST 512u /* what a frame costs beside its bytes, in bytes */
 
 const char *vswitch_drop_name(enum vswitch_drop drop)
 {
@@ -135,6 +136,8 @@ void vswitch_detach(struct vswitch *sw, struct vswitch_port *vp)
     if (!*link)
         return;
     *link = vp->next;
+    if (sw->turn == vp)
+        sw->turn = NULL;
     mac_table_sweep(&sw->table, of_port, vp);
     sw->promised -= vp->quota + (vp->port->mac != 0);
     purge(vp, VSWITCH_DROP_DOWN);
@@ -343,13 +346,16 @@ static bool vlan_of(const struct vswitch_port *vp, const struct frame *frame, ui
     return !id || (vp->trunk && is_member(vp, id));
 }
 
-/* Which rule the frame breaks, or VSWITCH_DROP_COUNT. */
-static enum vswitch_drop refusal(struct vswitch *sw, struct vswitch_port *vp, uint64_t destination, uint64_t source,
-                                 uint16_t type, uint16_t vlan, uint64_t now_ns)
+/* Which rule the frame, whose first bytes are at `header`, breaks; or VSWITCH_DROP_COUNT. */
+static enum vswitch_drop refusal(struct vswitch *sw, struct vswitch_port *vp, const struct frame *frame,
+                                 const uint8_t *header, uint16_t vlan, uint64_t now_ns)
 {
+    uint64_t destination = eth_address(header), source = eth_address(header + ETH_ADDRESS_BYTES);
+    uint16_t type = be16_get(header + ETH_TYPE_OFFSET);
     struct vswitch_port *owner;
 
-    if (!eth_is_station(source))
+    /* There is no TCP with groups, and cutting a large packet anew for each port would be much work for a lie. */
+    if (!eth_is_station(source) || (frame->gso != FRAME_GSO_NONE && eth_is_group(destination)))
         return VSWITCH_DROP_MALFORMED;
     if (vp->single && source != vp->port->mac)
         return VSWITCH_DROP_SOURCE;
@@ -362,7 +368,7 @@ static enum vswitch_drop refusal(struct vswitch *sw, struct vswitch_port *vp, ui
 void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint64_t now_ns)
 {
     uint8_t header[ETH_HEADER_BYTES];
-    uint64_t destination, source;
+    uint64_t destination;
     enum vswitch_drop refused;
     struct vswitch_port *to;
     uint16_t vlan;
@@ -381,15 +387,14 @@ void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
         drop(vp, VSWITCH_DROP_VLAN, 1);
         return;
     }
-    destination = eth_address(header);
-    source = eth_address(header + ETH_ADDRESS_BYTES);
-    refused = refusal(sw, vp, destination, source, be16_get(header + ETH_TYPE_OFFSET), vlan, now_ns);
+    refused = refusal(sw, vp, frame, header, vlan, now_ns);
     if (refused != VSWITCH_DROP_COUNT) {
         drop(vp, refused, 1);
         return;
     }
     if (!vp->single)
-        learn(sw, vp, vlan, source, now_ns);
+        learn(sw, vp, vlan, eth_address(header + ETH_ADDRESS_BYTES), now_ns);
+    destination = eth_address(header);
     to = eth_is_group(destination) ? NULL : vswitch_where(sw, vlan, destination, now_ns);
     if (!to)
         flood(sw, vp, frame, vlan, eth_is_group(destination), now_ns);
@@ -410,25 +415,44 @@ void vswitch_flush(struct vswitch *sw)
     }
 }
 
+/* One port's burst. *work grows by what it cost. True: it has more. */
+static bool serve(struct vswitch *sw, struct vswitch_port *vp, uint32_t *work, uint64_t now_ns)
+{
+    struct frame_queue *inbox = &vp->port->inbox;
+    bool more;
+
+    if (!inbox->size || !frame_queue_count(inbox) || !frame_queue_begin(inbox))
+        return false;
+    for (unsigned i = 0; i < VSWITCH_BURST && *work < VSWITCH_TURN_BYTES && frame_queue_first(inbox); i++) {
+        struct frame *frame = frame_queue_take(inbox);
+
+        *work += frame->bytes + FRAME_COST;
+        vswitch_input(sw, vp, frame, now_ns);
+        frame_put(frame);
+    }
+    more = frame_queue_first(inbox) != NULL;
+    if (frame_queue_end(inbox) && vp->port->ops->room)
+        vp->port->ops->room(vp->port);
+    return more;
+}
+
 bool vswitch_run(struct vswitch *sw, uint64_t now_ns)
 {
+    struct vswitch_port *first = sw->turn ? sw->turn : sw->first, *vp = first;
     bool more = false;
+    uint32_t work = 0;
 
-    for (struct vswitch_port *vp = sw->first; vp; vp = vp->next) {
-        struct frame_queue *inbox = &vp->port->inbox;
-
-        if (!inbox->size || !frame_queue_count(inbox) || !frame_queue_begin(inbox))
-            continue;
-        for (unsigned i = 0; i < VSWITCH_BURST && frame_queue_first(inbox); i++) {
-            struct frame *frame = frame_queue_take(inbox);
-
-            vswitch_input(sw, vp, frame, now_ns);
-            frame_put(frame);
+    while (vp) {
+        more |= serve(sw, vp, &work, now_ns);
+        vp = vp->next ? vp->next : sw->first;
+        if (vp == first)
+            break;
+        if (work >= VSWITCH_TURN_BYTES) {
+            more = true;
+            break;
         }
-        more |= frame_queue_first(inbox) != NULL;
-        if (frame_queue_end(inbox) && vp->port->ops->room)
-            vp->port->ops->room(vp->port);
     }
+    sw->turn = vp;
     vswitch_flush(sw);
     return more;
 }

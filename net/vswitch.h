@@ -38,12 +38,13 @@
 #define VSWITCH_AGE_NS UINT64_C(300000000000) /* silent for so long: forgotten (IEEE 802.1Q, 8.8.3) */
 #define VSWITCH_STALL_NS UINT64_C(100000000)  /* after this an outbox that nobody empties is emptied */
 #define VSWITCH_BURST 32                      /* frames of one port before the next has its turn */
+#define VSWITCH_TURN_BYTES (256 * 1024u)      /* of work before vswitch_run returns: far below a millisecond */
 
 enum vswitch_drop {
     /* Frames that came from the port. */
     VSWITCH_DROP_DOWN,      /* its link is down */
     VSWITCH_DROP_DEADLINE,  /* its VM's run deadline has passed (also of frames to it) */
-    VSWITCH_DROP_MALFORMED, /* shorter than its header, or its source cannot be a station */
+    VSWITCH_DROP_MALFORMED, /* shorter than its header, its source cannot be a station, or TCP to a group */
     VSWITCH_DROP_SOURCE,    /* not the port's own address, or another port's */
     VSWITCH_DROP_VLAN,      /* a VLAN that the port is not in */
     VSWITCH_DROP_CONTROL,   /* meant for the other end of the cable */
@@ -95,6 +96,7 @@ struct vswitch_port {
 
 struct vswitch {
     struct vswitch_port *first;
+    struct vswitch_port *turn; /* whose inbox is next */
     struct mac_table table;
     uint32_t promised;       /* entries that ports are entitled to */
     struct frame_pool *pool; /* for what the switch makes itself */
@@ -121,7 +123,10 @@ void vswitch_detach(struct vswitch *sw, struct vswitch_port *vp);
 /* Past `deadline_ns` the port is dead; TIME_NEVER (as it begins): never. Any context; counts from the next frame on. */
 void vswitch_port_deadline(struct vswitch_port *vp, uint64_t deadline_ns);
 
-/* Serves all inboxes, VSWITCH_BURST frames of each port. True: some have more. */
+/*
+ * Serves the inboxes in turn, VSWITCH_BURST frames of each port at most and VSWITCH_TURN_BYTES in all; the next call
+ * goes on where this one ended. True: some may have more.
+ */
 bool vswitch_run(struct vswitch *sw, uint64_t now_ns);
 
 /*

@@ -231,7 +231,7 @@ static void save_and_restore(unsigned changes)
     payload_bytes = stream_left(&r);
     require(payload_bytes <= sizeof(payload));
     stream_get_bytes(&r, payload, payload_bytes);
-    while (changes--) {
+    for (unsigned i = 0; i < changes; i++) {
         unsigned at = next16();
 
         payload[at % payload_bytes] ^= next8();
@@ -242,7 +242,7 @@ static void save_and_restore(unsigned changes)
     require(stream_finish(&w) == OK);
     require(stream_reader_init(&r, stream, stream_bytes) == OK && stream_next(&r));
     virtio_restore(&net.device, &r);
-    require(r.error == OK || net.device.status == 0);
+    require(r.error == OK || (changes && net.device.status == 0)); /* what it has written it reads */
     require(net.active_pairs >= 1 && net.active_pairs <= net.pairs);
     virtio_resume(&net.device);
 }
@@ -355,7 +355,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         mutate = flags & 4 && left;
         command(code, features, ring_size);
         mutate = false;
-        require(net.queue[0].in_flight == 0 && virtio_in_flight(&net.device) == 0);
+        require(virtio_in_flight(&net.device) == 0);
     }
     process();
     vswitch_detach(&sw, &guest_port);

@@ -423,6 +423,13 @@ static void sum_in_address(struct frame *frame, uint8_t *bytes)
     (void)bytes;
     frame->checksum_start = 13;
 }
+static void sum_at_the_end(struct frame *frame, uint8_t *bytes)
+{
+    frame->bytes = FRAME_BYTES_MAX;
+    frame->checksum_start = 65530;
+    frame->gso = FRAME_GSO_NONE;
+    (void)bytes;
+}
 static void no_size(struct frame *frame, uint8_t *bytes)
 {
     (void)bytes;
@@ -509,7 +516,7 @@ static void endless_options(struct frame *frame, uint8_t *bytes)
 static void what_a_frame_asks_for_is_checked(void **state)
 {
     static void (*const both[])(struct frame *, uint8_t *) = {
-        sum_beyond, sum_wraps, sum_in_address, no_size, tiny_size, no_sum,    other_ip,    other_type,
+        sum_beyond, sum_wraps, sum_in_address, sum_at_the_end, no_size, tiny_size, no_sum,    other_ip,    other_type,
         version,    long_ip,   not_tcp,        short_tcp, long_tcp, cut_off, other_place, other_field,
     };
     struct fake_pool p;

@@ -170,16 +170,22 @@ static bool checksum_right(const struct frame *frame)
 static void a_port_gets_what_it_can_use(void **state)
 {
     struct bench *b = bench_new();
-    struct frame *frame = large(b, ALL, 5000, 1400);
+    struct frame *frame = large(b, MAC_B, 5000, 1400);
 
     (void)state;
     vswitch_input(&b->sw, &b->va, frame, b->now);
     assert_int_equal(b->b.got_count, 1); /* takes it whole */
     assert_ptr_equal(b->b.got[0], frame);
     assert_int_equal(b->vb.counters.finished, 0);
+    frame_put(frame);
+    frame = large(b, STATION, 5000, 1400);
+    vswitch_input(&b->sw, &b->va, frame, b->now);
     assert_int_equal(b->wire.got_count, 4); /* computes checksums, cannot cut */
     for (unsigned i = 0; i < 4; i++)
         assert_int_equal(b->wire.got[i]->checksum, FRAME_CHECKSUM_MISSING);
+    frame_put(frame);
+    frame = large(b, MAC_NODE, 5000, 1400);
+    vswitch_input(&b->sw, &b->va, frame, b->now);
     assert_int_equal(b->node.got_count, 4); /* nothing at all */
     for (unsigned i = 0; i < 4; i++)
         assert_true(checksum_right(b->node.got[i]));
@@ -191,6 +197,13 @@ static void a_port_gets_what_it_can_use(void **state)
     vswitch_input(&b->sw, &b->va, frame, b->now);
     assert_int_equal(b->node.got_count, 1);
     assert_true(checksum_right(b->node.got[0]));
+    frame_put(frame);
+    /* One to be cut for everybody. */
+    clear(b);
+    frame = large(b, ALL, 5000, 1400);
+    vswitch_input(&b->sw, &b->va, frame, b->now);
+    assert_int_equal(clear(b), 0);
+    assert_int_equal(b->va.counters.drop[VSWITCH_DROP_MALFORMED], 1);
     frame_put(frame);
     /* A port that lost an ability in the meantime. */
     clear(b);
@@ -261,6 +274,31 @@ static void without_memory_frames_are_lost_and_counted(void **state)
     bench_free(b);
 }
 
+/* However much waits, a turn ends soon, and the ports after the one that it ended at are next. */
+static void a_turn_is_bounded_and_the_next_goes_on(void **state)
+{
+    struct bench *b = bench_new();
+    unsigned turns = 1;
+
+    (void)state;
+    for (unsigned i = 0; i < 6; i++)
+        assert_true(frame_queue_put(&b->a.port.inbox, large(b, MAC_C, 60000, 1400)));
+    for (unsigned i = 0; i < 5; i++)
+        assert_true(frame_queue_put(&b->b.port.inbox, frame_of(b, MAC_C, MAC_B, 100)));
+    assert_true(vswitch_run(&b->sw, b->now));
+    assert_true(b->c.got_count < 11);
+    while (vswitch_run(&b->sw, b->now))
+        assert_true(++turns < 5);
+    assert_int_equal(b->c.got_count, 11);
+    /* A port that is next and leaves. */
+    b->sw.turn = &b->va;
+    vswitch_detach(&b->sw, &b->va);
+    assert_true(frame_queue_put(&b->b.port.inbox, frame_of(b, MAC_C, MAC_B, 100)));
+    assert_false(vswitch_run(&b->sw, b->now));
+    assert_int_equal(b->c.got_count, 12);
+    bench_free(b);
+}
+
 /* ---- Announcements ---- */
 
 static void a_vm_that_arrived_is_announced(void **state)
@@ -309,6 +347,7 @@ int main(void)
         cmocka_unit_test(a_port_gets_what_it_can_use),
         cmocka_unit_test(no_frame_is_larger_than_the_mtu),
         cmocka_unit_test(without_memory_frames_are_lost_and_counted),
+        cmocka_unit_test(a_turn_is_bounded_and_the_next_goes_on),
         cmocka_unit_test(a_vm_that_arrived_is_announced),
         cmocka_unit_test(every_drop_has_a_word),
     };
