@@ -398,7 +398,7 @@ void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
     to = eth_is_group(destination) ? NULL : vswitch_where(sw, vlan, destination, now_ns);
     if (!to)
         flood(sw, vp, frame, vlan, eth_is_group(destination), now_ns);
-    else if (may_reach(vp, to) && is_member(to, vlan))
+    else if (may_reach(vp, to)) /* and is in the VLAN, or it would not be known there */
         output(sw, to, frame, vlan);
     else
         drop(vp, VSWITCH_DROP_LOCAL, 1);
