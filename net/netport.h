@@ -62,8 +62,8 @@ struct netport_ops {
 struct netport {
     const struct netport_ops *ops;
     const char *name;         /* for people: "vm demo: card 0"; stays */
-    uint64_t mac;             /* of the station behind the port; 0: there are many (a physical card) */
-    uint32_t mtu;             /* the largest IP packet it takes, 68 to 65535 */
+    uint64_t mac;             /* of the station behind the port; 0: there are many (a physical card). Stays */
+    uint32_t mtu;             /* the largest IP packet it takes, 68 to 65535. Stays */
     uint32_t offloads;        /* atomic: NETPORT_... */
     uint32_t link;            /* atomic: 0 while frames can neither come nor go */
     struct frame_queue inbox;

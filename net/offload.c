@@ -55,15 +55,16 @@ static uint32_t fold(uint64_t sum)
 /* Adds `count` bytes to a sum; a last odd byte counts as the first of a word. */
 static uint64_t add(uint64_t sum, const uint8_t *bytes, size_t count)
 {
-    while (count >= 4) {
-        uint32_t word;
+    uint64_t high = 0;
 
-        memcpy(&word, bytes, 4);
-        sum += word;
-        bytes += 4;
-        count -= 4;
+    for (; count >= 8; bytes += 8, count -= 8) {
+        uint64_t word;
+
+        memcpy(&word, bytes, 8);
+        sum += (uint32_t)word;
+        high += word >> 32;
     }
-    return sum + le_get(bytes, (unsigned)count);
+    return sum + high + le_get(bytes, (unsigned)count);
 }
 
 /* A sum as it is meant in headers: its first byte is the high one. */
