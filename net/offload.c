@@ -3,6 +3,8 @@
  * Checksums and cutting in software (see offload.h). Sums are over 16-bit words as they stand in memory (RFC 1071,
  * 2(B): the order of bytes does not matter to them), folded late; only what goes into a header is in the network's
  * order.
+ *
+ * Where a header begins is a guest's word: it is checked, and masked before it leads to the next one (index_mask.h).
  */
 #include <string.h>
 
@@ -10,6 +12,7 @@
 #include "net/offload.h"
 
 #include "kernel/bytes.h"
+#include "kernel/index_mask.h"
 
 /* Fields of the headers (RFC 791, RFC 8200, RFC 9293). */
 #define IP4_BYTES 20u
@@ -152,13 +155,14 @@ static bool headers_ip6(struct offload_headers *h)
             break;
         if (!range_within(at, 8, h->count))
             return false;
+        at = (uint32_t)index_mask(at, OFFLOAD_HEADER_MAX - 1);
         next = h->bytes[at];
         at += 8u + h->bytes[at + 1] * 8u;
     }
-    if (at > h->count || at - h->network > h->packet_bytes)
+    if (at >= h->count || at - h->network > h->packet_bytes)
         return false;
     h->protocol = h->is_fragment ? 0 : next;
-    h->transport = at;
+    h->transport = (uint32_t)index_mask(at, OFFLOAD_HEADER_MAX);
     return true;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/bytes.h"
+#include "kernel/index_mask.h"
 #include "vdev/virtio_net_private.h"
 
 #define COMMANDS_PER_TURN 16
@@ -173,6 +174,7 @@ static bool set_vlan(struct virtio_net *net, const struct command *c)
     vlan = le16_get(bytes);
     if (vlan >= VLAN_IDS)
         return false;
+    vlan = (uint16_t)index_mask(vlan, VLAN_IDS);
     if (c->code == VLAN_ADD)
         net->vlans[vlan / 64] |= BIT(vlan % 64);
     else
