@@ -36,10 +36,13 @@ DIFFERENTIAL_SOURCES := $(sort $(wildcard tests/differential/*_vs_*.c))
 DIFFERENTIAL_PARTS := $(filter-out $(DIFFERENTIAL_SOURCES),$(sort $(wildcard tests/differential/*.c)))
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 ZYDIS_NAMES := Decoder DecoderData MetaInfo Mnemonic Register Segment SharedData String Utils Zydis
+MBEDTLS_NAMES := md5 platform_util sha256
 
 HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
 BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/kernel/text.c)
+LIBRARY_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(LIBRARY_SOURCES))
 ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
+MBEDTLS_OBJECTS := $(patsubst %,$(BUILD)/obj/mbedtls/%.o,$(MBEDTLS_NAMES))
 UNIT_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
 DIFFERENTIAL_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(DIFFERENTIAL_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SOURCES))
@@ -64,11 +67,14 @@ ZYDIS := $(BUILD)/src/zydis
 ZYDIS_STAMP := $(ZYDIS)/.stamp
 ZYDIS_DEFINES := -DZYAN_NO_LIBC -DZYCORE_STATIC_BUILD -DZYDIS_STATIC_BUILD -DZYDIS_DISABLE_FORMATTER \
     -DZYDIS_DISABLE_ENCODER
+MBEDTLS := $(BUILD)/src/mbedtls
+MBEDTLS_STAMP := $(MBEDTLS)/.stamp
+MBEDTLS_USE := -isystem $(MBEDTLS)/include -DMBEDTLS_CONFIG_FILE='"net/mbedtls_config.h"'
 ZYDIS_INCLUDES := -isystem $(ZYDIS)/include -isystem $(ZYDIS)/src -isystem $(ZYDIS)/zycore
 
 # Code that runs on the bare machine, before what concerns its linking.
 BARE := -std=c17 -ffreestanding -nostdinc -isystem $(compiler_include) -isystem hv/kernel/libc $(ZYDIS_INCLUDES) \
-    $(ZYDIS_DEFINES) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
+    $(ZYDIS_DEFINES) $(MBEDTLS_USE) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
     -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing $(REPRODUCIBLE)
 HV_CFLAGS := $(BARE) -mcmodel=kernel -fno-pic -fno-pie -fstack-protector-strong -mstack-protector-guard=global
 HV_LDFLAGS := -nostdlib -static --build-id=none -z noexecstack -z max-page-size=4096 -T linker.ld
@@ -79,7 +85,7 @@ EFI_LDFLAGS := -nostdlib -shared -Bsymbolic -znocombreloc -z noexecstack --build
     -T /usr/lib/elf_x86_64_efi.lds
 
 # Code that runs in Linux test programs. The sanitizers stop at the first finding: a test must fail.
-HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(ZYDIS_DEFINES) -fno-omit-frame-pointer \
+HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(ZYDIS_DEFINES) $(MBEDTLS_USE) -fno-omit-frame-pointer \
     -fno-strict-aliasing -D_GNU_SOURCE -DTASUKI_HOST_TEST
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) $(SANITIZE)
@@ -115,9 +121,23 @@ $(BUILD)/obj/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/hv.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HV_CFLAGS) -w -Dvolatile= -c -o $@ $(ZYDIS)/src/$*.c
 
+# Hashes. What is left out, and that they touch general registers only, net/mbedtls_config.h says.
+$(MBEDTLS_STAMP): tools/sources.lock tools/fetch.py
+	$(call say,FETCH)
+	$(Q)rm -rf $(MBEDTLS) && mkdir -p $(MBEDTLS) $(PACKAGES)
+	$(Q)$(PYTHON) tools/fetch.py mbedtls $(PACKAGES) >$(PACKAGES)/mbedtls.files
+	$(Q)tar -xzf $(PACKAGES)/mbedtls_*.orig.tar.gz -C $(MBEDTLS) --strip-components=1 --wildcards '*/include' '*/library' \
+	    '*/LICENSE'
+	$(Q)touch $@
+
+$(BUILD)/obj/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/hv.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) -w -c -o $@ $(MBEDTLS)/library/$*.c
+
 # ---- The hypervisor ----
 
-$(BUILD)/obj/%.c.o: %.c $(BUILD)/hv.flags | $(ZYDIS_STAMP)
+$(BUILD)/obj/%.c.o: %.c $(BUILD)/hv.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HV_CFLAGS) $(WARNINGS) -MMD -MP -c -o $@ $<
@@ -137,15 +157,19 @@ $(BUILD)/light.checked: $(LIGHT)
 	    { echo "an indirect branch in a light exit" >&2; exit 1; }
 	$(Q)touch $@
 
+$(BUILD)/library.a: $(LIBRARY_OBJECTS) $(MBEDTLS_OBJECTS)
+	$(call say,AR)
+	$(Q)rm -f $@ && ar rcsD $@ $^
+
 # Two links: the first tells where the functions are, the second has their names for backtraces.
-$(BUILD)/tasuki.elf: $(HV_OBJECTS) $(ZYDIS_OBJECTS) linker.ld tools/ksyms.py $(BUILD)/light.checked
+$(BUILD)/tasuki.elf: $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/library.a linker.ld tools/ksyms.py $(BUILD)/light.checked
 	$(call say,LINK)
 	$(Q)$(PYTHON) tools/ksyms.py >$(BUILD)/ksyms0.S
 	$(Q)$(CC) -c -o $(BUILD)/ksyms0.o $(BUILD)/ksyms0.S
-	$(Q)ld $(HV_LDFLAGS) -o $(BUILD)/tasuki0.elf $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms0.o
+	$(Q)ld $(HV_LDFLAGS) -o $(BUILD)/tasuki0.elf $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms0.o $(BUILD)/library.a
 	$(Q)$(PYTHON) tools/ksyms.py $(BUILD)/tasuki0.elf >$(BUILD)/ksyms.S
 	$(Q)$(CC) -c -o $(BUILD)/ksyms.o $(BUILD)/ksyms.S
-	$(Q)ld $(HV_LDFLAGS) -o $@ $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms.o
+	$(Q)ld $(HV_LDFLAGS) -o $@ $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms.o $(BUILD)/library.a
 	$(Q)$(PYTHON) tools/ksyms.py --check $(BUILD)/tasuki0.elf $@
 
 # PAYLOAD=FILE puts another ELF into the loader, to test it alone.
@@ -189,7 +213,7 @@ $(BUILD)/esp.img: $(BUILD)/BOOTX64.EFI boot/tasuki.conf tools/mkesp.py
 
 setup:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
-	$(Q)$(MAKE) --no-print-directory $(ZYDIS_STAMP)
+	$(Q)$(MAKE) --no-print-directory $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
 
 # The guest: Debian's own kernel, taken out of its package, and an initramfs around a static busybox.
 $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img &: tools/mkdemo.py tools/sources.lock tools/fetch.py
@@ -208,7 +232,7 @@ run:
 
 # ---- Tests ----
 
-$(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(ZYDIS_STAMP)
+$(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
@@ -216,6 +240,10 @@ $(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(ZYDIS_STAMP)
 $(BUILD)/tests/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/unit.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(ZYDIS)/src/$*.c
+
+$(BUILD)/tests/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/unit.flags
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(MBEDTLS)/library/$*.c
 
 # An archive holds the cores that compile, so that one that does not takes down only the tests that need it.
 # $(call core_archive,NAME,OBJECTS): build/tests/NAME.a
@@ -230,8 +258,9 @@ $(BUILD)/tests/$(1).a: FORCE
 endef
 CORE_C := $(CORE_SOURCES) $(sort $(wildcard tests/unit/fake_*.c))
 ZYDIS_HOSTED := $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
-$(eval $(call core_archive,core,$(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_C)) $(ZYDIS_HOSTED)))
-$(eval $(call core_archive,fuzzcore,$(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_C)) $(ZYDIS_HOSTED)))
+MBEDTLS_HOSTED := $(patsubst %,$(BUILD)/tests/mbedtls/%.o,$(MBEDTLS_NAMES))
+$(eval $(call core_archive,core,$(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED)))
+$(eval $(call core_archive,fuzzcore,$(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED)))
 
 $(UNIT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUILD)/tests/core.a
 	$(call say,LINK)
@@ -245,7 +274,7 @@ $(DIFFERENTIAL_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUIL
 	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn
 
 # Fuzz targets are clang's whatever builds the rest.
-$(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP)
+$(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
@@ -274,5 +303,5 @@ clean:
 
 # Small guests, where there are any, come with rules of their own.
 -include tests/guests/guests.mk
--include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(BOOT_OBJECTS)))
+-include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(LIBRARY_OBJECTS) $(BOOT_OBJECTS)))
 -include $(shell test -d $(BUILD)/tests && find $(BUILD)/tests -name '*.d')
