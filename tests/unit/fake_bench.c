@@ -169,7 +169,11 @@ struct bench_command *bench_write(struct bench *b, unsigned index, uint32_t bloc
 
 struct bench *bench_new(void)
 {
+    static uint8_t streams[3][FAKE_STREAM_BYTES]; /* not cleared for each of some ten thousand benches */
     struct bench *b = calloc(1, sizeof(*b));
+    b->target.in = streams[0];
+    b->target.out = streams[1];
+    b->pending = streams[2];
     fake_target_init(&b->target);
     iscsi_wishes_default(&b->wishes);
     iscsi_settings_default(&b->settings);
@@ -179,7 +183,7 @@ struct bench *bench_new(void)
     };
     snprintf(b->settings.portal.host, sizeof(b->settings.portal.host), "10.0.0.5");
     b->settings.portal.port = 3260;
-    b->room = sizeof(b->pending);
+    b->room = FAKE_STREAM_BYTES;
     b->auto_resume = true;
     b->now_ns = 1000 * SECOND;
     return b;

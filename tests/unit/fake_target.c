@@ -63,7 +63,7 @@ static void append(struct fake_target *t, const void *bytes, size_t count)
 {
     if (t->out_taken == t->out_count)
         t->out_taken = t->out_count = 0;
-    if (count > sizeof(t->out) - t->out_count)
+    if (count > FAKE_STREAM_BYTES - t->out_count)
         abort(); /* the test is too large */
     memcpy(t->out + t->out_count, bytes, count);
     t->out_count += count;
@@ -450,7 +450,7 @@ static void handle(struct fake_target *t, const union iscsi_bhs *bhs, const uint
 
 void fake_target_input(struct fake_target *t, const uint8_t *bytes, size_t count)
 {
-    if (count > sizeof(t->in) - t->in_count)
+    if (count > FAKE_STREAM_BYTES - t->in_count)
         abort();
     memcpy(t->in + t->in_count, bytes, count);
     t->in_count += count;

@@ -14,7 +14,7 @@
 
 #define FAKE_DISK_BYTES (1u << 20)
 #define FAKE_TASKS 64u
-#define FAKE_STREAM_BYTES (4u << 20)
+#define FAKE_STREAM_BYTES (1u << 20)
 #define FAKE_R2TS 16u
 
 struct fake_target;
@@ -63,9 +63,9 @@ struct fake_target {
     char complaint[200];               /* the first one */
     /* The connection. */
     bool connected, full, closing;
-    uint8_t in[1 << 20];
+    uint8_t *in;                       /* FAKE_STREAM_BYTES each, given by the owner */
     size_t in_count;
-    uint8_t out[FAKE_STREAM_BYTES];
+    uint8_t *out;
     size_t out_count, out_taken;
     struct iscsi_parameters agreed;
     unsigned stage, chap_step;
@@ -85,7 +85,7 @@ struct fake_target {
     void *test;
 };
 
-/* On memory that is all zero. */
+/* On memory that is all zero but for the streams. */
 void fake_target_init(struct fake_target *target);
 void fake_target_connect(struct fake_target *target);
 void fake_target_disconnect(struct fake_target *target);
@@ -128,7 +128,7 @@ struct bench {
     uint64_t in_total, out_total;        /* bytes of this connection, to and from the initiator */
     uint64_t cut_in, cut_out;            /* the connection ends after so many; 0: never. Once. */
     uint64_t flip_in;                    /* this byte to the initiator (from 1 on) is flipped. Once. */
-    uint8_t pending[FAKE_STREAM_BYTES];  /* from the initiator, not yet at the target */
+    uint8_t *pending;                    /* from the initiator, not yet at the target */
     size_t pending_count, room;          /* room: the most that may be pending */
     bool freeze_out;                     /* nothing gets to the target */
     struct bench_command command[BENCH_COMMANDS];
@@ -143,7 +143,7 @@ struct bench {
     char found[512];                     /* discovery: what was reported */
 };
 
-/* A bench with a session that is ready to start, default wishes and manners. Free with bench_free(). */
+/* A bench with a session that is ready to start, default wishes and manners. One at a time; free with bench_free(). */
 struct bench *bench_new(void);
 void bench_free(struct bench *bench);
 void bench_start(struct bench *bench);
