@@ -91,7 +91,7 @@ static enum status answer(struct iscsi_chap *chap, const uint8_t *fresh, struct 
     if (!chap->pair[PAIR_A] || !chap->pair[PAIR_I] || !chap->pair[PAIR_C])
         return refuse(chap, "the target sent no complete CHAP challenge");
     if (iscsi_text_number(chap->pair[PAIR_A], &algorithm) != OK ||
-        (algorithm != ISCSI_CHAP_MD5 && algorithm != ISCSI_CHAP_SHA256))
+        (algorithm != ISCSI_CHAP_MD5 && (algorithm != ISCSI_CHAP_SHA256 || chap->md5_only)))
         return refuse(chap, "the target chose a CHAP algorithm that was not offered");
     if (iscsi_text_number(chap->pair[PAIR_I], &identifier) != OK || identifier > 255)
         return refuse(chap, "the target's CHAP identifier is not a byte");
@@ -150,7 +150,7 @@ enum status iscsi_chap_step(struct iscsi_chap *chap, const uint8_t fresh[ISCSI_C
     if (status == OK)
         switch (chap->state) {
         case CHAP_IDLE:
-            iscsi_text_put(writer, "CHAP_A", "7,5");
+            iscsi_text_put(writer, "CHAP_A", chap->md5_only ? "5" : "7,5");
             chap->state = CHAP_ALGORITHM_SENT;
             break;
         case CHAP_ALGORITHM_SENT:

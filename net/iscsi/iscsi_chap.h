@@ -2,7 +2,8 @@
 /*
  * CHAP (RFC 7143 section 12.1.3, RFC 1994): the target sends a challenge, we answer with hash(identifier, secret,
  * challenge); with a second secret we then challenge the target the same way. Hashes are SHA-256 (algorithm 7) and, for
- * old targets, MD5 (5), offered in this order.
+ * old targets, MD5 (5), offered in this order. Some targets (tgt 1.0.85) take 7 for SHA-1, and fail: after a refusal with
+ * SHA-256 the session offers MD5 alone once. That weakens nothing: who could provoke it could as well have chosen MD5.
  *
  * What an attacker who plays the target may try, and what stands against it:
  *   - returning our challenge or our answer: the challenges of both directions must differ, answers that are alike are
@@ -46,6 +47,7 @@ enum status iscsi_chap_check(const struct iscsi_chap_account *account, const cha
 
 struct iscsi_chap {
     const struct iscsi_chap_account *account;
+    bool md5_only;           /* offers MD5 alone; set between start and the first step */
     enum { CHAP_IDLE, CHAP_ALGORITHM_SENT, CHAP_ANSWER_SENT, CHAP_DONE } state;
     unsigned algorithm;
     uint8_t answer[ISCSI_CHAP_HASH_MAX];

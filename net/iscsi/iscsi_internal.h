@@ -104,6 +104,7 @@ struct iscsi_session {
     bool timed_out;
     uint64_t retry_ns, wait_floor_ns; /* next back-off; the target's Time2Wait */
     unsigned moves;
+    bool md5_only;               /* CHAP: SHA-256 was refused */
     struct iscsi_portal portal;  /* where to connect to now */
     uint64_t ready_since_ns;
     uint64_t acknowledged;      /* bytes of the connection that the peer's TCP has */

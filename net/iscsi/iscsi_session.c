@@ -259,6 +259,13 @@ void iscsi_login_pdu(struct iscsi_session *session)
         moved(session);
         break;
     case ISCSI_LOGIN_REFUSED:
+        if (session->login.status_class == 2 && session->login.chap.algorithm == ISCSI_CHAP_SHA256) {
+            session->md5_only = true;
+            iscsi_fail(session, ISCSI_EVENT_DOWN, "%s; once more with MD5, as some targets do not know SHA-256",
+                       session->login.error);
+            break;
+        }
+        session->md5_only = false;
         iscsi_fail(session, session->login.again ? ISCSI_EVENT_DOWN : ISCSI_EVENT_REFUSED, "%s", session->login.error);
         break;
     case ISCSI_LOGIN_BROKEN:
@@ -470,6 +477,7 @@ void iscsi_session_connected(struct iscsi_session *session, uint32_t connection,
     iscsi_receive_reset(session);
     iscsi_send_reset(session);
     iscsi_login_start(&session->login, &session->settings->login, iscsi_own_tag(session), session->settings->first_cmd_sn);
+    session->login.chap.md5_only = session->md5_only;
     session->login_ready = true;
     set_state(session, ISCSI_LOGIN, session->settings->login_ns);
     leave(session);

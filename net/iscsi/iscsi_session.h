@@ -107,7 +107,6 @@ struct iscsi_command {
     bool cancelled, has_output, answered, told_slow, refused_now;
     uint8_t refusals;
     uint32_t itt, cmd_sn, next_data_sn, next_r2t_sn, next_offset, unsolicited_left, unsolicited_offset, unsolicited_sn;
-    uint32_t burst_bytes; /* of the present sequence of Data-In */
     uint32_t r2t_count;
     struct iscsi_r2t_state r2t[ISCSI_COMMAND_R2TS];
     uint64_t sent_ns, referenced_until;

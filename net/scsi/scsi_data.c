@@ -113,6 +113,8 @@ enum status scsi_parse_identity(const uint8_t *data, size_t bytes, struct scsi_i
             break;
         unsigned association = at[1] >> 4 & 3, type = at[1] & 15, order = rank(type, length);
         const uint8_t *value = at + 4;
+        if (type == 8 && order && value[0] <= ' ') /* a name of nothing */
+            order = 0;
         if (association == 1 && type == 4 && length == 4)
             identity->relative_port = be16_get(value + 2);
         if (association == 0 && order > best) {

@@ -24,6 +24,7 @@ struct fake_target_manners {
     struct iscsi_parameters want;     /* header_digest..max_outstanding_r2t: its side of each key */
     const struct iscsi_chap_account *chap; /* asks for CHAP with this account (secret: the initiator's) */
     unsigned chap_algorithm;          /* what it chooses; 0: the first that is offered */
+    bool chap_no_sha;                 /* takes 7 for something else, as tgt does */
     bool chap_skip_proof, chap_reflect; /* mutual: leaves its proof out; sends the initiator's answer back */
     unsigned login_status;            /* answers the first login requests of `login_refusals` connections with it */
     unsigned login_refusals;

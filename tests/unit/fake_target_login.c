@@ -119,7 +119,9 @@ static void security(struct fake_target *t, const char *key, const char *value)
         uint8_t expected[ISCSI_CHAP_HASH_MAX];
         size_t n = iscsi_chap_hash(t->algorithm, 0x21, &chap->secret, t->challenge, sizeof(t->challenge), expected);
         t->their_answer_bytes = from_hex(value, t->their_answer, sizeof(t->their_answer));
-        if (t->their_answer_bytes != n || memcmp(t->their_answer, expected, n))
+        if (t->manners.chap_no_sha && t->algorithm == ISCSI_CHAP_SHA256)
+            t->text_flags = 0x0200;
+        else if (t->their_answer_bytes != n || memcmp(t->their_answer, expected, n))
             t->text_flags = 0x0201;
         t->chap_step = 2;
     } else if (!strcmp(key, "CHAP_I")) {

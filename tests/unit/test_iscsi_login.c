@@ -302,7 +302,33 @@ static void chap_logins(void **state)
     struct iscsi_chap_account ours = account(false), theirs = account(false);
     b->settings.login.chap = &ours;
     b->target.manners.chap = &theirs;
-    bench_free(attempt(b, NULL));
+    attempt(b, NULL);
+    assert_int_equal(b->target.algorithm, 7);
+    bench_free(b);
+
+    b = bench_new(); /* 7 is something else there: MD5 at the next try, and then for good */
+    b->settings.login.chap = &ours;
+    b->target.manners.chap = &theirs;
+    b->target.manners.chap_no_sha = true;
+    attempt(b, "once more with MD5");
+    bench_pass(b, SECOND);
+    assert_int_equal(b->session.state, ISCSI_READY);
+    assert_int_equal(b->target.algorithm, 5);
+    bench_cut(b);
+    bench_pass(b, SECOND);
+    assert_int_equal(b->session.state, ISCSI_READY);
+    assert_int_equal(b->session.counts.drops, 2);
+    bench_free(b);
+
+    b = bench_new(); /* a wrong secret is refused with both, and told */
+    set_secret(&theirs.secret, "not this secret!");
+    b->settings.login.chap = &ours;
+    b->target.manners.chap = &theirs;
+    bench_start(b);
+    bench_pass(b, SECOND);
+    assert_int_equal(bench_events(b, ISCSI_EVENT_REFUSED), 1);
+    assert_int_equal(bench_events(b, ISCSI_EVENT_DOWN), 1);
+    bench_free(b);
 }
 
 static void chap_refusals(void **state)
@@ -314,6 +340,7 @@ static void chap_refusals(void **state)
     struct bench *b = bench_new();
     b->settings.login.chap = &wrong;
     b->target.manners.chap = &one_way;
+    b->target.manners.chap_algorithm = 5;
     attempt(b, "authentication failed");
     assert_int_equal(bench_events(b, ISCSI_EVENT_REFUSED), 1);
     bench_free(b);

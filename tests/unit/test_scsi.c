@@ -145,6 +145,8 @@ static void answers(void **state)
     id[23] = 255; /* a length beyond the page: what came before it counts */
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), OK);
     assert_string_equal(identity.name, "t10.IET     disk");
+    static const uint8_t nameless[] = { 0, 0x83, 0, 8, 0x03, 0x08, 0, 4, 0, 0, 0, 0 };
+    assert_int_equal(scsi_parse_identity(nameless, sizeof(nameless), &identity), ERR_NOT_FOUND);
     id[7] = 255;
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), ERR_NOT_FOUND);
 
