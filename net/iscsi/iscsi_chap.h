@@ -2,8 +2,9 @@
 /*
  * CHAP (RFC 7143 section 12.1.3, RFC 1994): the target sends a challenge, we answer with hash(identifier, secret,
  * challenge); with a second secret we then challenge the target the same way. Hashes are SHA-256 (algorithm 7) and, for
- * old targets, MD5 (5), offered in this order. Some targets (tgt 1.0.85) take 7 for SHA-1, and fail: after a refusal with
- * SHA-256 the session offers MD5 alone once. That weakens nothing: who could provoke it could as well have chosen MD5.
+ * old targets, MD5 (5), offered in this order. Some targets (tgt 1.0.85) take 7 for SHA-1, and fail: after a refusal
+ * with SHA-256 the session offers MD5 alone once. That weakens nothing: who could provoke it could as well have chosen
+ * MD5.
  *
  * What an attacker who plays the target may try, and what stands against it:
  *   - returning our challenge or our answer: the challenges of both directions must differ, answers that are alike are
@@ -63,7 +64,8 @@ bool iscsi_chap_take(struct iscsi_chap *chap, const char *key, size_t key_bytes,
 /*
  * Once all pairs of a response are noted (they must still be there): the next move, written to `writer`. `fresh` are 33
  * random bytes that were never used before. ERR_INVALID: authentication failed, chap->error says why.
- * chap->state: CHAP_ANSWER_SENT: our part is complete with what was written (T may be set); CHAP_DONE: so is the target's.
+ * chap->state: CHAP_ANSWER_SENT: our part is complete with what was written (T may be set); CHAP_DONE: so is the
+ * target's.
  */
 enum status iscsi_chap_step(struct iscsi_chap *chap, const uint8_t fresh[ISCSI_CHAP_CHALLENGE_OURS + 1],
                             struct iscsi_text_writer *writer) MUST_CHECK;

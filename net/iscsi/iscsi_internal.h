@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The inside of a session, for the files iscsi_session.c (life of the connection), iscsi_receive.c (bytes to PDUs),
- * iscsi_send.c (PDUs to bytes), iscsi_task.c (commands and their data) and iscsi_other.c (all other PDUs). Owners use it
- * for its size only, and read `state`, `counts`, `parameters` and `connection`.
+ * iscsi_send.c (PDUs to bytes), iscsi_task.c (commands and their data) and iscsi_other.c (all other PDUs). Owners use
+ * it for its size only, and read `state`, `counts`, `parameters` and `connection`.
  *
  * Included by iscsi_session.h, and by nothing else.
  */
@@ -119,7 +119,10 @@ struct iscsi_session {
 /* ---- Between the files ---- */
 
 /* iscsi_session.c */
-/* Ends the connection for a fault of it or of the target's. The caller must touch nothing of the connection after it. */
+/*
+ * Ends the connection for a fault of it or of the target's. The caller must touch nothing of the connection after
+ * it.
+ */
 void iscsi_fail(struct iscsi_session *session, enum iscsi_event_kind kind, const char *format, ...) PRINTF_LIKE(3, 4);
 void iscsi_raise(struct iscsi_session *session, const struct iscsi_event *event);
 void iscsi_note(struct iscsi_session *session, enum iscsi_event_kind kind, const char *text);

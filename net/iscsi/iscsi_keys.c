@@ -127,8 +127,9 @@ void iscsi_negotiation_offer(struct iscsi_negotiation *negotiation, struct iscsi
             iscsi_text_put_number(writer, key->name, wish_for(negotiation, key));
         negotiation->offered |= BIT(i);
         /* An answer may be left out where the offer decides (6.2.2). */
-        if ((key->rule == RULE_AND && !wish_for(negotiation, key)) || (key->rule == RULE_OR && wish_for(negotiation, key)))
-            *number_at(&negotiation->result, key) = wish_for(negotiation, key);
+        uint32_t wish = wish_for(negotiation, key);
+        if ((key->rule == RULE_AND && !wish) || (key->rule == RULE_OR && wish))
+            *number_at(&negotiation->result, key) = wish;
     }
 }
 
@@ -156,7 +157,8 @@ static enum status read_value(struct iscsi_negotiation *negotiation, const struc
     if (iscsi_text_number(value, &wide) != OK)
         return fail(negotiation, "%s=%.40s is not a number", key->name, value);
     if (wide < key->minimum || wide > key->maximum)
-        return fail(negotiation, "%s=%lu is outside of %u to %u", key->name, (unsigned long)wide, key->minimum, key->maximum);
+        return fail(negotiation, "%s=%lu is outside of %u to %u", key->name, (unsigned long)wide, key->minimum,
+                    key->maximum);
     *number = (uint32_t)wide;
     return OK;
 }

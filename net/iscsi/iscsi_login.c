@@ -40,7 +40,8 @@ void iscsi_login_request(struct iscsi_login *login, union iscsi_bhs *bhs, const 
 {
     unsigned flags = (unsigned)login->stage << 2;
     if (login->transit)
-        flags |= ISCSI_LOGIN_TRANSIT | (login->stage == ISCSI_STAGE_SECURITY ? ISCSI_STAGE_OPERATIONAL : ISCSI_STAGE_FULL);
+        flags |= ISCSI_LOGIN_TRANSIT | (login->stage == ISCSI_STAGE_SECURITY ? ISCSI_STAGE_OPERATIONAL
+                                                                             : ISCSI_STAGE_FULL);
     iscsi_bhs_init(bhs, ISCSI_LOGIN_REQUEST | ISCSI_IMMEDIATE, flags, login->itt);
     memcpy(bhs->login_request.isid, login->setup->isid, sizeof(bhs->login_request.isid));
     be16_put(bhs->login_request.tsih, 0);
@@ -211,7 +212,7 @@ enum iscsi_login_result iscsi_login_response(struct iscsi_login *login, const un
     if (result == ISCSI_LOGIN_GO_ON && login->stage == ISCSI_STAGE_SECURITY)
         result = security_step(login, transit, fresh, &writer);
     else if (result == ISCSI_LOGIN_GO_ON && transit)
-        return finish(login, bhs); /* an answer that could not be given any more changes nothing: both know the result */
+        return finish(login, bhs); /* an answer that cannot be given any more changes nothing: both know the result */
     if (result != ISCSI_LOGIN_GO_ON)
         return result;
     if (login->stage == ISCSI_STAGE_OPERATIONAL) {

@@ -61,7 +61,10 @@ struct iscsi_login {
 
 /* Starts; the setup must outlive the login. `cmd_sn` is the first command's number. */
 void iscsi_login_start(struct iscsi_login *login, const struct iscsi_login_setup *setup, uint32_t itt, uint32_t cmd_sn);
-/* The request that is to be sent: header (digests are never on) and *bytes of text, valid until the response is taken. */
+/*
+ * The request that is to be sent: header (digests are never on) and *bytes of text, valid until the response is
+ * taken.
+ */
 void iscsi_login_request(struct iscsi_login *login, union iscsi_bhs *bhs, const void **text, uint32_t *bytes);
 /* Takes a PDU that came during login. `fresh`: random bytes for CHAP, never used before. */
 enum iscsi_login_result iscsi_login_response(struct iscsi_login *login, const union iscsi_bhs *bhs, const void *text,

@@ -25,7 +25,10 @@ bool iscsi_take_stat_sn(struct iscsi_session *session, const uint8_t *stat_sn)
     return true;
 }
 
-/* ExpCmdSN and MaxCmdSN stand at the same place in every answer (4.2.2.1): older numbers and nonsense change nothing. */
+/*
+ * ExpCmdSN and MaxCmdSN stand at the same place in every answer (4.2.2.1): older numbers and nonsense change
+ * nothing.
+ */
 void iscsi_take_window(struct iscsi_session *session)
 {
     const struct iscsi_nop_in *in = &session->rx.bhs.nop_in;
@@ -69,7 +72,8 @@ static void async(struct iscsi_session *session)
 {
     struct iscsi_receiver *rx = &session->rx;
     const struct iscsi_async message = rx->bhs.async;
-    uint64_t wait_ns = be16_get(message.parameter[1]) * SECOND_NS, limit_ns = be16_get(message.parameter[2]) * SECOND_NS;
+    uint64_t wait_ns = be16_get(message.parameter[1]) * SECOND_NS,
+        limit_ns = be16_get(message.parameter[2]) * SECOND_NS;
     if (!iscsi_take_stat_sn(session, message.stat_sn))
         return;
     struct iscsi_event event = {
@@ -122,14 +126,18 @@ static void reject(struct iscsi_session *session)
             return;
         }
         for (struct iscsi_task *task = session->tasks; task; task = task->next)
-            if (iscsi_opcode(&ours) == ISCSI_TASK_REQUEST && task->sent && !task->finished && task->itt == iscsi_itt(&ours)) {
+            if (iscsi_opcode(&ours) == ISCSI_TASK_REQUEST && task->sent && !task->finished &&
+                task->itt == iscsi_itt(&ours)) {
                 task->response = ISCSI_TASK_REJECTED;
                 task->finished = true;
                 return;
             }
     }
     if (iscsi_opcode(&ours) == ISCSI_SCSI_COMMAND) {
-        /* Whether it counts in CmdSN is not certain: begin anew. A command that always ends so must not do it for ever. */
+        /*
+         * Whether it counts in CmdSN is not certain: begin anew. A command that always ends so must not do it for
+         * ever.
+         */
         struct iscsi_command *command = iscsi_find_command(session, iscsi_itt(&ours));
         if (command)
             command->refused_now = ++command->refusals >= REFUSALS_MAX;
@@ -271,7 +279,8 @@ bool iscsi_build_other(struct iscsi_session *session, union iscsi_bhs *bhs, cons
     } else if (session->logout_wanted && !session->logout_sent) {
         session->logout_sent = true;
         session->logout_itt = iscsi_own_tag(session);
-        iscsi_bhs_init(bhs, ISCSI_LOGOUT_REQUEST | ISCSI_IMMEDIATE, ISCSI_FINAL | ISCSI_LOGOUT_SESSION, session->logout_itt);
+        iscsi_bhs_init(bhs, ISCSI_LOGOUT_REQUEST | ISCSI_IMMEDIATE, ISCSI_FINAL | ISCSI_LOGOUT_SESSION,
+                       session->logout_itt);
     } else if (session->text_wanted && !session->text_sent) {
         bool first = session->text_rounds == 0;
         session->text_sent = true;

@@ -235,13 +235,16 @@ ISCSI_HEADER_CHECK(iscsi_logout_response);
 ISCSI_HEADER_CHECK(iscsi_reject);
 ISCSI_HEADER_CHECK(iscsi_nop_out);
 ISCSI_HEADER_CHECK(iscsi_nop_in);
-static_assert(sizeof(union iscsi_bhs) == ISCSI_BHS_BYTES && _Alignof(union iscsi_bhs) == 1, "headers lie at any address");
+static_assert(sizeof(union iscsi_bhs) == ISCSI_BHS_BYTES && _Alignof(union iscsi_bhs) == 1,
+              "headers lie at any address");
 /* The numbers that all answers carry stand where the RFC has them. */
-static_assert(offsetof(struct iscsi_scsi_response, stat_sn) == 24 && offsetof(struct iscsi_r2t, stat_sn) == 24, "StatSN");
+static_assert(offsetof(struct iscsi_scsi_response, stat_sn) == 24 && offsetof(struct iscsi_r2t, stat_sn) == 24,
+              "StatSN");
 static_assert(offsetof(struct iscsi_login_response, status_class) == 36, "Status-Class");
 static_assert(offsetof(struct iscsi_async, event) == 36, "AsyncEvent");
 static_assert(offsetof(struct iscsi_logout_response, time_to_wait) == 40, "Time2Wait");
-static_assert(offsetof(struct iscsi_data_in, data_sn) == 36 && offsetof(struct iscsi_data_out, data_sn) == 36, "DataSN");
+static_assert(offsetof(struct iscsi_data_in, data_sn) == 36 && offsetof(struct iscsi_data_out, data_sn) == 36,
+              "DataSN");
 
 static inline enum iscsi_opcode iscsi_opcode(const union iscsi_bhs *bhs)
 {

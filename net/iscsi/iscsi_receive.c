@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bytes to PDUs. The stream may be cut anywhere: each stage (header, AHS, header digest, data, padding, data digest) knows
- * how much it still needs. Payload of Data-In goes straight to the command's buffers, all other data to rx->data. A header
- * is looked at only after its digest, and a PDU takes effect only after its data digest.
+ * Bytes to PDUs. The stream may be cut anywhere: each stage (header, AHS, header digest, data, padding, data digest)
+ * knows how much it still needs. Payload of Data-In goes straight to the command's buffers, all other data to rx->data.
+ * A header is looked at only after its digest, and a PDU takes effect only after its data digest.
  *
  * Any call into the rest may end the connection; `alive` is asked after each.
  */
@@ -114,7 +114,8 @@ static void take(struct iscsi_session *session, const uint8_t *bytes, uint32_t c
     case RX_PADDING:
         break;
     }
-    if (digests && (rx->stage == RX_HEADER || rx->stage == RX_AHS || (rx->stage == RX_PADDING && session->parameters.data_digest)))
+    bool padding = rx->stage == RX_PADDING && session->parameters.data_digest;
+    if (digests && (rx->stage == RX_HEADER || rx->stage == RX_AHS || padding))
         rx->crc = crc32c(rx->crc, bytes, count);
     rx->have += count;
 }
@@ -137,7 +138,8 @@ static bool stage_done(struct iscsi_session *session)
         return header_done(session);
     case RX_HEADER_DIGEST:
         if (le32_get(rx->digest) != rx->crc) {
-            iscsi_fail(session, ISCSI_EVENT_DOWN, "a header of the target's has a wrong digest: bytes were corrupted on the way");
+            iscsi_fail(session, ISCSI_EVENT_DOWN,
+                       "a header of the target's has a wrong digest: bytes were corrupted on the way");
             return false;
         }
         return header_done(session);
@@ -152,7 +154,8 @@ static bool stage_done(struct iscsi_session *session)
         break;
     case RX_DATA_DIGEST:
         if (le32_get(rx->digest) != rx->crc) {
-            iscsi_fail(session, ISCSI_EVENT_DOWN, "data of the target's have a wrong digest: bytes were corrupted on the way");
+            iscsi_fail(session, ISCSI_EVENT_DOWN,
+                       "data of the target's have a wrong digest: bytes were corrupted on the way");
             return false;
         }
         break;

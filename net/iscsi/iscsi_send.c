@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * PDUs to bytes. Nothing is queued: whenever there is room, the next PDU is chosen and built, in this order: answers to
- * the target's pings, our own ping, logout and text; task requests; data that the target asked for or that a command owes
- * unsolicited; new commands, as long as CmdSN is within the target's window and a tag is free. So sequence numbers and
- * ExpStatSN are those of the moment of sending, and the window is kept full. Data before commands also keeps unsolicited
- * data in the order of their commands (RFC 7143 section 4.2.5.2).
+ * the target's pings, our own ping, logout and text; task requests; data that the target asked for or that a command
+ * owes unsolicited; new commands, as long as CmdSN is within the target's window and a tag is free. So sequence numbers
+ * and ExpStatSN are those of the moment of sending, and the window is kept full. Data before commands also keeps
+ * unsolicited data in the order of their commands (RFC 7143 section 4.2.5.2).
  *
- * Data are asked from the command piece by piece; the digest is computed over what is sent, once, so a guest that changes
- * its buffer meanwhile gets its own mixture and never a broken connection (its pieces are copies).
+ * Data are asked from the command piece by piece; the digest is computed over what is sent, once, so a guest that
+ * changes its buffer meanwhile gets its own mixture and never a broken connection (its pieces are copies).
  */
 #include <string.h>
 

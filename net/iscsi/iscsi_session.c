@@ -2,10 +2,10 @@
 /*
  * The life of a session: connecting, login, proving, keeping alive, leaving, and beginning anew. See iscsi_session.h.
  *
- * Every call of the owner is wrapped in enter() and leave(). Wishes that come from callbacks (stop, resume, drop) are only
- * noted; the outermost leave() carries them out, hands out what is finished, and sends, until nothing is left to do. So no
- * callback ever runs while a list is walked or a PDU half handled, except give, take, send, event and may_send, which
- * change nothing here but by such wishes and by queueing.
+ * Every call of the owner is wrapped in enter() and leave(). Wishes that come from callbacks (stop, resume, drop) are
+ * only noted; the outermost leave() carries them out, hands out what is finished, and sends, until nothing is left to
+ * do. So no callback ever runs while a list is walked or a PDU half handled, except give, take, send, event and
+ * may_send, which change nothing here but by such wishes and by queueing.
  */
 #include "net/iscsi/iscsi_session.h"
 
@@ -142,7 +142,8 @@ void iscsi_fail(struct iscsi_session *session, enum iscsi_event_kind kind, const
     va_end(arguments);
     const struct iscsi_settings *settings = session->settings;
     snprintf(session->message, sizeof(session->message), "%.100s at %.60s:%u: %.280s",
-             settings->login.discovery ? "discovery" : settings->login.target, session->portal.host, session->portal.port, why);
+             settings->login.discovery ? "discovery" : settings->login.target, session->portal.host,
+             session->portal.port, why);
     session->counts.drops++;
     if (iscsi_in_full_feature(session) && session->parameters.time2wait_s && !session->wait_floor_ns)
         session->wait_floor_ns = session->parameters.time2wait_s * SECOND_NS;
@@ -231,7 +232,8 @@ static void moved(struct iscsi_session *session)
     struct iscsi_event event = {
         .kind = ISCSI_EVENT_MOVED,
         .portal = &session->login.portal,
-        .text = session->login.moved_for_good ? "the target has moved for good: put its new address into the configuration"
+        .text = session->login.moved_for_good
+            ? "the target has moved for good: put its new address into the configuration"
                                               : "the target has moved for now",
     };
     disconnect(session);
@@ -357,7 +359,8 @@ static void leave(struct iscsi_session *session)
     session->depth--;
 }
 
-void iscsi_session_init(struct iscsi_session *session, const struct iscsi_settings *settings, const struct iscsi_ops *ops,
+void iscsi_session_init(struct iscsi_session *session, const struct iscsi_settings *settings,
+                        const struct iscsi_ops *ops,
                         void *context, struct iscsi_slot *slots, unsigned slot_count)
 {
     memset(session, 0, sizeof(*session));
@@ -412,6 +415,8 @@ enum status iscsi_submit(struct iscsi_session *session, struct iscsi_command *co
     if ((command->read_bytes && command->write_bytes) || session->state == ISCSI_IDLE || session->stopping ||
         session->want_stop)
         return ERR_INVALID;
+    if (command->place != ISCSI_COMMAND_FREE)
+        return ERR_BUSY;
     enter(session, now_ns);
     command->place = ISCSI_COMMAND_WAITING;
     command->was_sent = command->cancelled = command->has_output = command->refused_now = false;
@@ -476,7 +481,8 @@ void iscsi_session_connected(struct iscsi_session *session, uint32_t connection,
     session->connected = true;
     iscsi_receive_reset(session);
     iscsi_send_reset(session);
-    iscsi_login_start(&session->login, &session->settings->login, iscsi_own_tag(session), session->settings->first_cmd_sn);
+    iscsi_login_start(&session->login, &session->settings->login, iscsi_own_tag(session),
+                      session->settings->first_cmd_sn);
     session->login.chap.md5_only = session->md5_only;
     session->login_ready = true;
     set_state(session, ISCSI_LOGIN, session->settings->login_ns);
@@ -536,7 +542,8 @@ static uint64_t silence_deadline(const struct iscsi_session *session)
     const struct iscsi_settings *settings = session->settings;
     if (!session->ping_wanted)
         return session->heard_ns + settings->idle_ns;
-    return MIN(MAX(session->heard_ns, session->ping_ns) + settings->answer_ns, session->ping_ns + 4 * settings->answer_ns);
+    return MIN(MAX(session->heard_ns, session->ping_ns) + settings->answer_ns,
+               session->ping_ns + 4 * settings->answer_ns);
 }
 
 static struct iscsi_command *oldest_untold(const struct iscsi_session *session)
@@ -581,7 +588,8 @@ static void check_state(struct iscsi_session *session)
         connect_now(session);
         break;
     case ISCSI_CONNECTING:
-        iscsi_fail(session, ISCSI_EVENT_DOWN, "no connection: nobody answers; check the address, the network, and that the "
+        iscsi_fail(session, ISCSI_EVENT_DOWN,
+                   "no connection: nobody answers; check the address, the network, and that the "
                    "target runs");
         break;
     case ISCSI_LOGIN:

@@ -1,35 +1,35 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * An iSCSI session of one connection (RFC 7143), as a pure state machine: the owner feeds it with what happened
- * (connected, bytes came, there is room to send, closed, time passed), and it calls the owner's `iscsi_ops` with what is
- * to be done. Time is an argument (monotonic ns). Nothing is allocated: the session is one structure, tags live in a
+ * (connected, bytes came, there is room to send, closed, time passed), and it calls the owner's `iscsi_ops` with what
+ * is to be done. Time is an argument (monotonic ns). Nothing is allocated: the session is one structure, tags live in a
  * table that the owner gives, commands and task requests are the callers' own structures.
  *
  * What it promises
  *   - A lost, stuck or corrupted connection is not an error of a command. Error recovery level 0: anything wrong with
  *     the connection (a protocol error, a wrong digest, silence) drops it, is reported once, and the session is rebuilt
  *     with back-off. Commands that have no answer wait, in order, and are sent again.
- *   - Before anything that waited goes out again, the owner proves that it may still write: after a login the session is
- *     in ISCSI_PROVING, where only commands marked `probe` and task requests are sent. iscsi_session_resume() ends that;
- *     it asks ops->may_send() for each command that waits, and what may not be sent is ended as ISCSI_STALE.
+ *   - Before anything that waited goes out again, the owner proves that it may still write: after a login the session
+ *     is in ISCSI_PROVING, where only commands marked `probe` and task requests are sent. iscsi_session_resume() ends
+ *     that; it asks ops->may_send() for each command that waits, and what may not be sent is ended as ISCSI_STALE.
  *   - A command's buffers are touched only between iscsi_submit() and its done(). An abort ends a command only when the
- *     target has confirmed it, or when the connection is gone and no byte of it is read any more. A tag is not used again
- *     on a connection within 2^31 / slot_count uses of its slot.
+ *     target has confirmed it, or when the connection is gone and no byte of it is read any more. A tag is not used
+ *     again on a connection within 2^31 / slot_count uses of its slot.
  *   - After `timeout_ns` without a usable session ISCSI_EVENT_TIMED_OUT is raised once (the owner pauses VMs); commands
  *     wait on. ISCSI_EVENT_READY ends it.
  *   - Whatever the target sends, only this session suffers.
  *
  * States
  *   IDLE -> CONNECTING -> LOGIN -> PROVING -> READY -> (LEAVING) -> IDLE;   from any of them, on failure, -> WAITING ->
- *   CONNECTING. `start` leaves IDLE, `stop` leads to it. A discovery session goes LOGIN -> READY without proving, asks for
- *   SendTargets, reports what it hears, and stops.
+ *   CONNECTING. `start` leaves IDLE, `stop` leads to it. A discovery session goes LOGIN -> READY without proving, asks
+ *   for SendTargets, reports what it hears, and stops.
  *
  * Several paths
- *   A session is one path. A layer above it chooses (active/standby): it owns the requests, submits each to one session,
- *   and has a session and a registered key for each path. When a path is lost, the layer must not submit its unanswered
- *   writes to another path before the first copies can no longer land: it preempts and aborts the lost path's key from
- *   the good path (or resets the logical unit), then takes the commands back with iscsi_withdraw(), then submits them.
- *   iscsi_withdraw() says which of them were ever sent, so those that were not may move at once.
+ *   A session is one path. A layer above it chooses (active/standby): it owns the requests, submits each to one
+ *   session, and has a session and a registered key for each path. When a path is lost, the layer must not submit its
+ *   unanswered writes to another path before the first copies can no longer land: it preempts and aborts the lost
+ *   path's key from the good path (or resets the logical unit), then takes the commands back with iscsi_withdraw(),
+ *   then submits them. iscsi_withdraw() says which of them were ever sent, so those that were not may move at once.
  *
  * Context: one; no call may be made while another is in progress, except from the callbacks: there iscsi_submit(),
  * iscsi_task_submit() and the session_* calls that say so may be called, and act when the outer call ends.
@@ -50,15 +50,16 @@ struct iscsi_command;
 #define ISCSI_COMMAND_R2TS 8u   /* outstanding R2Ts of a command: the most that is offered */
 #define ISCSI_CDB_BYTES 16u
 
-enum iscsi_attribute { ISCSI_UNTAGGED = 0, ISCSI_SIMPLE = 1, ISCSI_ORDERED = 2, ISCSI_HEAD_OF_QUEUE = 3, ISCSI_ACA = 4 };
+enum iscsi_attribute { ISCSI_UNTAGGED = 0, ISCSI_SIMPLE = 1, ISCSI_ORDERED = 2, ISCSI_HEAD_OF_QUEUE = 3,
+                       ISCSI_ACA = 4 };
 
 /* How a command ended. */
 enum iscsi_outcome {
     ISCSI_ANSWERED,  /* `status`, sense and residual are the target's */
-    ISCSI_FAILED,    /* the target could not do it: `response` (11.4.3) is not 0; it was not executed or not to the end */
+    ISCSI_FAILED,    /* the target could not do it, or not to the end: `response` (11.4.3) is not 0 */
     ISCSI_STALE,     /* waited for a session, and may_send() said no: never sent since */
     ISCSI_ABORTED,   /* a task request ended it: it has no effect any more from now on */
-    ISCSI_LOST,      /* the connection went; the command may have been done and may still be: probes, cancelled commands */
+    ISCSI_LOST,      /* a probe or a cancelled command: the connection went; it may have been done and may still be */
     ISCSI_REFUSED,   /* the target rejected its PDU three times */
     ISCSI_STOPPED,   /* the session was stopped; as LOST if it was sent */
 };
@@ -66,9 +67,10 @@ const char *iscsi_outcome_words(enum iscsi_outcome outcome);
 
 /*
  * Where a command's data are. Offsets are in the command's data, never beyond its length.
- *   give: bytes of a write at `offset`, at most *count (1 or more; set to how many are given, 1 or more). Either a pointer
- *     to them, unchanged until done(), with *stays set, or they are copied to `bounce` (room for *count), which is
- *     returned. NULL: they cannot be had any more (the session then drops the connection and ends the command as LOST).
+ *   give: bytes of a write at `offset`, at most *count (1 or more; set to how many are given, 1 or more). Either a
+ *     pointer to them, unchanged until done(), with *stays set, or they are copied to `bounce` (room for *count), which
+ *     is returned. NULL: they cannot be had any more (the session then drops the connection and ends the command as
+ *     LOST).
  *   take: bytes of a read. False: they cannot be put there (as above).
  */
 struct iscsi_data_ops {
@@ -81,7 +83,10 @@ struct iscsi_r2t_state {
 };
 
 struct iscsi_command {
-    /* The caller's: set before iscsi_submit(), unchanged until done(). The rest must be zero before the first submit. */
+    /*
+     * The caller's: set before iscsi_submit(), unchanged until done(). The rest must be zero before the first
+     * submit.
+     */
     uint8_t lun[8], cdb[ISCSI_CDB_BYTES];
     enum iscsi_attribute attribute;
     bool probe;                /* is sent while proving; not sent again after a loss: ends as ISCSI_LOST */
@@ -210,7 +215,8 @@ struct iscsi_counts {
 /* ---- The session ---- */
 
 /* `settings`, `ops` and what they point to, and `slots` (a power of two, 1 to 4096, of them) must outlive it. */
-void iscsi_session_init(struct iscsi_session *session, const struct iscsi_settings *settings, const struct iscsi_ops *ops,
+void iscsi_session_init(struct iscsi_session *session, const struct iscsi_settings *settings,
+                        const struct iscsi_ops *ops,
                         void *context, struct iscsi_slot *slots, unsigned slot_count);
 
 void iscsi_session_start(struct iscsi_session *session, uint64_t now_ns);
@@ -218,18 +224,24 @@ void iscsi_session_start(struct iscsi_session *session, uint64_t now_ns);
 void iscsi_session_stop(struct iscsi_session *session, uint64_t now_ns);
 /* What was to be proven is: commands flow again. Only in ISCSI_PROVING. Allowed in callbacks. */
 void iscsi_session_resume(struct iscsi_session *session, uint64_t now_ns);
-/* Drops the connection for a reason of the owner's (the proof failed, the path is bad) and tries again later. Allowed in
- * callbacks. `why` must stay until the call, or the outer one, returns. */
+/*
+ * Drops the connection for a reason of the owner's (the proof failed, the path is bad) and tries again later. Allowed
+ * in callbacks. `why` must stay until the call, or the outer one, returns.
+ */
 void iscsi_session_drop(struct iscsi_session *session, const char *why, uint64_t now_ns);
 
 /* Queues a command; done() is called later, never from within. Allowed in callbacks. ERR_INVALID: both directions have
- * bytes, or the session is IDLE or stopping (done() is not called then). */
+ * bytes, or the session is IDLE or stopping. ERR_BUSY: it is queued already. (done() is not called then.) */
 enum status iscsi_submit(struct iscsi_session *session, struct iscsi_command *command, uint64_t now_ns) MUST_CHECK;
-/* Queues a task request; it goes out before all commands. A command that was not sent is aborted at once. ERR_BUSY: there
- * is no connection to send it on. ERR_NOT_FOUND: the command is not in this session. Allowed in callbacks. */
+/*
+ * Queues a task request; it goes out before all commands. A command that was not sent is aborted at once. ERR_BUSY:
+ * there is no connection to send it on. ERR_NOT_FOUND: the command is not in this session. Allowed in callbacks.
+ */
 enum status iscsi_task_submit(struct iscsi_session *session, struct iscsi_task *task, uint64_t now_ns) MUST_CHECK;
-/* Takes back a command of a session that has no connection (ISCSI_WAITING, ISCSI_CONNECTING, ISCSI_LOGIN) without a call
- * of done(); command->was_sent says whether a copy of it may be at the target. ERR_BUSY: it is in use. */
+/*
+ * Takes back a command of a session that has no use of it now (ISCSI_WAITING, ISCSI_CONNECTING, ISCSI_LOGIN) without a
+ * call of done(); command->was_sent says whether a copy of it may be at the target. ERR_BUSY: it is in use.
+ */
 enum status iscsi_withdraw(struct iscsi_session *session, struct iscsi_command *command) MUST_CHECK;
 
 /* What happened; calls with the number of an earlier connection do nothing. */
@@ -237,7 +249,10 @@ void iscsi_session_connected(struct iscsi_session *session, uint32_t connection,
 void iscsi_session_received(struct iscsi_session *session, uint32_t connection, const void *bytes, size_t count,
                             uint64_t now_ns);
 void iscsi_session_writable(struct iscsi_session *session, uint32_t connection, uint64_t now_ns);
-/* The peer's TCP has acknowledged `total` bytes of this connection in all. Only where bytes that stay are referred to. */
+/*
+ * The peer's TCP has acknowledged `total` bytes of this connection in all. Only where bytes that stay are referred
+ * to.
+ */
 void iscsi_session_acknowledged(struct iscsi_session *session, uint32_t connection, uint64_t total, uint64_t now_ns);
 /* The connection ended or was not made; `why` in words. */
 void iscsi_session_closed(struct iscsi_session *session, uint32_t connection, const char *why, uint64_t now_ns);

@@ -2,9 +2,9 @@
 /*
  * Commands of the full feature phase: tags, CmdSN, data both ways, answers; and task management requests.
  *
- * A command is on one of three lists: waiting (in the order of submission), sent (in the order of CmdSN), finished (done()
- * is due). A tag is a slot's number plus a multiple of the number of slots, counted up at each use, with bit 31 clear; so
- * an answer with an old tag finds nothing, and never another command.
+ * A command is on one of three lists: waiting (in the order of submission), sent (in the order of CmdSN), finished
+ * (done() is due). A tag is a slot's number plus a multiple of the number of slots, counted up at each use, with bit 31
+ * clear; so an answer with an old tag finds nothing, and never another command.
  *
  * A command that is answered while one of its Data-Out PDUs is being sent stays until that PDU is out: the stream must
  * keep its framing, and the bytes are the command's (see deliver() in iscsi_session.c).
@@ -289,8 +289,8 @@ static struct iscsi_command *command_of(struct iscsi_session *session)
 }
 
 /*
- * MaxBurstLength also limits a sequence of Data-In, but is not held against the target: tgt 1.0.85 sends all of a read as
- * one sequence, and nothing here depends on it. Everything that decides where bytes land is.
+ * MaxBurstLength also limits a sequence of Data-In, but is not held against the target: tgt 1.0.85 sends all of a read
+ * as one sequence, and nothing here depends on it. Everything that decides where bytes land is.
  */
 bool iscsi_data_in_header(struct iscsi_session *session)
 {
@@ -302,8 +302,8 @@ bool iscsi_data_in_header(struct iscsi_session *session)
     if (!command)
         return false;
     if (!range_within(offset, length, command->read_bytes))
-        FAIL("the target sent data at %u to %lu of a command that reads %u bytes", offset, (unsigned long)offset + length,
-             command->read_bytes);
+        FAIL("the target sent data at %u to %lu of a command that reads %u bytes", offset,
+             (unsigned long)offset + length, command->read_bytes);
     else if (data_sn != command->next_data_sn)
         FAIL("DataSN %u came where %u was due", data_sn, command->next_data_sn);
     else if (p->data_pdu_in_order && p->data_sequence_in_order && offset != command->next_offset)
@@ -321,7 +321,8 @@ bool iscsi_data_in_header(struct iscsi_session *session)
 }
 
 /* Residual counts as both kinds of answers have them (11.4.5). False: they contradict what was transferred. */
-static bool take_residual(struct iscsi_session *session, struct iscsi_command *command, unsigned flags, uint32_t residual)
+static bool take_residual(struct iscsi_session *session, struct iscsi_command *command, unsigned flags,
+                          uint32_t residual)
 {
     uint32_t expected = command->read_bytes | command->write_bytes;
     command->overflow = flags & ISCSI_RESIDUAL_OVERFLOW;
@@ -411,7 +412,8 @@ void iscsi_r2t_pdu(struct iscsi_session *session)
     else {
         command->next_r2t_sn++;
         command->next_offset = offset + bytes;
-        command->r2t[command->r2t_count++] = (struct iscsi_r2t_state){ .ttt = be32_get(r2t->ttt), .offset = offset, .bytes = bytes };
+        command->r2t[command->r2t_count++] = (struct iscsi_r2t_state){ .ttt = be32_get(r2t->ttt), .offset = offset,
+                                                                       .bytes = bytes };
         output_push(session, command);
     }
 }

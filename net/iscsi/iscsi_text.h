@@ -68,7 +68,10 @@ bool iscsi_list_next(const char **list, const char **item, size_t *item_bytes);
 /* True if the list has that item. */
 bool iscsi_list_has(const char *list, const char *item, size_t item_bytes);
 
-/* An address as TargetAddress has it (13.8): host or [IPv6], then :port, then ,portal-group-tag, the last two optional. */
+/*
+ * An address as TargetAddress has it (13.8): host or [IPv6], then :port, then ,portal-group-tag, the last two
+ * optional.
+ */
 struct iscsi_portal {
     char host[256]; /* name, IPv4, or IPv6 without brackets */
     uint16_t port;  /* 3260 where none was given */

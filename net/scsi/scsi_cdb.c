@@ -90,8 +90,9 @@ void scsi_pr_out_list(uint8_t list[SCSI_PR_OUT_BYTES], uint64_t key, uint64_t ac
     list[20] = keep;
 }
 
-enum status scsi_pr_move_list(uint8_t *list, uint32_t room, uint64_t key, uint64_t action_key, bool unregister, bool keep,
-                              uint16_t relative_port, const char *initiator, const uint8_t isid[6], uint32_t *list_bytes)
+enum status scsi_pr_move_list(uint8_t *list, uint32_t room, uint64_t key, uint64_t action_key, bool unregister,
+                              bool keep, uint16_t relative_port, const char *initiator, const uint8_t isid[6],
+                              uint32_t *list_bytes)
 {
     /* TransportID of an iSCSI initiator port, format 01b (SPC-4 7.6.4.6): name, ",i,0x", ISID in hex, NUL, padding. */
     static const char digit[] = "0123456789abcdef";

@@ -4,8 +4,8 @@
  * sections are named with each). A builder fills a struct scsi_cdb: the block, and how many bytes the command reads or
  * writes, which is what the transport must be told.
  *
- * Everything is big-endian. Addresses and counts are in logical blocks of the unit, sizes in bytes. Builders trust their
- * caller, who has checked ranges against the capacity and the limits of the unit (VPD page B0h).
+ * Everything is big-endian. Addresses and counts are in logical blocks of the unit, sizes in bytes. Builders trust
+ * their caller, who has checked ranges against the capacity and the limits of the unit (VPD page B0h).
  *
  * Pure; any context. Above net/iscsi (or any other transport), below the disk.
  */
@@ -42,7 +42,8 @@ enum scsi_pr_type {
     SCSI_PR_WRITE_EXCLUSIVE_ALL = 7,
     SCSI_PR_EXCLUSIVE_ACCESS_ALL = 8,
 };
-enum scsi_pr_in_action { SCSI_PR_READ_KEYS, SCSI_PR_READ_RESERVATION, SCSI_PR_REPORT_CAPABILITIES, SCSI_PR_READ_FULL_STATUS };
+enum scsi_pr_in_action { SCSI_PR_READ_KEYS, SCSI_PR_READ_RESERVATION, SCSI_PR_REPORT_CAPABILITIES,
+                         SCSI_PR_READ_FULL_STATUS };
 enum scsi_pr_out_action {
     SCSI_PR_REGISTER,
     SCSI_PR_RESERVE,
@@ -60,16 +61,17 @@ void scsi_persistent_reserve_out(struct scsi_cdb *cdb, enum scsi_pr_out_action a
                                  uint32_t list_bytes);                                               /* 6.16 */
 /*
  * The parameter list of all actions but REGISTER AND MOVE (6.16.3). `key` is the one that this I_T nexus has registered
- * (0: none yet), `action_key` the new one (REGISTER...) or the victim's (PREEMPT...). `keep`: APTPL, registrations outlive
- * a loss of power of the target; only for REGISTER and REGISTER AND IGNORE EXISTING KEY.
+ * (0: none yet), `action_key` the new one (REGISTER...) or the victim's (PREEMPT...). `keep`: APTPL, registrations
+ * outlive a loss of power of the target; only for REGISTER and REGISTER AND IGNORE EXISTING KEY.
  */
 void scsi_pr_out_list(uint8_t list[SCSI_PR_OUT_BYTES], uint64_t key, uint64_t action_key, bool keep);
 /*
- * The parameter list of REGISTER AND MOVE (6.16.4): the new holder is the iSCSI initiator port NAME,i,0xISID of the target
- * port with that relative identifier. Returns its length, a multiple of 4; ERR_RANGE: `room` is too small, or the name.
+ * The parameter list of REGISTER AND MOVE (6.16.4): the new holder is the iSCSI initiator port NAME,i,0xISID of the
+ * target port with that relative identifier. Returns its length, a multiple of 4; ERR_RANGE: `room` is too small, or
+ * the name.
  */
-enum status scsi_pr_move_list(uint8_t *list, uint32_t room, uint64_t key, uint64_t action_key, bool unregister, bool keep,
-                              uint16_t relative_port, const char *initiator, const uint8_t isid[6],
+enum status scsi_pr_move_list(uint8_t *list, uint32_t room, uint64_t key, uint64_t action_key, bool unregister,
+                              bool keep, uint16_t relative_port, const char *initiator, const uint8_t isid[6],
                               uint32_t *list_bytes) MUST_CHECK;
 
 /* ---- SBC-3 ---- */
@@ -83,7 +85,8 @@ void scsi_write16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_
 /* 0 blocks: to the end of the unit. */
 void scsi_synchronize_cache16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks);                     /* 5.27 */
 /* One block of data is written to all; `unmap`: the unit may unmap them instead, where the block is all zero. */
-void scsi_write_same16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_t block_bytes, bool unmap); /* 5.42 */
+void scsi_write_same16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_t block_bytes,
+                       bool unmap); /* 5.42 */
 /* The data are the blocks that must be there, then those to write. 1 to 255 blocks. */
 void scsi_compare_and_write(struct scsi_cdb *cdb, uint64_t block, uint8_t blocks, uint32_t block_bytes);  /* 5.2 */
 

@@ -193,7 +193,8 @@ enum status scsi_parse_provisioning(const uint8_t *data, size_t bytes, struct sc
 static enum status check_capacity(const struct scsi_capacity *capacity)
 {
     uint32_t size = capacity->block_bytes;
-    if (!capacity->blocks || size < 512 || size > 65536 || size & (size - 1) || capacity->blocks > (UINT64_C(1) << 63) / size)
+    if (!capacity->blocks || size < 512 || size > 65536 || size & (size - 1) ||
+        capacity->blocks > (UINT64_C(1) << 63) / size)
         return ERR_INVALID;
     return OK;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What a logical unit answers, taken apart: INQUIRY and its VPD pages, capacities, the list of units, the write-protect
- * bit, persistent reservations. Every parser gets the bytes that came (as many as were transferred, not as were asked for)
- * and believes no length in them: what is beyond the bytes is not there. ERR_TRUNCATED: the part that cannot be done
- * without is missing; ERR_INVALID: the bytes are of something else. On failure nothing is promised about the result.
+ * bit, persistent reservations. Every parser gets the bytes that came (as many as were transferred, not as were asked
+ * for) and believes no length in them: what is beyond the bytes is not there. ERR_TRUNCATED: the part that cannot be
+ * done without is missing; ERR_INVALID: the bytes are of something else. On failure nothing is promised about the
+ * result.
  *
  * Texts come out printable: other bytes become '.', trailing blanks are cut.
  *
@@ -39,8 +40,8 @@ static inline bool scsi_has_page(const struct scsi_page_set *pages, uint8_t page
 enum status scsi_parse_serial(const uint8_t *data, size_t bytes, char *serial, size_t room) MUST_CHECK;
 
 /*
- * VPD page 83h: the name that stays the same over all paths. The best designator of the logical unit (association 0): NAA,
- * then EUI-64, SCSI name string, T10 vendor ID; as text "naa.6001...", "eui....", the name, "t10....".
+ * VPD page 83h: the name that stays the same over all paths. The best designator of the logical unit (association 0):
+ * NAA, then EUI-64, SCSI name string, T10 vendor ID; as text "naa.6001...", "eui....", the name, "t10....".
  * ERR_NOT_FOUND: there is none. `relative_port`: that of the port which answered, 0 where it is not said.
  */
 #define SCSI_NAME_BYTES 264u
@@ -69,11 +70,12 @@ struct scsi_provisioning {
     uint8_t kind;               /* 0: not said, 1: resource, 2: thin */
     uint8_t threshold_exponent; /* 0: no thresholds */
 };
-enum status scsi_parse_provisioning(const uint8_t *data, size_t bytes, struct scsi_provisioning *provisioning) MUST_CHECK;
+enum status scsi_parse_provisioning(const uint8_t *data, size_t bytes,
+                                    struct scsi_provisioning *provisioning) MUST_CHECK;
 
 /*
- * READ CAPACITY. ERR_INVALID: no blocks, or a block size that is not a power of two from 512 to 64 KiB, or a capacity of
- * more than 2^63 bytes.
+ * READ CAPACITY. ERR_INVALID: no blocks, or a block size that is not a power of two from 512 to 64 KiB, or a capacity
+ * of more than 2^63 bytes.
  */
 struct scsi_capacity {
     uint64_t blocks;
@@ -86,8 +88,8 @@ enum status scsi_parse_capacity16(const uint8_t *data, size_t bytes, struct scsi
 enum status scsi_parse_capacity10(const uint8_t *data, size_t bytes, struct scsi_capacity *capacity) MUST_CHECK;
 
 /*
- * REPORT LUNS: eight-byte numbers. *count: how many of them are in the data, at most `room` are copied; *listed: how many
- * the target has (more than *count: ask again with more room).
+ * REPORT LUNS: eight-byte numbers. *count: how many of them are in the data, at most `room` are copied; *listed: how
+ * many the target has (more than *count: ask again with more room).
  */
 enum status scsi_parse_luns(const uint8_t *data, size_t bytes, uint8_t (*luns)[8], unsigned room, unsigned *count,
                             unsigned *listed) MUST_CHECK;

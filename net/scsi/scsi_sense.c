@@ -93,8 +93,10 @@ const char *scsi_status_name(unsigned status)
 const char *scsi_key_name(unsigned key)
 {
     static const char *const names[16] = {
-        "NO SENSE", "RECOVERED ERROR", "NOT READY", "MEDIUM ERROR", "HARDWARE ERROR", "ILLEGAL REQUEST", "UNIT ATTENTION",
-        "DATA PROTECT", "BLANK CHECK", "VENDOR SPECIFIC", "COPY ABORTED", "ABORTED COMMAND", "reserved key", "VOLUME OVERFLOW",
+        "NO SENSE", "RECOVERED ERROR", "NOT READY", "MEDIUM ERROR", "HARDWARE ERROR", "ILLEGAL REQUEST",
+            "UNIT ATTENTION",
+        "DATA PROTECT", "BLANK CHECK", "VENDOR SPECIFIC", "COPY ABORTED", "ABORTED COMMAND", "reserved key",
+            "VOLUME OVERFLOW",
         "MISCOMPARE", "COMPLETED",
     };
     return names[key & 15];
@@ -223,7 +225,8 @@ void scsi_describe(unsigned status, const struct scsi_sense *sense, char *text, 
     char more[48] = "";
     const char *words = scsi_sense_words(sense->asc, sense->ascq);
     if (sense->has_field)
-        snprintf(more, sizeof(more), ", byte %u of the %s", sense->field_byte, sense->field_in_cdb ? "CDB" : "parameters");
+        snprintf(more, sizeof(more), ", byte %u of the %s", sense->field_byte, sense->field_in_cdb
+                 ? "CDB" : "parameters");
     else if (sense->has_information && sense->key != SCSI_NO_SENSE)
         snprintf(more, sizeof(more), ", at %s %lu", sense->key == SCSI_MISCOMPARE ? "byte" : "block",
                  (unsigned long)sense->information);
@@ -317,7 +320,8 @@ struct scsi_verdict scsi_decide(unsigned status, const struct scsi_sense *sense,
     }
     if (!sense->valid)
         return some_times(attempts);
-    /* An error of an earlier command says nothing about this one, which was not executed (SPC-4 4.5.5): a write that was
+    /* An error of an earlier command says nothing about this one,
+        which was not executed (SPC-4 4.5.5): a write that was
      * answered GOOD is lost, so it is told, and this command goes out again. */
     struct scsi_verdict verdict = sense->deferred ? some_times(attempts) : by_key(sense, attempts);
     const struct code *code = find(sense->asc, sense->ascq);

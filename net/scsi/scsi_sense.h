@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sense data (SPC-4 4.5) and what to do about how a command ended. Sense comes in two formats, fixed (70h, 71h) and
- * descriptor (72h, 73h); both become one struct. scsi_decide() turns status and sense into one of a few actions and a set
- * of news, so that nothing is swallowed: a unit attention is retried and reported, a reservation conflict is never taken
- * for a medium error, a busy target is waited for.
+ * descriptor (72h, 73h); both become one struct. scsi_decide() turns status and sense into one of a few actions and a
+ * set of news, so that nothing is swallowed: a unit attention is retried and reported, a reservation conflict is never
+ * taken for a medium error, a busy target is waited for.
  *
  * Pure; any context.
  */
@@ -99,9 +99,9 @@ struct scsi_verdict {
     uint64_t delay_ns; /* SCSI_RETRY_LATER */
 };
 /*
- * `attempts` counts how often this command was answered before (0: never): delays double with it, from 20 ms to 2 s, and
- * an error that may pass by itself becomes SCSI_FAIL after 5. Busy, task set full, "becoming ready" and unit attentions
- * are retried without end: that is for the owner's time-out to end, which pauses and does not fail.
+ * `attempts` counts how often this command was answered before (0: never): delays double with it, from 20 ms to 2 s,
+ * and an error that may pass by itself becomes SCSI_FAIL after 5. Busy, task set full, "becoming ready" and unit
+ * attentions are retried without end: that is for the owner's time-out to end, which pauses and does not fail.
  */
 struct scsi_verdict scsi_decide(unsigned status, const struct scsi_sense *sense, unsigned attempts);
 

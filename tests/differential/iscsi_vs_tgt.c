@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The iSCSI core against a real target: Debian's tgt, started here on a port and a control socket of its own, and ended by
- * its process id. A socket pump is all that is around the core. Digests in all combinations, CHAP not at all, one way and
- * both ways, many commands at once with data compared, what tgt says of itself, persistent reservations, a connection that
- * is cut and a target that is killed and started again in the middle of writes.
+ * The iSCSI core against a real target: Debian's tgt, started here on a port and a control socket of its own, and ended
+ * by its process id. A socket pump is all that is around the core. Digests in all combinations, CHAP not at all, one
+ * way and both ways, many commands at once with data compared, what tgt says of itself, persistent reservations, a
+ * connection that is cut and a target that is killed and started again in the middle of writes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -94,13 +94,16 @@ static void start_target(unsigned chap)
     assert_int_equal(TGTADM("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL"), 0);
     static const char *const digests[] = { "HeaderDigest", "DataDigest" };
     for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(TGTADM("--op", "update", "--mode", "target", "--tid", "1", "-n", digests[i], "-v", "CRC32C,None"), 0);
+        assert_int_equal(TGTADM("--op", "update", "--mode", "target", "--tid", "1", "-n", digests[i], "-v",
+                                "CRC32C,None"), 0);
     if (chap) {
-        assert_int_equal(TGTADM("--op", "new", "--mode", "account", "--user", "alpha", "--password", "a-secret-of-ours"), 0);
+        assert_int_equal(TGTADM("--op", "new", "--mode", "account", "--user", "alpha", "--password",
+                                "a-secret-of-ours"), 0);
         assert_int_equal(TGTADM("--op", "bind", "--mode", "account", "--tid", "1", "--user", "alpha"), 0);
     }
     if (chap == 2) {
-        assert_int_equal(TGTADM("--op", "new", "--mode", "account", "--user", "disk", "--password", "a-secret-of-theirs"), 0);
+        assert_int_equal(TGTADM("--op", "new", "--mode", "account", "--user", "disk", "--password",
+                                "a-secret-of-theirs"), 0);
         assert_int_equal(TGTADM("--op", "bind", "--mode", "account", "--tid", "1", "--user", "disk", "--outgoing"), 0);
     }
 }
@@ -456,7 +459,8 @@ static void data_with_all_digests_and_chap(void **state)
             uint64_t began = now();
             fill(8192, chap * 4 + digests, NULL);
             verify(8192, chap * 4 + digests);
-            print_message("    CHAP %u, header digest %u, data digest %u: 4 MiB both ways in %lu ms; InitialR2T %u, immediate %u, "
+            print_message("    CHAP %u, header digest %u, data digest %u: 4 MiB both ways in %lu ms; "
+                          "InitialR2T %u, immediate %u, "
                           "burst %u/%u, R2Ts %u, to the target %u\n", chap, digests & 1, digests >> 1,
                           (unsigned long)((now() - began) / 1000000), p.session.parameters.initial_r2t,
                           p.session.parameters.immediate_data, p.session.parameters.first_burst_bytes,
@@ -610,7 +614,8 @@ static void cuts_and_restarts_in_the_middle_of_writes(void **state)
     until(ISCSI_READY);
     fill(32768, 77, cut);
     verify(32768, 77);
-    print_message("    cut %lu times, %lu commands sent again, %u unit attentions\n", (unsigned long)p.session.counts.drops,
+    print_message("    cut %lu times, %lu commands sent again, %u unit attentions\n",
+                  (unsigned long)p.session.counts.drops,
                   (unsigned long)p.session.counts.retried, p.attentions);
     assert_true(p.session.counts.drops >= 4);
     assert_true(p.session.counts.retried >= 4);

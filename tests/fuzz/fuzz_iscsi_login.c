@@ -6,8 +6,8 @@
  * bytes of status, two bytes (little-endian) of length and that much text. Tags, stages and StatSN are put right, as no
  * fuzzer finds those.
  *
- * What must hold: no access outside of the text, the login ends or asks for more, with words where it fails, a result only
- * with values in their ranges, and with CHAP both ways never a result without the target's proof.
+ * What must hold: no access outside of the text, the login ends or asks for more, with words where it fails, a result
+ * only with values in their ranges, and with CHAP both ways never a result without the target's proof.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -2,12 +2,12 @@
 /*
  * Fuzzes a whole session with what a target could send after the login: every PDU, whole, cut, and in any number.
  *
- * Input: byte 0 chooses what is negotiated (digests, InitialR2T, ImmediateData, orders), byte 1 how many commands are under
- * way and the size of the pieces; the rest is the stream. Digests, StatSN and tags of commands under way are put right in a
- * copy first, as no fuzzer finds those, unless bit 7 of byte 0 says not to.
+ * Input: byte 0 chooses what is negotiated (digests, InitialR2T, ImmediateData, orders), byte 1 how many commands are
+ * under way and the size of the pieces; the rest is the stream. Digests, StatSN and tags of commands under way are put
+ * right in a copy first, as no fuzzer finds those, unless bit 7 of byte 0 says not to.
  *
- * What must hold: no access outside of a command's data (the sanitizer and the bench watch), every command ends once, every
- * drop has words, and the session can be stopped.
+ * What must hold: no access outside of a command's data (the sanitizer and the bench watch), every command ends once,
+ * every drop has words, and the session can be stopped.
  */
 #include <stdlib.h>
 #include <string.h>

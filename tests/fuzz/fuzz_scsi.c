@@ -5,8 +5,8 @@
  *
  * Input: byte 0 chooses the parser, byte 1 the status and the number of attempts; the rest is the answer.
  *
- * What must hold: no access outside of the answer (it is in memory of exactly its size), counts within the room that was
- * given, texts that end, and decisions that are among those that there are.
+ * What must hold: no access outside of the answer (it is in memory of exactly its size), counts within the room that
+ * was given, texts that end, and decisions that are among those that there are.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -70,7 +70,8 @@ static void on_event(void *context, const struct iscsi_event *event)
     if (event->kind == ISCSI_EVENT_TARGET)
         snprintf(b->found + n, sizeof(b->found) - n, "[%s]", event->text);
     if (event->kind == ISCSI_EVENT_ADDRESS)
-        snprintf(b->found + n, sizeof(b->found) - n, "%s:%u,%u;", event->portal->host, event->portal->port, event->portal->group);
+        snprintf(b->found + n, sizeof(b->found) - n, "%s:%u,%u;", event->portal->host, event->portal->port,
+                 event->portal->group);
 }
 
 static bool on_may_send(void *context, const struct iscsi_command *command)
@@ -88,7 +89,8 @@ static void on_random(void *context, void *bytes, size_t count)
 }
 
 static const struct iscsi_ops ops = {
-    .connect = on_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = on_may_send, .random = on_random,
+    .connect = on_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = on_may_send,
+        .random = on_random,
 };
 
 /* ---- Data of commands ---- */
@@ -137,7 +139,8 @@ static struct bench_command *prepare(struct bench *b, unsigned index, uint8_t op
     c->bench = b;
     c->stays = b->stays;
     c->buffer = calloc(1, blocks * 512 + 1);
-    c->command = (struct iscsi_command){ .attribute = ISCSI_SIMPLE, .data = &data_ops, .done = done, .epoch = b->epoch, .probe = b->probes };
+    c->command = (struct iscsi_command){ .attribute = ISCSI_SIMPLE, .data = &data_ops, .done = done, .epoch = b->epoch,
+                                         .probe = b->probes };
     iscsi_lun_encode(c->command.lun, 1);
     c->command.cdb[0] = opcode;
     be64_put(c->command.cdb + 2, block);

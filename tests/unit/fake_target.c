@@ -108,7 +108,8 @@ void fake_target_ping(struct fake_target *t)
     fake_target_send(t, &bhs, NULL, 0, false);
 }
 
-static void finish(struct fake_target *t, struct fake_task *task, uint8_t status, const uint8_t *sense, uint32_t residual)
+static void finish(struct fake_target *t, struct fake_task *task, uint8_t status, const uint8_t *sense,
+                   uint32_t residual)
 {
     union iscsi_bhs bhs;
     uint8_t data[20] = { 0, 18 };
@@ -143,7 +144,8 @@ static void send_data(struct fake_target *t, struct fake_task *task, const uint8
             bool end = i == pieces - 1, last = end && at + in_burst == count && !apart;
             union iscsi_bhs bhs;
             iscsi_bhs_init(&bhs, ISCSI_DATA_IN,
-                           (end ? ISCSI_FINAL : 0) | (last ? ISCSI_DATA_STATUS | (residual ? ISCSI_RESIDUAL_UNDERFLOW : 0) : 0),
+                           (end ? ISCSI_FINAL : 0) | (last ? ISCSI_DATA_STATUS | (residual
+                                                                                  ? ISCSI_RESIDUAL_UNDERFLOW : 0) : 0),
                            task->itt);
             be32_put(bhs.data_in.ttt, ISCSI_TAG_NONE);
             be32_put(bhs.data_in.data_sn, data_sn++);
@@ -339,7 +341,8 @@ static void data_out(struct fake_target *t, const union iscsi_bhs *bhs, const ui
     struct fake_r2t *r2t = &task->r2t[0]; /* in the order of asking (11.8) */
     if (!task->r2t_count || ttt != r2t->ttt || offset != r2t->offset + r2t->got || sn != r2t->data_sn++ ||
         bytes > r2t->bytes - r2t->got || final != (bytes == r2t->bytes - r2t->got)) {
-        fake_target_complain(t, "solicited data: %u bytes at %u, DataSN %u, F %d, tag %08x", bytes, offset, sn, final, ttt);
+        fake_target_complain(t, "solicited data: %u bytes at %u, DataSN %u, F %d, tag %08x", bytes, offset, sn, final,
+                             ttt);
         return;
     }
     memcpy(task->data + offset, data, bytes);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The login side of the target in memory: stages, negotiation, CHAP, redirection, answers in pieces. See fake_target.h. */
+/*
+ * The login side of the target in memory: stages, negotiation, CHAP, redirection, answers in pieces. See
+ * fake_target.h.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,14 +30,16 @@ static void put_hex(struct fake_target *t, const char *key, const uint8_t *bytes
     put(t, key, text);
 }
 
-static void number(struct fake_target *t, const char *key, const char *value, bool larger, uint32_t want, uint32_t *agreed)
+static void number(struct fake_target *t, const char *key, const char *value, bool larger, uint32_t want,
+                   uint32_t *agreed)
 {
     uint32_t theirs = (uint32_t)strtoul(value, NULL, 0);
     *agreed = larger ? MAX(theirs, want) : MIN(theirs, want);
     put_number(t, key, *agreed);
 }
 
-static void boolean(struct fake_target *t, const char *key, const char *value, bool either, uint32_t want, uint32_t *agreed)
+static void boolean(struct fake_target *t, const char *key, const char *value, bool either, uint32_t want,
+                    uint32_t *agreed)
 {
     bool theirs = !strcmp(value, "Yes");
     *agreed = either ? theirs || want : theirs && want;
@@ -147,7 +152,8 @@ static void prove(struct fake_target *t)
         put_hex(t, "CHAP_R", answer, n);
 }
 
-static void respond(struct fake_target *t, const union iscsi_bhs *request, unsigned flags, const void *text, uint32_t bytes,
+static void respond(struct fake_target *t, const union iscsi_bhs *request, unsigned flags, const void *text,
+                    uint32_t bytes,
                     unsigned status)
 {
     union iscsi_bhs bhs;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A session against a target, or a network, that means no good: connections that end at every byte of a conversation, bytes
- * that are flipped anywhere, answers with wrong tags, numbers, lengths and residuals, answers twice, floods, messages of
- * every kind. What must hold: commands end once and right or wait for the next connection, no byte lands outside of a
- * command's buffer or after its end (the bench aborts), and every drop has words.
+ * A session against a target, or a network, that means no good: connections that end at every byte of a conversation,
+ * bytes that are flipped anywhere, answers with wrong tags, numbers, lengths and residuals, answers twice, floods,
+ * messages of every kind. What must hold: commands end once and right or wait for the next connection, no byte lands
+ * outside of a command's buffer or after its end (the bench aborts), and every drop has words.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -79,7 +79,8 @@ static void portals_and_names(void **state)
     assert_string_equal(p.host, "fe80::1");
     assert_int_equal(p.port, 99);
     assert_int_equal(p.group, 7);
-    static const char *const bad[] = { "", ":3260", "a:", "a:0", "a:65536", "a:1,", "a,x", "[::1", "[]:1", "[::1]x", "a b", "a:1,70000" };
+    static const char *const bad[] = { "", ":3260", "a:", "a:0", "a:65536", "a:1,", "a,x", "[::1", "[]:1", "[::1]x",
+                                       "a b", "a:1,70000" };
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
         assert_int_equal(iscsi_portal_parse(bad[i], &p), ERR_INVALID);
     assert_true(iscsi_name_valid("iqn.2026-11.example:lun"));
@@ -118,7 +119,8 @@ static char out[1024];
 static enum status one(struct iscsi_negotiation *n, const char *key, const char *value, bool offer)
 {
     char offers[1024];
-    struct iscsi_text_writer w = { .text = offers, .bytes = sizeof(offers) }, answer = { .text = out, .bytes = sizeof(out) };
+    struct iscsi_text_writer w = { .text = offers, .bytes = sizeof(offers) }, answer = { .text = out,
+                                                                                         .bytes = sizeof(out) };
     iscsi_negotiation_start(n, &wishes, false);
     if (offer)
         iscsi_negotiation_offer(n, &w);
@@ -217,9 +219,12 @@ static void set_secret(struct iscsi_secret *secret, const char *text)
 static void hashes(void **state)
 {
     /* RFC 1321 A.5 and FIPS 180-2 B.1: "abc", as identifier 'a', secret "b", challenge "c". */
-    static const uint8_t md5[] = { 0x90, 0x01, 0x50, 0x98, 0x3c, 0xd2, 0x4f, 0xb0, 0xd6, 0x96, 0x3f, 0x7d, 0x28, 0xe1, 0x7f, 0x72 };
-    static const uint8_t sha[] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae, 0x22, 0x23,
-                                   0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00, 0x15, 0xad };
+    static const uint8_t md5[] = { 0x90, 0x01, 0x50, 0x98, 0x3c, 0xd2, 0x4f, 0xb0, 0xd6, 0x96, 0x3f, 0x7d, 0x28, 0xe1,
+                                   0x7f, 0x72 };
+    static const uint8_t sha[] = { 0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea, 0x41, 0x41, 0x40, 0xde, 0x5d, 0xae,
+                                   0x22, 0x23,
+                                   0xb0, 0x03, 0x61, 0xa3, 0x96, 0x17, 0x7a, 0x9c, 0xb4, 0x10, 0xff, 0x61, 0xf2, 0x00,
+                                       0x15, 0xad };
     struct iscsi_secret secret = { .bytes = "b", .count = 1 };
     uint8_t hash[ISCSI_CHAP_HASH_MAX];
     (void)state;
@@ -333,7 +338,8 @@ static void chap_logins(void **state)
 
 static void chap_refusals(void **state)
 {
-    struct iscsi_chap_account one_way = account(false), both = account(true), wrong = account(false), other = account(true);
+    struct iscsi_chap_account one_way = account(false), both = account(true), wrong = account(false),
+        other = account(true);
     (void)state;
     set_secret(&wrong.secret, "not this secret!");
     set_secret(&other.mutual_secret, "another secret of theirs");
@@ -448,7 +454,8 @@ static void offers_of_the_target(void **state)
 static void statuses(void **state)
 {
     static const struct { unsigned status; bool again; const char *words; } table[] = {
-        { 0x0201, false, "authentication failed" }, { 0x0202, false, "access list" }, { 0x0203, false, "no target of that name" },
+        { 0x0201, false, "authentication failed" }, { 0x0202, false, "access list" }, { 0x0203, false,
+                                                                                        "no target of that name" },
         { 0x0300, true, "error of its own" }, { 0x0301, true, "not available" }, { 0x0302, true, "resources" },
         { 0x0299, false, "error of the initiator's" }, { 0x7f01, true, "not in the standard" },
     };

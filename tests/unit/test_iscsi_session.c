@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A session against the target in memory: data in every combination of what may be negotiated, sequence numbers that
- * wrap, streams cut into any pieces, windows, pings, task management, discovery, logout, proving and retrying. The target
- * judges each PDU; each test ends with no complaint of it.
+ * wrap, streams cut into any pieces, windows, pings, task management, discovery, logout, proving and retrying. The
+ * target judges each PDU; each test ends with no complaint of it.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -489,6 +489,7 @@ static void withdrawing(void **state)
     struct bench_command *c = bench_write(b, 0, 0, 1, 1);
     bench_settle(b);
     assert_int_equal(iscsi_withdraw(&b->session, &c->command), ERR_BUSY);
+    assert_int_equal(iscsi_submit(&b->session, &c->command, b->now_ns), ERR_BUSY);
     b->absent = true;
     bench_cut(b);
     struct bench_command *fresh = bench_write(b, 1, 0, 1, 1);
@@ -517,7 +518,8 @@ static void slow_commands_are_told(void **state)
 static void discovery(void **state)
 {
     static const char targets[] = "TargetName=iqn.2026-11.example:a\0TargetAddress=10.0.0.5:3260,1\0"
-                                  "TargetAddress=[fe80::1]:3261,2\0TargetName=iqn.2026-11.example:b\0TargetAddress=host";
+                                  "TargetAddress=[fe80::1]:3261,2\0TargetName=iqn.2026-11.example:b\0"
+                                  "TargetAddress=host";
     (void)state;
     for (size_t chunk = 0; chunk < 60; chunk += 7) {
         struct bench *b = bench_new();
@@ -527,7 +529,9 @@ static void discovery(void **state)
         b->target.manners.text_chunk = chunk;
         bench_start(b);
         bench_settle(b);
-        assert_string_equal(b->found, "[iqn.2026-11.example:a]10.0.0.5:3260,1;fe80::1:3261,2;[iqn.2026-11.example:b]host:3260,0;");
+        assert_string_equal(b->found,
+                            "[iqn.2026-11.example:a]10.0.0.5:3260,1;fe80::1:3261,2;"
+                            "[iqn.2026-11.example:b]host:3260,0;");
         assert_int_equal(b->session.state, ISCSI_IDLE);
         assert_int_equal(bench_events(b, ISCSI_EVENT_STOPPED), 1);
         assert_int_equal(b->target.logouts, 1);

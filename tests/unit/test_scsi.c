@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * SCSI: descriptor blocks byte by byte, parameter lists, answers taken apart, each cut at every length (in memory of
- * exactly that length, so that a sanitizer sees a read too far) and filled with noise, sense in both formats, decisions.
+ * exactly that length, so that a sanitizer sees a read too far) and filled with noise, sense in both formats,
+ * decisions.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -75,7 +76,8 @@ static void parameter_lists(void **state)
     static const uint8_t isid[6] = { 0x80, 1, 2, 3, 4, 0xff };
     (void)state;
     scsi_pr_out_list(list, 0x1122334455667788, 0x99, true);
-    static const uint8_t pr[24] = { 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0, 0, 0, 0, 0, 0, 0x99, 0, 0, 0, 0, 1 };
+    static const uint8_t pr[24] = { 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0, 0, 0, 0, 0, 0, 0, 0x99, 0, 0, 0,
+                                    0, 1 };
     assert_memory_equal(list, pr, 24);
     const struct scsi_range ranges[] = { { 0x10, 0x20 }, { 0x100000000, 1 } };
     scsi_unmap_list(list, ranges, 2);
@@ -83,13 +85,15 @@ static void parameter_lists(void **state)
                                        0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1 };
     assert_memory_equal(list, unmap, 40);
     /* What is written is what READ FULL STATUS would give back: the TransportID is read by the other parser. */
-    assert_int_equal(scsi_pr_move_list(list, sizeof(list), 1, 2, true, true, 3, "iqn.2026-11.example:b", isid, &bytes), OK);
+    assert_int_equal(scsi_pr_move_list(list, sizeof(list), 1, 2, true, true, 3, "iqn.2026-11.example:b", isid, &bytes),
+                     OK);
     assert_int_equal(bytes % 4, 0);
     assert_int_equal(list[17], 3);
     assert_int_equal(be16_get(list + 18), 3);
     assert_int_equal(be32_get(list + 20), bytes - 24);
     assert_string_equal((char *)list + 28, "iqn.2026-11.example:b,i,0x8001020304ff");
-    assert_int_equal(scsi_pr_move_list(list, bytes - 1, 1, 2, true, true, 3, "iqn.2026-11.example:b", isid, &bytes), ERR_RANGE);
+    assert_int_equal(scsi_pr_move_list(list, bytes - 1, 1, 2, true, true, 3, "iqn.2026-11.example:b", isid, &bytes),
+                     ERR_RANGE);
     uint8_t full[400] = { 0, 0, 0, 7 };
     be32_put(full + 4, 24 + bytes - 24);
     be64_put(full + 8, 0xabc);
@@ -124,7 +128,8 @@ static void answers(void **state)
     static const uint8_t pages[] = { 0, 0, 0, 5, 0, 0x80, 0x83, 0xb0, 0xff };
     struct scsi_page_set set;
     assert_int_equal(scsi_parse_pages(pages, sizeof(pages), &set), OK);
-    assert_true(scsi_has_page(&set, 0x83) && scsi_has_page(&set, 0xff) && scsi_has_page(&set, 0) && !scsi_has_page(&set, 0xb2));
+    assert_true(scsi_has_page(&set, 0x83) && scsi_has_page(&set, 0xff) && scsi_has_page(&set, 0) &&
+                !scsi_has_page(&set, 0xb2));
     assert_int_equal(scsi_parse_pages(pages, 6, &set), OK);
     assert_false(scsi_has_page(&set, 0x83));
 
@@ -137,7 +142,8 @@ static void answers(void **state)
     assert_int_equal(scsi_parse_serial(pages, sizeof(pages), text, sizeof(text)), ERR_INVALID);
 
     uint8_t id[] = { 0, 0x83, 0, 44, 0x02, 0x01, 0, 12, 'I', 'E', 'T', ' ', ' ', ' ', ' ', ' ', 'd', 'i', 's', 'k',
-                     0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7, 0x51, 0x14, 0, 4, 0, 0, 0, 9, 0x01, 0x13, 0, 4, 0xff, 0xff, 0xff, 0xff };
+                     0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7, 0x51, 0x14, 0, 4, 0, 0, 0, 9, 0x01, 0x13, 0, 4, 0xff,
+                         0xff, 0xff, 0xff };
     struct scsi_identity identity;
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), OK);
     assert_string_equal(identity.name, "naa.6001020304050607");
@@ -160,8 +166,10 @@ static void answers(void **state)
     be64_put(limits + 36, 0x10000);
     struct scsi_limits l;
     assert_int_equal(scsi_parse_limits(limits, 64, &l), OK);
-    assert_true(l.write_same_nonzero_only && l.compare_and_write_max == 1 && l.transfer_max == 8192 && l.transfer_best == 128 &&
-                l.unmap_blocks_max == 65536 && l.unmap_ranges_max == 256 && l.unmap_granularity == 8 && l.unmap_alignment == 3 &&
+    assert_true(l.write_same_nonzero_only && l.compare_and_write_max == 1 && l.transfer_max == 8192 &&
+                l.transfer_best == 128 &&
+                l.unmap_blocks_max == 65536 && l.unmap_ranges_max == 256 && l.unmap_granularity == 8 &&
+                    l.unmap_alignment == 3 &&
                 l.write_same_max == 0x10000);
     assert_int_equal(scsi_parse_limits(limits, 16, &l), OK);
     assert_int_equal(l.unmap_blocks_max, 0);
@@ -172,7 +180,8 @@ static void answers(void **state)
     assert_int_equal(rotation, 1);
     struct scsi_provisioning p;
     assert_int_equal(scsi_parse_provisioning(b2, sizeof(b2), &p), OK);
-    assert_true(p.unmap && p.write_same16_unmap && p.write_same10_unmap && p.reads_zero && !p.anchors && p.kind == 2 && p.threshold_exponent == 3);
+    assert_true(p.unmap && p.write_same16_unmap && p.write_same10_unmap && p.reads_zero && !p.anchors && p.kind == 2 &&
+                p.threshold_exponent == 3);
 
     static const uint8_t modes[] = { 3, 0, 0x90, 0 }, modes10[] = { 0, 6, 0, 0x80, 0, 0, 0, 0 };
     struct scsi_mode m;
@@ -198,7 +207,8 @@ static void capacities(void **state)
     struct scsi_capacity c;
     (void)state;
     assert_int_equal(scsi_parse_capacity16(data, 32, &c), OK);
-    assert_true(c.blocks == 0x20000 && c.block_bytes == 512 && c.physical_block_bytes == 4096 && c.provisioned && c.reads_zero &&
+    assert_true(c.blocks == 0x20000 && c.block_bytes == 512 && c.physical_block_bytes == 4096 && c.provisioned &&
+                c.reads_zero &&
                 c.lowest_aligned == 7 && c.protected_data);
     assert_int_equal(scsi_parse_capacity16(data, 12, &c), OK);
     assert_int_equal(scsi_parse_capacity16(data, 11, &c), ERR_TRUNCATED);
@@ -320,12 +330,14 @@ static void noise(void **state)
 static void sense_in_both_formats(void **state)
 {
     uint8_t fixed[18] = { 0xf0, 0, 3, 0, 0, 0, 123, 10, 0, 0, 0, 0, 0x11, 0 };
-    uint8_t described[8 + 12 + 8] = { 0x72, 5, 0x24, 0, 0, 0, 0, 20, 0, 10, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 2, 2, 6, 0, 0, 0xc0, 0, 5 };
+    uint8_t described[8 + 12 + 8] = { 0x72, 5, 0x24, 0, 0, 0, 0, 20, 0, 10, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 2, 2, 6, 0,
+                                      0, 0xc0, 0, 5 };
     struct scsi_sense s;
     char text[128];
     (void)state;
     scsi_parse_sense(fixed, 18, &s);
-    assert_true(s.valid && !s.deferred && s.key == 3 && s.asc == 0x11 && s.ascq == 0 && s.has_information && s.information == 123);
+    assert_true(s.valid && !s.deferred && s.key == 3 && s.asc == 0x11 && s.ascq == 0 && s.has_information &&
+                s.information == 123);
     scsi_describe(2, &s, text, sizeof(text));
     assert_string_equal(text, "MEDIUM ERROR, unrecovered read error (11h/00h), at block 123");
     fixed[0] = 0x71;
@@ -337,7 +349,8 @@ static void sense_in_both_formats(void **state)
     scsi_parse_sense(fixed, 18, &s);
     assert_true(s.valid && s.asc == 0);
     scsi_parse_sense(described, sizeof(described), &s);
-    assert_true(s.valid && s.key == 5 && s.asc == 0x24 && s.information == 0x100000002 && s.has_field && s.field_in_cdb && s.field_byte == 5);
+    assert_true(s.valid && s.key == 5 && s.asc == 0x24 && s.information == 0x100000002 && s.has_field &&
+                s.field_in_cdb && s.field_byte == 5);
     scsi_describe(2, &s, text, sizeof(text));
     assert_string_equal(text, "ILLEGAL REQUEST, invalid field in CDB (24h/00h), byte 5 of the CDB");
     described[9] = 200; /* a descriptor that is longer than all */
