@@ -19,6 +19,9 @@ const char *status_name(enum status status)
     case ERR_IO: return "device error";
     case ERR_TIMEOUT: return "timed out";
     case ERR_CANCELLED: return "cancelled";
+    case ERR_NO_SPACE: return "no space";
+    case ERR_READ_ONLY: return "read-only";
+    case ERR_NOT_EMPTY: return "not empty";
     }
     return "unknown status";
 }

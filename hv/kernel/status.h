@@ -21,6 +21,9 @@ enum status {
     ERR_IO,          /* a device failed */
     ERR_TIMEOUT,
     ERR_CANCELLED,
+    ERR_NO_SPACE,    /* a volume is full */
+    ERR_READ_ONLY,   /* the object may not be changed */
+    ERR_NOT_EMPTY,   /* a directory that has entries */
 };
 
 /* The name of a status, lower case, for logs. Never NULL. */
