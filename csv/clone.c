@@ -110,7 +110,7 @@ enum status csv_clone(struct csv_file *file, uint64_t directory, const char *nam
     if (status)
         return status;
     status = clone_steps(v, file, *inode, directory, name, bytes);
-    if (status && csv_orphan_finish(v, *inode, CSV_ORPHAN_DELETE))
-        return status; /* it stays an orphan without a name, and goes at the next mount */
+    if (status)
+        csv_orphan_try(v, *inode, CSV_ORPHAN_DELETE);
     return status;
 }

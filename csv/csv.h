@@ -6,8 +6,8 @@
  * A volume belongs to one thread: no function here may run while another one runs on the same volume. Functions wait
  * for the disk. Metadata operations are collected into transactions: each is atomic, they become durable in their
  * order, and csv_sync() returns when all are. After an operation that failed nothing of it is left, except where its
- * comment says that it works piece by piece. (If what follows an unlink, a cut or a failed clone, the freeing of blocks,
- * fails in its turn, the file stays in the orphan tree and the next mount frees them.)
+ * comment says that it works piece by piece. Blocks are freed after the operation that gave them up, and not as a part of
+ * it: if that fails, the operation has succeeded all the same, and csv_sync(), csv_unmount() or the next mount frees them.
  *
  * Common errors, which the comments do not repeat: ERR_IO and ERR_NO_MEMORY (the disk, memory), ERR_CORRUPT (a block is
  * wrong; csv_problem() says which), ERR_READ_ONLY (mounted so, or after an error in a commit), ERR_NO_SPACE.

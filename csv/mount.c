@@ -157,12 +157,20 @@ enum status csv_mount(struct csv_disk *disk, const struct csv_memory *memory, co
     return OK;
 }
 
+/* Orphans that could not be freed when it was their time. */
+static void finish_later(struct csv *v)
+{
+    if (v->unfinished && !csv_orphans_finish(v))
+        v->unfinished = false;
+}
+
 enum status csv_unmount(struct csv *v)
 {
     if (v->files)
         return ERR_BUSY;
     enum status status = OK;
     if (!v->read_only) {
+        finish_later(v);
         status = csv_grant_end(v, CSV_NO_GRANT);
         if (!status)
             status = csv_commit(v);
@@ -191,6 +199,7 @@ enum status csv_sync(struct csv *v)
 {
     if (v->read_only || v->failed)
         return ERR_READ_ONLY;
+    finish_later(v);
     bool something = v->changed_count || v->freed.count;
     enum status status = csv_commit(v);
     return status || something ? status : csv_flush(v);

@@ -164,9 +164,10 @@ static enum status remove_name(struct csv *v, uint64_t directory, const char *na
     return status ? status : csv_entry_remove(v, directory, key);
 }
 
-static enum status finish_unless_open(struct csv *v, uint64_t inode)
+static void finish_unless_open(struct csv *v, uint64_t inode)
 {
-    return csv_file_find(v, inode) ? OK : csv_orphan_finish(v, inode, CSV_ORPHAN_DELETE);
+    if (!csv_file_find(v, inode))
+        csv_orphan_try(v, inode, CSV_ORPHAN_DELETE);
 }
 
 static enum status remove_any(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint32_t type)
@@ -176,7 +177,9 @@ static enum status remove_any(struct csv *v, uint64_t directory, const char *nam
     enum status status = csv_begin(v);
     if (!status)
         status = csv_end(v, remove_name(v, directory, name, bytes, type, &entry, &orphan));
-    return status || !orphan ? status : finish_unless_open(v, entry.inode);
+    if (!status && orphan)
+        finish_unless_open(v, entry.inode);
+    return status;
 }
 
 enum status csv_unlink(struct csv *v, uint64_t directory, const char *name, size_t bytes)
@@ -272,7 +275,9 @@ enum status csv_rename(struct csv *v, uint64_t from, const char *from_name, size
         if (!status)
             status = csv_end(v, rename_all(v, &r));
     } while (csv_worth_again(v, &status, &tries));
-    return status || !r.orphan ? status : finish_unless_open(v, r.replaced.inode);
+    if (!status && r.orphan)
+        finish_unless_open(v, r.replaced.inode);
+    return status;
 }
 
 /* ---- Open files ---- */
@@ -314,7 +319,8 @@ enum status csv_close(struct csv_file *file)
     enum status status = csv_inode_get(v, inode, CSV_IS_FILE, &block);
     if (status || v->read_only || le32_get(block->bytes + CSV_IN_LINKS))
         return status;
-    return csv_orphan_finish(v, inode, CSV_ORPHAN_DELETE);
+    csv_orphan_try(v, inode, CSV_ORPHAN_DELETE);
+    return OK;
 }
 
 uint64_t csv_inode_of(const struct csv_file *file)

@@ -86,22 +86,31 @@ enum status csv_orphan_finish(struct csv *v, uint64_t inode, uint8_t kind)
 
 enum status csv_orphans_finish(struct csv *v)
 {
-    for (;;) {
+    for (uint64_t key = 0;;) {
         struct csv_block *root;
         struct csv_record record;
         enum status status = csv_root_block(v, &root);
         if (status)
             return status;
         struct csv_tree tree = csv_orphans_tree(v, root);
-        status = csv_tree_from(&tree, 0, &record);
+        status = csv_tree_from(&tree, key, &record);
         if (status)
             return status == ERR_NOT_FOUND ? OK : status;
+        key = record.key + 1;
         if (record.value[0] != CSV_ORPHAN_DELETE && record.value[0] != CSV_ORPHAN_TRUNCATE)
             return csv_corrupt(v, record.key, "an orphan of an unknown kind");
+        if (record.value[0] == CSV_ORPHAN_DELETE && csv_file_find(v, record.key))
+            continue; /* its last close does it */
         status = csv_orphan_finish(v, record.key, record.value[0]);
         if (status)
             return status;
     }
+}
+
+void csv_orphan_try(struct csv *v, uint64_t inode, uint8_t kind)
+{
+    if (csv_orphan_finish(v, inode, kind))
+        v->unfinished = true;
 }
 
 /* ---- Sizes ---- */
@@ -163,7 +172,7 @@ enum status csv_set_size(struct csv_file *file, uint64_t bytes)
             status = csv_end(v, set_size(v, file, bytes, &cut));
     }
     if (!status && cut)
-        status = csv_orphan_finish(v, file->inode, CSV_ORPHAN_TRUNCATE);
+        csv_orphan_try(v, file->inode, CSV_ORPHAN_TRUNCATE);
     return status;
 }
 

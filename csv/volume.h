@@ -127,6 +127,7 @@ struct csv {
     uint64_t data_goal, meta_goal;
 
     struct csv_file *files;
+    bool unfinished; /* orphans that could not be freed */
 };
 
 #define CSV_IO_BLOCKS 64u
@@ -296,7 +297,9 @@ enum status csv_references(struct csv *v, uint64_t start, uint64_t count, uint64
 
 /* Frees what a file has beyond its size, or all of it and the inode, piece by piece; the orphan record goes last. */
 enum status csv_orphan_finish(struct csv *v, uint64_t inode, uint8_t kind) MUST_CHECK;
-/* At mount: all of them. */
+/* The same, left for later if it fails. */
+void csv_orphan_try(struct csv *v, uint64_t inode, uint8_t kind);
+/* All that nobody has open. */
 enum status csv_orphans_finish(struct csv *v) MUST_CHECK;
 
 /* ---- file.c ---- */
