@@ -149,8 +149,10 @@ static enum status disk_discard(struct csv_disk *disk, uint64_t offset, uint64_t
     uint8_t junk[PAGE];
     check_range(disk, offset, count);
     memset(junk, 0xdd, sizeof(junk));
-    for (uint64_t at = offset; at < offset + count; at += PAGE)
+    for (uint64_t at = offset; at < offset + count; at += PAGE) {
+        note(d, at, junk, PAGE, false, false);
         fake_disk_poke(d, at, junk, PAGE);
+    }
     return OK;
 }
 
@@ -170,6 +172,27 @@ struct fake_csv_disk *fake_disk_over(const struct fake_csv_disk *base)
     struct fake_csv_disk *d = fake_disk_new(base->disk.bytes);
     d->base = base;
     return d;
+}
+
+struct fake_csv_disk *fake_disk_copy(const struct fake_csv_disk *from)
+{
+    struct fake_csv_disk *d = fake_disk_new(from->disk.bytes);
+    for (uint64_t i = 0; i < d->disk.bytes / PAGE; i++) {
+        const struct fake_csv_disk *at = from;
+        while (at && !at->page[i])
+            at = at->base;
+        if (at)
+            fake_disk_poke(d, i * PAGE, at->page[i], PAGE);
+    }
+    return d;
+}
+
+void fake_disk_record(struct fake_csv_disk *d)
+{
+    for (size_t i = 0; i < d->record_count; i++)
+        free(d->record[i].bytes);
+    d->record_count = 0;
+    d->recording = true;
 }
 
 void fake_disk_free(struct fake_csv_disk *d)

@@ -31,7 +31,10 @@ struct fake_csv_disk {
 /* Zeros, or a copy-on-write view of another disk, which must stay unchanged meanwhile. */
 struct fake_csv_disk *fake_disk_new(uint64_t bytes);
 struct fake_csv_disk *fake_disk_over(const struct fake_csv_disk *base);
+struct fake_csv_disk *fake_disk_copy(const struct fake_csv_disk *from);
 void fake_disk_free(struct fake_csv_disk *disk);
+/* Begins a new record. */
+void fake_disk_record(struct fake_csv_disk *disk);
 
 void fake_disk_peek(const struct fake_csv_disk *disk, uint64_t offset, void *bytes, uint64_t count);
 void fake_disk_poke(struct fake_csv_disk *disk, uint64_t offset, const void *bytes, uint64_t count);

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Power cuts. Each operation, and each pair of operations, is done to a volume while the disk records; then the power goes
+ * at every single write, with all, none, or a random part of what was not yet flushed, torn at sectors. Every disk that
+ * may be left is mounted: fsck finds nothing, what was synced is there, and everything is as before or after an
+ * operation. Some of them are cut again while they recover, and some are used afterwards.
+ *
+ * CSV_CRASH_RANDOM: random images for each write (default 2); CSV_CRASH_PAIRS: one in so many pairs (default 5);
+ * CSV_SEED.
+ */
+#include "csv_fixture.h"
+#include "fake_csv_model.h"
+
+#define STATES 3
+
+static struct fake_csv_disk *base; /* after the setup, unmounted */
+static struct model base_model;
+static unsigned long images;
+
+/* A file in pieces, a clone, holes, unwritten blocks, directories. */
+static const struct model_op setup[] = {
+    { OP_MKDIR, "d", NULL, 0, 0, 0 },
+    { OP_MKDIR, "d/e", NULL, 0, 0, 0 },
+    { OP_MKDIR, "o", NULL, 0, 0, 0 },
+    { OP_CREATE, "o/x", NULL, 0, 0, 0 },
+    { OP_CREATE, "f", NULL, 0, 0, 0 },
+    { OP_WRITE, "f", NULL, 0, 30000, 1 },
+    { OP_CREATE, "gone", NULL, 0, 0, 0 },
+    { OP_WRITE, "gone", NULL, 0, 50000, 7 },
+    { OP_CREATE, "i", NULL, 0, 0, 0 },
+    { OP_WRITE, "i", NULL, 100, 6000, 2 },
+    { OP_CREATE, "h", NULL, 0, 0, 0 },
+    { OP_UNLINK, "gone", NULL, 0, 0, 0 }, /* its bytes are on the disk, below what comes */
+    { OP_SYNC, "", NULL, 0, 0, 0 },
+    { OP_PREALLOCATE, "h", NULL, 4096, 40960, 0 },
+    { OP_WRITE, "h", NULL, 12288, 4096, 3 },
+    { OP_WRITE, "f", NULL, 40960, 8192, 4 },
+    { OP_CLONE, "f", "g", 0, 0, 0 },
+    { OP_CREATE, "j", NULL, 0, 0, 0 },
+    { OP_WRITE, "j", NULL, 0, 20480, 5 },
+};
+
+static const struct model_op operations[] = {
+    { OP_CREATE, "d/new", NULL, 0, 0, 0 },
+    { OP_MKDIR, "d/newer", NULL, 0, 0, 0 },
+    { OP_UNLINK, "f", NULL, 0, 0, 0 },
+    { OP_UNLINK, "j", NULL, 0, 0, 0 },
+    { OP_RMDIR, "d/e", NULL, 0, 0, 0 },
+    { OP_RENAME, "j", "d/j2", 0, 0, 0 },
+    { OP_RENAME, "j", "i", 0, 0, 0 },
+    { OP_RENAME, "o", "d/e", 0, 0, 0 },
+    { OP_RENAME, "d", "dd", 0, 0, 0 },
+    { OP_WRITE, "j", NULL, 4096, 8192, 11 },
+    { OP_WRITE, "j", NULL, 20000, 7000, 12 },
+    { OP_WRITE, "j", NULL, 90000, 1000, 13 },
+    { OP_WRITE, "g", NULL, 5000, 6000, 14 },
+    { OP_WRITE, "h", NULL, 17000, 9000, 15 },
+    { OP_SET_SIZE, "j", NULL, 5000, 0, 0 },
+    { OP_SET_SIZE, "j", NULL, 100000, 0, 0 },
+    { OP_SET_SIZE, "g", NULL, 4097, 0, 0 },
+    { OP_PUNCH, "j", NULL, 4096, 8192, 0 },
+    { OP_PUNCH, "g", NULL, 0, 200000, 0 },
+    { OP_PREALLOCATE, "j", NULL, 0, 70000, 0 },
+    { OP_CLONE, "j", "d/c", 0, 0, 0 },
+    { OP_CLONE, "h", "hc", 0, 0, 0 },
+};
+
+static void build(void)
+{
+    struct bench b;
+    bench_init(&b, 64 * MIB);
+    model_init(&base_model);
+    for (size_t i = 0; i < ARRAY_COUNT(setup); i++)
+        ok(model_do(&base_model, b.volume, &setup[i]));
+    assert_string_equal(model_matches(&base_model, b.volume), "");
+    bench_check(&b);
+    ok(csv_unmount(b.volume));
+    base = b.disk;
+}
+
+/* The volume after recovery is as good as any. */
+static void use(struct bench *b)
+{
+    static uint8_t data[30000];
+    uint64_t inode;
+    enum status status = create(b, csv_root(b->volume), "used", &inode);
+    struct csv_file *file;
+    ok(status);
+    ok(csv_open(b->volume, inode, &file));
+    ok(csv_write(file, 3, data, sizeof(data)));
+    ok(csv_close(file));
+    bench_check(b);
+    ok(csv_unlink(b->volume, csv_root(b->volume), "used", 4));
+    bench_remount(b);
+    bench_check(b);
+}
+
+static void verify(struct bench *b, const struct model *model, size_t low, size_t high, const char *what)
+{
+    struct csv_check check = { .report = bench_report };
+    enum status status = bench_mount(b);
+    if (status)
+        print_error("%s: %s\n", what, b->message);
+    ok(status);
+    ok(csv_check(b->volume, &check));
+    const char *fault = model_matches_any(model + low, high - low + 1, b->volume);
+    if (fault[0] || check.problems || check.orphans)
+        print_error("%s: %s\n", what, fault);
+    assert_string_equal(fault, "");
+    assert_int_equal(check.problems, 0);
+    assert_int_equal(check.orphans, 0);
+    images++;
+}
+
+/* Cuts the power once more, at each write of the recovery. */
+static void cut_again(const struct fake_csv_disk *left, const struct model *model, size_t low, size_t high, uint64_t *seed)
+{
+    struct bench b = { .disk = fake_disk_over(left) };
+    fake_memory_init(&b.memory);
+    fake_disk_record(b.disk);
+    ok(bench_mount(&b));
+    csv_abandon(b.volume);
+    struct fake_csv_disk *recovery = b.disk;
+    for (size_t count = 0; count <= recovery->record_count; count++) {
+        b.disk = fake_disk_cut(left, recovery, count, FAKE_CUT_RANDOM, seed);
+        verify(&b, model, low, high, "cut in the recovery");
+        ok(csv_unmount(b.volume));
+        fake_disk_free(b.disk);
+    }
+    fake_disk_free(recovery);
+}
+
+struct recorded {
+    struct fake_csv_disk *disk;
+    struct model model[STATES];
+    size_t states;
+    size_t begun[STATES];  /* entries of the record when the operation before this state began */
+    size_t synced[STATES]; /* entries when it was durable */
+};
+
+static void cut_everywhere(struct recorded *r, unsigned random, uint64_t *seed, const char *what)
+{
+    for (size_t count = 0; count <= r->disk->record_count; count++) {
+        size_t low = 0, high = 0;
+        for (size_t i = 1; i < r->states; i++) {
+            low = count >= r->synced[i] ? i : low;
+            high = count >= r->begun[i] ? i : high;
+        }
+        for (unsigned i = 0; i < 2 + random; i++) {
+            enum fake_cut cut = i == 0 ? FAKE_CUT_ALL : i == 1 ? FAKE_CUT_NONE : FAKE_CUT_RANDOM;
+            struct bench b = { .disk = fake_disk_cut(base, r->disk, count, cut, seed) };
+            fake_memory_init(&b.memory);
+            if (images % 64 == 63)
+                cut_again(b.disk, r->model, low, high, seed);
+            verify(&b, r->model, low, high, what);
+            if (images % 16 == 0)
+                use(&b);
+            csv_abandon(b.volume);
+            fake_disk_free(b.disk);
+        }
+    }
+}
+
+/* One or two operations; `between`: the first one is durable before the second one begins. */
+static void workload(const struct model_op *first, const struct model_op *second, bool between, unsigned random,
+                     uint64_t *seed)
+{
+    struct recorded r = { .disk = fake_disk_over(base), .states = second ? 3 : 2 };
+    struct bench b = { .disk = r.disk };
+    char what[200];
+    fake_memory_init(&b.memory);
+    model_copy(&r.model[0], &base_model);
+    fake_disk_record(b.disk);
+    ok(bench_mount(&b));
+    for (size_t i = 1; i < r.states; i++) {
+        model_copy(&r.model[i], &r.model[i - 1]);
+        r.begun[i] = b.disk->record_count;
+        (void)model_do(&r.model[i], b.volume, i == 1 ? first : second);
+        if (between || i + 1 == r.states) {
+            ok(csv_sync(b.volume));
+            for (size_t j = 1; j <= i; j++)
+                r.synced[j] = r.synced[j] ? r.synced[j] : b.disk->record_count;
+        }
+    }
+    ok(csv_unmount(b.volume));
+    assert_int_equal(b.memory.used, 0);
+    snprintf(what, sizeof(what), "operation %d on %s, then %d on %s%s", first->kind, first->path,
+             second ? (int)second->kind : -1, second ? second->path : "", between ? ", synced between" : "");
+    cut_everywhere(&r, random, seed, what);
+    for (size_t i = 0; i < r.states; i++)
+        model_free(&r.model[i]);
+    fake_disk_free(r.disk);
+}
+
+static unsigned long number(const char *name, unsigned long otherwise)
+{
+    const char *text = getenv(name);
+    return text ? strtoul(text, NULL, 0) : otherwise;
+}
+
+static void test_single(void **state)
+{
+    uint64_t seed = number("CSV_SEED", 1);
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(operations); i++)
+        workload(&operations[i], NULL, false, (unsigned)number("CSV_CRASH_RANDOM", 2) * 2, &seed);
+}
+
+static void test_pairs(void **state)
+{
+    uint64_t seed = number("CSV_SEED", 1);
+    size_t every = number("CSV_CRASH_PAIRS", 5), pair = 0;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(operations); i++)
+        for (size_t j = 0; j < ARRAY_COUNT(operations); j++)
+            if (pair++ % every == 0)
+                workload(&operations[i], &operations[j], pair / every % 2, (unsigned)number("CSV_CRASH_RANDOM", 2), &seed);
+    print_message("%lu disks after a power cut\n", images);
+}
+
+static int build_base(void **state)
+{
+    (void)state;
+    build();
+    return 0;
+}
+
+static int free_base(void **state)
+{
+    (void)state;
+    fake_disk_free(base);
+    model_free(&base_model);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_single), cmocka_unit_test(test_pairs) };
+    return cmocka_run_group_tests(tests, build_base, free_base);
+}
