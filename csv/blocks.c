@@ -190,6 +190,8 @@ static enum status content_check(struct csv *v, const struct csv_block *block, u
     case CSV_INODE:
         if (le16_get(bytes + CSV_IN_TYPE) != CSV_IS_FILE && le16_get(bytes + CSV_IN_TYPE) != CSV_IS_DIRECTORY)
             fault = "an inode of an unknown type";
+        else if (le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE && le64_get(bytes + CSV_IN_SIZE) > CSV_FILE_BYTES)
+            fault = "a file of an impossible size";
         else
             fault = csv_node_fault(bytes + CSV_IN_NODE, CSV_IN_NODE_BYTES,
                                    le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE ? CSV_EXTENTS : CSV_DIRECTORY);

@@ -197,12 +197,10 @@ static enum status check_inode(struct csv_checker *c, uint64_t inode, uint32_t t
         return status;
     }
     uint64_t blocks = le64_get(bytes + CSV_IN_BLOCKS), size = le64_get(bytes + CSV_IN_SIZE);
-    if (size > CSV_FILE_BYTES)
-        csv_check_say(c, "inode %llu has an impossible size", (unsigned long long)inode);
     c->check->files++;
     c->owner = inode;
     c->blocks = c->last_end = 0;
-    c->size_blocks = kind ? CSV_FILE_BLOCKS : (MIN(size, CSV_FILE_BYTES) + CSV_BLOCK_BYTES - 1) >> CSV_BLOCK_SHIFT;
+    c->size_blocks = kind ? CSV_FILE_BLOCKS : (size + CSV_BLOCK_BYTES - 1) >> CSV_BLOCK_SHIFT;
     struct csv_tree tree = csv_inode_tree(v, block);
     status = csv_check_tree(c, &tree, each_extent);
     if (!status && c->blocks != blocks)
@@ -308,11 +306,11 @@ enum status csv_check(struct csv *v, struct csv_check *check)
     enum status status = v->read_only || v->failed ? OK : csv_commit(v);
     if (status)
         return status;
-    c.used = csv_alloc_zeroed(v, v->blocks / 8 + 1);
+    c.used = csv_alloc_zeroed(v, v->groups * (CSV_GROUP_BLOCKS / 8));
     if (!c.used)
         return ERR_NO_MEMORY;
     status = check_all(&c);
-    csv_free(v, c.used, v->blocks / 8 + 1);
+    csv_free(v, c.used, v->groups * (CSV_GROUP_BLOCKS / 8));
     csv_free(v, c.edge, c.edge_room * sizeof(*c.edge));
     csv_free(v, c.directory, c.directory_room * sizeof(*c.directory));
     return status;

@@ -56,19 +56,25 @@ static enum status each_count(struct csv_checker *c, const struct csv_record *re
     return OK;
 }
 
-/* One group's bitmap; *free becomes what it really has free. */
-static void compare(struct csv_checker *c, uint64_t group, const uint8_t *bytes, uint64_t *free)
+/* What differs in a byte of the bitmap: blocks without a use, and blocks in use that are free. */
+static void differ(uint8_t bitmap, uint8_t used, unsigned *leaked, unsigned *lost)
 {
-    uint64_t first = group * CSV_GROUP_BLOCKS;
+    for (unsigned i = 0; i < 8; i++) {
+        *leaked += bitmap >> i & 1 && !(used >> i & 1);
+        *lost += !(bitmap >> i & 1) && used >> i & 1;
+    }
+}
+
+/* One group's bitmap; *free becomes what it really has free. */
+static void compare(struct csv_checker *c, uint64_t group, const uint8_t *bitmap, uint64_t *free)
+{
+    static const uint8_t ones[16] = { 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4 };
+    const uint8_t *used = c->used + group * (CSV_GROUP_BLOCKS / 8);
     unsigned leaked = 0, lost = 0;
-    for (unsigned i = 0; i < CSV_GROUP_BLOCKS; i++) {
-        uint64_t block = first + i;
-        bool in_bitmap = bytes[CSV_GR_BITMAP + i / 8] >> (i % 8) & 1;
-        bool used = !csv_may_hold(c->v, block, 1) || (c->used[block / 8] >> block % 8 & 1);
-        leaked += in_bitmap && !used;
-        lost += !in_bitmap && used;
-        c->check->used_blocks += used && block < c->v->blocks;
-        *free += !in_bitmap;
+    for (unsigned i = 0; i < CSV_GROUP_BLOCKS / 8; i++) {
+        *free += 8u - ones[bitmap[i] & 15] - ones[bitmap[i] >> 4];
+        if (bitmap[i] != used[i])
+            differ(bitmap[i], used[i], &leaked, &lost);
     }
     if (leaked)
         csv_check_say(c, "group %llu: %u blocks are in use in the bitmap, but nothing has them", (unsigned long long)group,
@@ -90,7 +96,7 @@ static enum status check_groups(struct csv_checker *c, uint64_t *free, uint64_t 
                 return status;
             continue;
         }
-        compare(c, group, block->bytes, &zeros);
+        compare(c, group, block->bytes + CSV_GR_BITMAP, &zeros);
         if (le32_get(block->bytes + CSV_GR_NUMBER) != group || le32_get(block->bytes + CSV_GR_FREE) != zeros)
             csv_check_say(c, "group %llu says that it has %u free blocks, and has %llu", (unsigned long long)group,
                           le32_get(block->bytes + CSV_GR_FREE), (unsigned long long)zeros);
@@ -107,6 +113,25 @@ static void counter(struct csv_checker *c, const struct csv_block *root, unsigne
                       (unsigned long long)le64_get(root->bytes + offset), what, (unsigned long long)real);
 }
 
+static void use(struct csv_checker *c, uint64_t start, uint64_t count)
+{
+    for (uint64_t block = start; block < start + count; block++)
+        c->used[block / 8] |= (uint8_t)(1u << block % 8);
+}
+
+/* The fixed places, and what lies beyond the volume in its last group. */
+static void use_fixed(struct csv_checker *c)
+{
+    const struct csv *v = c->v;
+    use(c, 0, CSV_AT_FREE);
+    use(c, CSV_AT_SUPER_MIDDLE, 1);
+    use(c, v->journal, v->journal_blocks);
+    use(c, v->database, v->database_blocks);
+    use(c, v->blocks - 1, v->groups * CSV_GROUP_BLOCKS - (v->blocks - 1));
+    for (uint64_t region = 0; region < v->blocks; region += CSV_REGION_BLOCKS)
+        use(c, region, CSV_REGION_FIXED);
+}
+
 enum status csv_check_space(struct csv_checker *c)
 {
     struct csv_block *root;
@@ -116,6 +141,7 @@ enum status csv_check_space(struct csv_checker *c)
         status = csv_root_block(c->v, &root);
     if (status)
         return status;
+    use_fixed(c);
     struct csv_tree counts = csv_counts_tree(c->v, root);
     c->last_end = 0;
     status = csv_check_tree(c, &counts, each_count);
@@ -128,6 +154,7 @@ enum status csv_check_space(struct csv_checker *c)
         status = csv_root_block(c->v, &root);
     if (status)
         return status;
+    c->check->used_blocks = c->v->groups * CSV_GROUP_BLOCKS - free;
     counter(c, root, CSV_RT_FREE, free, "free blocks");
     counter(c, root, CSV_RT_INODES, c->inodes, "inodes");
     counter(c, root, CSV_RT_ORPHANS, c->orphan_records, "orphans");

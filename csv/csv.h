@@ -226,7 +226,7 @@ struct csv_check {
     void (*report)(void *context, const char *text); /* called for each problem */
     void *context;
     uint64_t problems;
-    uint64_t files, directories, extents, shared_blocks, used_blocks, orphans;
+    uint64_t files, directories, extents, shared_blocks, used_blocks, orphans; /* used: with fixed places */
 };
 
 /*
