@@ -39,6 +39,7 @@ ZYDIS_NAMES := Decoder DecoderData MetaInfo Mnemonic Register Segment SharedData
 MBEDTLS_NAMES := md5 platform_util sha256
 
 HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
+PART_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(PART_SOURCES))
 BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/kernel/text.c)
 LIBRARY_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(LIBRARY_SOURCES))
 ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
