@@ -116,10 +116,12 @@ static enum status change(struct csv *v, uint64_t start, uint64_t count, bool mo
             return status;
         if (more && piece.count == UINT32_MAX)
             return ERR_NO_SPACE;
-        if (!more && piece.count == 1)
+        if (!more && piece.count == 1) {
             status = csv_free_blocks(v, piece.start, piece.blocks);
-        else
+        } else {
+            v->unshared |= !more;
             status = set_count(v, &tree, &piece, more ? piece.count + 1 : piece.count - 1);
+        }
         *done += piece.blocks;
     }
     return status;

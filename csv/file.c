@@ -123,6 +123,10 @@ static enum status reflag(struct csv *v, struct piece *p, const struct csv_exten
                                                                   end - first, flags });
 }
 
+/*
+ * Blocks that are shared, or were once. Those with one reference are written in place, unless that may be true only since
+ * this transaction: until it is durable, a power cut would bring back a file that still has them.
+ */
 static enum status write_shared(struct csv *v, struct piece *p, const struct csv_extent *extent)
 {
     uint64_t first = piece_first(p), disk = extent->disk + (first - extent->file), alike, references, start, count, done;
@@ -136,7 +140,7 @@ static enum status write_shared(struct csv *v, struct piece *p, const struct csv
         return status;
     csv_map_bump(inode);
     piece_limit(p, first + alike);
-    if (references == 1) {
+    if (references == 1 && !v->unshared) {
         status = put_data(v, disk, piece_skip(p), p->bytes, p->count, disk);
         return status ? status : reflag(v, p, extent, 0);
     }

@@ -182,6 +182,7 @@ static enum status commit(struct csv *v)
     discard_freed(v);
     v->freed.count = v->revoked.count = 0;
     v->freed_groups = v->pending_free = 0;
+    v->unshared = false;
     return OK;
 }
 

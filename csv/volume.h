@@ -113,6 +113,7 @@ struct csv {
     size_t freed_before, revoked_before;
     uint64_t freed_groups, freed_groups_before;
     uint64_t pending_free, pending_free_before;
+    bool unshared; /* a count was lowered in this transaction: another file may still have the block on the disk */
     size_t transaction_limit;
 
     /* The journal. */

@@ -2,7 +2,8 @@
 /*
  * Random operations on a volume and on a plain model, whose answers must agree; with remounts, fsck and comparisons of
  * everything, and with crashes: the disk keeps what it must and some of the rest, and what comes back is one of the states
- * since the last sync. CSV_MODEL_STEPS: how many operations (default 12000).
+ * since the last sync. CSV_MODEL_STEPS: how many operations (default 12000); CSV_MODEL_EVERY: all is
+ * compared after so many (default 100); CSV_SEED.
  */
 #include "csv_fixture.h"
 #include "fake_csv_model.h"
@@ -95,6 +96,7 @@ static void step(struct run *r)
 static void test_model(void **state)
 {
     const char *steps_text = getenv("CSV_MODEL_STEPS"), *seed_text = getenv("CSV_SEED");
+    unsigned long every = getenv("CSV_MODEL_EVERY") ? strtoul(getenv("CSV_MODEL_EVERY"), NULL, 0) : 100;
     unsigned long steps = steps_text ? strtoul(steps_text, NULL, 0) : 12000;
     struct run *r = calloc(1, sizeof(*r));
     (void)state;
@@ -105,7 +107,7 @@ static void test_model(void **state)
     freeze(r);
     for (unsigned long i = 1; i <= steps; i++) {
         step(r);
-        if (i % 100 == 0)
+        if (i % every == 0)
             compare(r);
         if (i % 400 == 0) {
             bench_remount(&r->b);
