@@ -2,11 +2,11 @@
 /*
  * Which blocks are in use: one bitmap a group.
  *
- * Taking blocks sets bits at once, in the running operation. Giving them back only enters them in v->freed; the bits are
- * cleared by csv_apply_freed() when the transaction is put together. So nothing that a transaction frees is taken again
- * before that transaction is durable. Data is placed where the caller wishes (behind the file's last extent), metadata
- * from the beginning of the volume, so the two do not break each other's runs. The last blocks are kept for metadata: a
- * full volume can still delete.
+ * Taking blocks sets bits at once, in the running operation. Giving them back only enters them in v->freed; the bits
+ * are cleared by csv_apply_freed() when the transaction is put together. So nothing that a transaction frees is taken
+ * again before that transaction is durable. Data is placed where the caller wishes (behind the file's last extent),
+ * metadata from the beginning of the volume, so the two do not break each other's runs. The last blocks are kept for
+ * metadata: a full volume can still delete.
  */
 #include <string.h>
 
@@ -113,7 +113,8 @@ static enum status bits_set(struct csv *v, uint64_t group, unsigned first, unsig
         return status;
     uint8_t *map = block->bytes + CSV_GR_BITMAP;
     if (bit_next(map, first, used) < first + count)
-        return csv_corrupt(v, block->number, used ? "blocks are taken that are in use" : "blocks are freed that are free");
+        return csv_corrupt(v, block->number,
+                           used ? "blocks are taken that are in use" : "blocks are freed that are free");
     for (unsigned i = first; i < first + count; i++)
         map[i / 8] = (uint8_t)(used ? map[i / 8] | 1u << i % 8 : map[i / 8] & ~(1u << i % 8));
     uint32_t free = le32_get(block->bytes + CSV_GR_FREE);
@@ -133,7 +134,8 @@ static bool granted(const struct csv *v, uint64_t group)
  * A run of at most `want` blocks; `good`: shorter ones are only taken if nothing else is left. A run that begins at the
  * goal itself is taken whatever its length.
  */
-static enum status take_run(struct csv *v, uint64_t goal, unsigned want, unsigned good, uint64_t *start, uint64_t *count)
+static enum status take_run(struct csv *v, uint64_t goal, unsigned want, unsigned good, uint64_t *start,
+                            uint64_t *count)
 {
     uint64_t first = goal < v->blocks ? goal / BITS : 0;
     for (unsigned least = good; least; least = least == 1 ? 0 : 1)

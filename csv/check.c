@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fsck: walks from the root directory and the orphan tree through everything that is there, and proves that each block has
- * the use that it should have. It relies on nothing but the checks that every block passes when it is read. What is found
- * wrong is reported and left out of what follows, so one damaged block gives the reports that it deserves, and no crash.
+ * fsck: walks from the root directory and the orphan tree through everything that is there, and proves that each block
+ * has the use that it should have. It relies on nothing but the checks that every block passes when it is read. What
+ * is found wrong is reported and left out of what follows, so one damaged block gives the reports that it deserves,
+ * and no crash.
  */
 #include "csv/check.h"
 
@@ -191,7 +192,8 @@ static enum status check_inode(struct csv_checker *c, uint64_t inode, uint32_t t
         csv_check_say(c, "inode %llu has %u links, and should have %u", (unsigned long long)inode,
                       le32_get(bytes + CSV_IN_LINKS), links);
     if (le16_get(bytes + CSV_IN_TYPE) == CSV_IS_DIRECTORY) {
-        status = csv_check_room(v, (void **)&c->directory, c->directory_count, &c->directory_room, sizeof(*c->directory));
+        status = csv_check_room(v, (void **)&c->directory, c->directory_count, &c->directory_room,
+                                sizeof(*c->directory));
         if (!status)
             c->directory[c->directory_count++] = (struct csv_place){ inode, parent };
         return status;
@@ -221,7 +223,8 @@ static enum status each_entry(struct csv_checker *c, const struct csv_record *re
         csv_check_say(c, "directory %llu has an entry whose name is none", (unsigned long long)directory);
     else if (((csv_name_hash(c->v->hash_key, name, bytes) ^ record->key) & ~UINT64_C(0xff)) ||
              (record->key & 0xff) >= CSV_HASH_SLOTS)
-        csv_check_say(c, "directory %llu has an entry that is not where its name's hash says", (unsigned long long)directory);
+        csv_check_say(c, "directory %llu has an entry that is not where its name's hash says",
+                      (unsigned long long)directory);
     if (record->value[8] != CSV_IS_FILE && record->value[8] != CSV_IS_DIRECTORY) {
         csv_check_say(c, "directory %llu has an entry of an unknown type", (unsigned long long)directory);
         return OK;
@@ -241,7 +244,8 @@ static enum status check_directory(struct csv_checker *c, struct csv_place place
     if (status)
         return csv_check_pass(c, status);
     if (le64_get(block->bytes + CSV_IN_PARENT) != place.parent)
-        csv_check_say(c, "directory %llu names another parent than the one that has it", (unsigned long long)place.inode);
+        csv_check_say(c, "directory %llu names another parent than the one that has it",
+                      (unsigned long long)place.inode);
     uint64_t entries = le64_get(block->bytes + CSV_IN_SIZE);
     c->check->directories++;
     c->owner = place.inode;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The second half of fsck. The beginnings and ends of all extents, sorted, are swept once: between two of them all blocks
- * have the same number of references, which must be what the reference-count tree says. After that `used` has a bit for each block
- * that anything refers to, and must agree with the bitmaps to the bit.
+ * The second half of fsck. The beginnings and ends of all extents, sorted, are swept once: between two of them all
+ * blocks have the same number of references, which must be what the reference-count tree says. After that `used` has a
+ * bit for each block that anything refers to, and must agree with the bitmaps to the bit.
  */
 #include "csv/check.h"
 
 /* Blocks [start, end) with so many references, `exclusive` of them by extents that are not marked as shared. */
-static enum status check_segment(struct csv_checker *c, uint64_t start, uint64_t end, int64_t references, int64_t exclusive)
+static enum status check_segment(struct csv_checker *c, uint64_t start, uint64_t end, int64_t references,
+                                 int64_t exclusive)
 {
     if (references > 1 && exclusive)
         csv_check_say(c, "blocks %llu to %llu have %lld references, but an extent is not marked as shared",
@@ -77,8 +78,8 @@ static void compare(struct csv_checker *c, uint64_t group, const uint8_t *bitmap
             differ(bitmap[i], used[i], &leaked, &lost);
     }
     if (leaked)
-        csv_check_say(c, "group %llu: %u blocks are in use in the bitmap, but nothing has them", (unsigned long long)group,
-                      leaked);
+        csv_check_say(c, "group %llu: %u blocks are in use in the bitmap, but nothing has them",
+                      (unsigned long long)group, leaked);
     if (lost)
         csv_check_say(c, "group %llu: %u blocks are free in the bitmap, but in use", (unsigned long long)group, lost);
 }
@@ -106,7 +107,8 @@ static enum status check_groups(struct csv_checker *c, uint64_t *free, uint64_t 
     return OK;
 }
 
-static void counter(struct csv_checker *c, const struct csv_block *root, unsigned offset, uint64_t real, const char *what)
+static void counter(struct csv_checker *c, const struct csv_block *root, unsigned offset, uint64_t real,
+                    const char *what)
 {
     if (le64_get(root->bytes + offset) != real)
         csv_check_say(c, "the volume says that it has %llu %s, and has %llu",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A clone: a new file with the same blocks. It grows as an orphan without a name, a piece an operation, and gets its name
- * in the last one; a power cut before that leaves nothing but references, which the mount takes back.
+ * A clone: a new file with the same blocks. It grows as an orphan without a name, a piece an operation, and gets its
+ * name in the last one; a power cut before that leaves nothing but references, which the mount takes back.
  */
 #include "csv/tree.h"
 #include "csv/volume.h"
@@ -73,8 +73,8 @@ static enum status clone_end(struct csv *v, uint64_t inode, uint64_t directory, 
     return status ? status : csv_orphan_remove(v, inode);
 }
 
-static enum status clone_steps(struct csv *v, struct csv_file *file, uint64_t inode, uint64_t directory, const char *name,
-                               size_t bytes)
+static enum status clone_steps(struct csv *v, struct csv_file *file, uint64_t inode, uint64_t directory,
+                               const char *name, size_t bytes)
 {
     enum status status = OK;
     unsigned tries = 0;

@@ -6,8 +6,9 @@
  * A volume belongs to one thread: no function here may run while another one runs on the same volume. Functions wait
  * for the disk. Metadata operations are collected into transactions: each is atomic, they become durable in their
  * order, and csv_sync() returns when all are. After an operation that failed nothing of it is left, except where its
- * comment says that it works piece by piece. Blocks are freed after the operation that gave them up, and not as a part of
- * it: if that fails, the operation has succeeded all the same, and csv_sync(), csv_unmount() or the next mount frees them.
+ * comment says that it works piece by piece. Blocks are freed after the operation that gave them up, and not as a part
+ * of it: if that fails, the operation has succeeded all the same, and csv_sync(), csv_unmount() or the next mount
+ * frees them.
  *
  * Common errors, which the comments do not repeat: ERR_IO and ERR_NO_MEMORY (the disk, memory), ERR_CORRUPT (a block is
  * wrong; csv_problem() says which), ERR_READ_ONLY (mounted so, or after an error in a commit), ERR_NO_SPACE.
@@ -167,8 +168,8 @@ uint64_t csv_size(struct csv_file *file);
 enum status csv_set_size(struct csv_file *file, uint64_t bytes) MUST_CHECK;
 
 /*
- * Gives all holes in a range blocks, unwritten, and makes the file reach to its end. Piece by piece: after an error some of
- * it is done. ERR_NO_SPACE is found before the first piece, as far as the count of free blocks tells.
+ * Gives all holes in a range blocks, unwritten, and makes the file reach to its end. Piece by piece: after an error
+ * some of it is done. ERR_NO_SPACE is found before the first piece, as far as the count of free blocks tells.
  */
 enum status csv_preallocate(struct csv_file *file, uint64_t offset, uint64_t count) MUST_CHECK;
 
@@ -198,8 +199,8 @@ struct csv_mapping {
 };
 
 /*
- * The mapping at `offset`, at most `count` (1 or more) bytes of it. No disk access once the file's map is in memory (the
- * first call reads it); then it cannot fail. Beyond the size everything is a hole.
+ * The mapping at `offset`, at most `count` (1 or more) bytes of it. No disk access once the file's map is in memory
+ * (the first call reads it); then it cannot fail. Beyond the size everything is a hole.
  */
 enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping) MUST_CHECK;
 

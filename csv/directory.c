@@ -49,7 +49,8 @@ static void sip_rounds(uint64_t s[4], unsigned rounds)
 uint64_t csv_name_hash(const uint8_t key[16], const char *name, size_t bytes)
 {
     uint64_t k0 = le64_get(key), k1 = le64_get(key + 8);
-    uint64_t s[4] = { k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261, k1 ^ 0x7465646279746573 };
+    uint64_t s[4] = { k0 ^ 0x736f6d6570736575, k1 ^ 0x646f72616e646f6d, k0 ^ 0x6c7967656e657261,
+                      k1 ^ 0x7465646279746573 };
     size_t whole = bytes & ~(size_t)7;
     for (size_t at = 0; at < whole; at += 8) {
         uint64_t word = le64_get((const uint8_t *)name + at);
@@ -68,7 +69,8 @@ uint64_t csv_name_hash(const uint8_t key[16], const char *name, size_t bytes)
 
 /* ---- Entries ---- */
 
-static enum status entry_take(struct csv *v, uint64_t directory, const struct csv_record *record, struct csv_entry *entry)
+static enum status entry_take(struct csv *v, uint64_t directory, const struct csv_record *record,
+                              struct csv_entry *entry)
 {
     entry->inode = le64_get(record->value);
     entry->type = record->value[8];
@@ -80,7 +82,10 @@ static enum status entry_take(struct csv *v, uint64_t directory, const struct cs
     return OK;
 }
 
-/* Finds a name, or, *key with ERR_NOT_FOUND, the lowest key that is free for it (CSV_HASH_SLOTS in its last byte: none). */
+/*
+ * Finds a name, or, *key with ERR_NOT_FOUND, the lowest key that is free for it (CSV_HASH_SLOTS in its last byte:
+ * none).
+ */
 enum status csv_entry_find(struct csv *v, uint64_t directory, const char *name, size_t bytes, struct csv_entry *entry,
                            uint64_t *key)
 {
@@ -128,7 +133,8 @@ static void entry_fixed(uint8_t *value, uint64_t inode, uint32_t type)
     value[8] = (uint8_t)type;
 }
 
-enum status csv_entry_add(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint64_t inode, uint32_t type)
+enum status csv_entry_add(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint64_t inode,
+                          uint32_t type)
 {
     struct csv_entry entry;
     struct csv_block *block;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading and writing the bytes of a file, by the volume's own thread or the host tool. (A guest's I/O on mapped, written
- * blocks does not come here.)
+ * Reading and writing the bytes of a file, by the volume's own thread or the host tool. (A guest's I/O on mapped,
+ * written blocks does not come here.)
  *
- * A write is done in pieces that lie in one extent or one hole. The data goes to the disk first, and then the operation
- * changes the map: as long as the transaction is not committed nobody sees new blocks, and the commit's flush comes after
- * the data. A block that is written in part is filled up with zeros, or with what it held if it is shared.
+ * A write is done in pieces that lie in one extent or one hole. The data goes to the disk first, and then the
+ * operation changes the map: as long as the transaction is not committed nobody sees new blocks, and the commit's
+ * flush comes after the data. A block that is written in part is filled up with zeros, or with what it held if it is
+ * shared.
  */
 #include <string.h>
 
@@ -124,12 +125,13 @@ static enum status reflag(struct csv *v, struct piece *p, const struct csv_exten
 }
 
 /*
- * Blocks that are shared, or were once. Those with one reference are written in place, unless that may be true only since
- * this transaction: until it is durable, a power cut would bring back a file that still has them.
+ * Blocks that are shared, or were once. Those with one reference are written in place, unless that may be true only
+ * since this transaction: until it is durable, a power cut would bring back a file that still has them.
  */
 static enum status write_shared(struct csv *v, struct piece *p, const struct csv_extent *extent)
 {
-    uint64_t first = piece_first(p), disk = extent->disk + (first - extent->file), alike, references, start, count, done;
+    uint64_t first = piece_first(p), disk = extent->disk + (first - extent->file);
+    uint64_t alike, references, start, count, done;
     struct csv_block *inode;
     enum status status = csv_references(v, disk, piece_blocks(p), &alike, &references);
     if (!status)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The numbers of the volume's on-disk format, version 1. docs/csv-format.md is the specification and explains them; here
- * stand its offsets, so that the code has them by name. Blocks are read and written by kernel/bytes.h at these offsets,
- * never through a struct, so neither alignment nor padding matters.
+ * The numbers of the volume's on-disk format, version 1. docs/csv-format.md is the specification and explains them;
+ * here stand its offsets, so that the code has them by name. Blocks are read and written by kernel/bytes.h at these
+ * offsets, never through a struct, so neither alignment nor padding matters.
  */
 #ifndef CSV_FORMAT_H
 #define CSV_FORMAT_H

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file's extents: in its tree on disk, and, once somebody asked for a mapping, in a sorted array in memory that follows
- * every change of the tree. The array is what the data path looks at: the extent that was found last or the next one, or
- * else a binary search. When a change of the array cannot be made (no memory) or is taken back, the array is dropped and
- * read again by the next csv_map_load().
+ * A file's extents: in its tree on disk, and, once somebody asked for a mapping, in a sorted array in memory that
+ * follows every change of the tree. The array is what the data path looks at: the extent that was found last or the
+ * next one, or else a binary search. When a change of the array cannot be made (no memory) or is taken back, the array
+ * is dropped and read again by the next csv_map_load().
  */
 #include <string.h>
 
 #include "csv/tree.h"
 #include "csv/volume.h"
 
-static enum status extent_take(struct csv *v, uint64_t inode, const struct csv_record *record, struct csv_extent *extent)
+static enum status extent_take(struct csv *v, uint64_t inode, const struct csv_record *record,
+                               struct csv_extent *extent)
 {
     uint64_t word = le64_get(record->value);
     extent->file = record->key;
     extent->count = le32_get(record->value + 8);
     extent->disk = word & CSV_EXTENT_BLOCK_MASK;
     extent->flags = word & (CSV_EXTENT_UNWRITTEN | CSV_EXTENT_SHARED);
-    if ((word & ~CSV_EXTENT_BLOCK_MASK) != extent->flags || !range_within(extent->file, extent->count, CSV_FILE_BLOCKS) ||
+    if ((word & ~CSV_EXTENT_BLOCK_MASK) != extent->flags ||
+        !range_within(extent->file, extent->count, CSV_FILE_BLOCKS) ||
         extent->flags == (CSV_EXTENT_UNWRITTEN | CSV_EXTENT_SHARED) || !csv_may_hold(v, extent->disk, extent->count))
         return csv_corrupt(v, inode, "an extent of this inode is impossible");
     return OK;
@@ -114,8 +116,8 @@ static size_t rest_of(const struct csv_extent *extent, uint64_t first, uint64_t 
     if (first > extent->file)
         rest[count++] = (struct csv_extent){ extent->file, extent->disk, first - extent->file, extent->flags };
     if (end < extent->file + extent->count)
-        rest[count++] = (struct csv_extent){ end, extent->disk + (end - extent->file), extent->file + extent->count - end,
-                                             extent->flags };
+        rest[count++] = (struct csv_extent){ end, extent->disk + (end - extent->file),
+                                             extent->file + extent->count - end, extent->flags };
     return count;
 }
 
@@ -241,7 +243,8 @@ enum status csv_extent_cut(struct csv *v, uint64_t inode, const struct csv_exten
 }
 
 /* The extent of the tree that joins with this one, before or after it: taken out, and *extent is both. */
-static enum status join_near(struct csv *v, struct csv_tree *tree, uint64_t inode, bool before, struct csv_extent *extent)
+static enum status join_near(struct csv *v, struct csv_tree *tree, uint64_t inode, bool before,
+                             struct csv_extent *extent)
 {
     struct csv_record record;
     struct csv_extent near;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The name space: each function is one operation on directories and inodes. A file that loses its name becomes an orphan
- * in the same operation; its blocks go right after, or when the last one closes it.
+ * The name space: each function is one operation on directories and inodes. A file that loses its name becomes an
+ * orphan in the same operation; its blocks go right after, or when the last one closes it.
  */
 #include <string.h>
 
@@ -119,7 +119,8 @@ static enum status make_again(struct csv *v, uint64_t directory, const char *nam
     return status;
 }
 
-enum status csv_create(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint32_t mode, uint64_t *inode)
+enum status csv_create(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint32_t mode,
+                       uint64_t *inode)
 {
     return make_again(v, directory, name, bytes, CSV_IS_FILE, mode, inode);
 }

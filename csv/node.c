@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One node of a tree: a sorted array of slots from the front, the values packed at the back. Removing a value moves those
- * before it up, so there are never gaps, and room is one subtraction. A node holds a few hundred records at most; moving
- * them costs less than the read of one block.
+ * One node of a tree: a sorted array of slots from the front, the values packed at the back. Removing a value moves
+ * those before it up, so there are never gaps, and room is one subtraction. A node holds a few hundred records at
+ * most; moving them costs less than the read of one block.
  */
 #include <string.h>
 

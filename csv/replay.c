@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The log at mount. It is read twice, transaction by transaction: once to see that all of one is there and whole, then to
- * take its images into memory as logged blocks: the same state that the writer had after its last commit. A checkpoint
- * then writes them home, or, on a read-only mount, they stay in memory and nothing is written at all.
+ * The log at mount. It is read twice, transaction by transaction: once to see that all of one is there and whole, then
+ * to take its images into memory as logged blocks: the same state that the writer had after its last commit. A
+ * checkpoint then writes them home, or, on a read-only mount, they stay in memory and nothing is written at all.
  */
 #include <stdio.h>
 #include <string.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sizes, holes, space in advance, and orphans: what may take many transactions. Each loop here does as much as one
- * operation has room for, ends it, and goes on where it was. What must not stay half done is in the orphan tree meanwhile.
+ * operation has room for, ends it, and goes on where it was. What must not stay half done is in the orphan tree
+ * meanwhile.
  */
 #include "csv/tree.h"
 #include "csv/volume.h"
@@ -12,8 +13,8 @@ static uint64_t blocks_of(uint64_t bytes)
 }
 
 /*
- * Frees what is mapped in [*first, end) of a file, as much as the operation has room for; *first is where to go on, `end`
- * when nothing is left.
+ * Frees what is mapped in [*first, end) of a file, as much as the operation has room for; *first is where to go on,
+ * `end` when nothing is left.
  */
 static enum status unmap_some(struct csv *v, uint64_t inode, uint64_t *first, uint64_t end)
 {

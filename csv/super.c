@@ -56,8 +56,9 @@ static const char *geometry_fault(const uint8_t *bytes)
         le32_get(bytes + CSV_SU_REGION_GROUPS) != CSV_REGION_GROUPS || le64_get(bytes + CSV_SU_SLOTS) != CSV_AT_SLOTS ||
         le32_get(bytes + CSV_SU_SLOT_COUNT) != CSV_SLOTS || le32_get(bytes + CSV_SU_SLOT_BLOCKS) != CSV_SLOT_BLOCKS)
         return "a geometry that this version does not know";
-    if (journal_blocks < CSV_JOURNAL_MIN || journal_blocks > CSV_JOURNAL_MAX || !area_ok(journal, journal_blocks, blocks) ||
-        !area_ok(database, database_blocks, blocks) || range_overlaps(journal, journal_blocks, database, database_blocks))
+    if (journal_blocks < CSV_JOURNAL_MIN || journal_blocks > CSV_JOURNAL_MAX ||
+        !area_ok(journal, journal_blocks, blocks) || !area_ok(database, database_blocks, blocks) ||
+        range_overlaps(journal, journal_blocks, database, database_blocks))
         return "a journal or database log out of place";
     return NULL;
 }
@@ -83,12 +84,14 @@ static enum status check(struct csv *v, const uint8_t *bytes, bool read_only, ch
     uint32_t version = le32_get(bytes + CSV_SU_VERSION);
     const char *fault;
     if (version > CSV_FORMAT_VERSION) {
-        snprintf(message, CSV_MESSAGE_BYTES, "the volume has format version %u, and this program knows %u: use a newer one",
+        snprintf(message, CSV_MESSAGE_BYTES,
+                 "the volume has format version %u, and this program knows %u: use a newer one",
                  version, CSV_FORMAT_VERSION);
         return ERR_VERSION;
     }
     if (le64_get(bytes + CSV_SU_REFUSE) || (!read_only && le64_get(bytes + CSV_SU_READ_ONLY))) {
-        snprintf(message, CSV_MESSAGE_BYTES, "the volume uses features that this program does not know (%llx, %llx): use a "
+        snprintf(message, CSV_MESSAGE_BYTES,
+                 "the volume uses features that this program does not know (%llx, %llx): use a "
                  "newer one%s", (unsigned long long)le64_get(bytes + CSV_SU_REFUSE),
                  (unsigned long long)le64_get(bytes + CSV_SU_READ_ONLY),
                  le64_get(bytes + CSV_SU_REFUSE) ? "" : ", or mount it read-only");
@@ -100,7 +103,8 @@ static enum status check(struct csv *v, const uint8_t *bytes, bool read_only, ch
         return ERR_CORRUPT;
     }
     if (v->disk->bytes >> CSV_BLOCK_SHIFT < le64_get(bytes + CSV_SU_BLOCKS)) {
-        snprintf(message, CSV_MESSAGE_BYTES, "the disk has %llu blocks of 4 KiB, and the volume %llu: the LUN was cut; make "
+        snprintf(message, CSV_MESSAGE_BYTES,
+                 "the disk has %llu blocks of 4 KiB, and the volume %llu: the LUN was cut; make "
                  "it as large as it was", (unsigned long long)(v->disk->bytes >> CSV_BLOCK_SHIFT),
                  (unsigned long long)le64_get(bytes + CSV_SU_BLOCKS));
         return ERR_RANGE;

@@ -2,9 +2,10 @@
 /*
  * Trees of nodes. A search leaves a path: the nodes from the root to a leaf, and in each the record that was taken.
  *
- * An insertion that finds no room makes some (moves a full root's records a level down, or splits the uppermost full node
- * on the path) and searches again; each round changes one thing, so there is no case of its own for splits that go up.
- * A removal joins nodes on the way up. Slots of inner nodes hold a key that is not above the first key below them.
+ * An insertion that finds no room makes some (moves a full root's records a level down, or splits the uppermost full
+ * node on the path) and searches again; each round changes one thing, so there is no case of its own for splits that
+ * go up. A removal joins nodes on the way up. Slots of inner nodes hold a key that is not above the first key below
+ * them.
  */
 #include <string.h>
 

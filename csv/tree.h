@@ -13,7 +13,7 @@
 
 #define CSV_VALUE_BYTES (CSV_ENTRY_FIXED_BYTES + CSV_NAME_BYTES)
 
-/* ---- One node: node.c. `area` is `bytes` long; none of these looks outside of it if csv_node_fault() gave NULL. ---- */
+/* ---- One node: node.c. `area` is `bytes` long; all but the first rely on csv_node_fault() having given NULL. ---- */
 
 static inline unsigned csv_node_level(const uint8_t *area) { return le16_get(area + CSV_N_LEVEL); }
 static inline unsigned csv_node_count(const uint8_t *area) { return le16_get(area + CSV_N_COUNT); }

@@ -214,8 +214,8 @@ enum status csv_commit(struct csv *v) MUST_CHECK;
 enum status csv_checkpoint(struct csv *v) MUST_CHECK;
 enum status csv_write_head(struct csv *v) MUST_CHECK;
 /*
- * Reads the journal head and puts the log's blocks into memory as logged. `unclean`: the volume was not unmounted, so it
- * is worth proving that nothing newer lies behind the log's end.
+ * Reads the journal head and puts the log's blocks into memory as logged. `unclean`: the volume was not unmounted, so
+ * it is worth proving that nothing newer lies behind the log's end.
  */
 enum status csv_replay(struct csv *v, bool unclean) MUST_CHECK;
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Metadata that somebody else wrote: blocks of a real volume are changed at random and their checksums made good, so that
- * nothing but the code's own checks stands between them and the pointers. The volume is mounted, checked, listed, read and
- * changed. Whatever it answers, it must not crash or hang; and a volume that fsck finds sound must be so after changes.
+ * Metadata that somebody else wrote: blocks of a real volume are changed at random and their checksums made good, so
+ * that nothing but the code's own checks stands between them and the pointers. The volume is mounted, checked, listed,
+ * read and changed. Whatever it answers, it must not crash or hang; and a volume that fsck finds sound must be so
+ * after changes.
  *
- * Input: a byte (bit 0: a volume with a log to replay; bit 1: mounted read-only), then changes: which block (2 bytes), offset (2), count (1), bytes.
+ * Input: a byte (bit 0: a volume with a log to replay; bit 1: mounted read-only), then changes: which block (2 bytes),
+ * offset (2), count (1), bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A volume on a fake disk, for the tests of csv/: made, mounted, checked, with short names for what tests do all the time. */
+/*
+ * A volume on a fake disk, for the tests of csv/: made, mounted, checked, with short names for what tests do all the
+ * time.
+ */
 #ifndef CSV_FIXTURE_H
 #define CSV_FIXTURE_H
 

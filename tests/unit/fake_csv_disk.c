@@ -223,8 +223,8 @@ static void land(struct fake_csv_disk *d, const struct fake_write *w, enum fake_
             fake_disk_poke(d, w->offset + at, w->bytes + at, SECTOR);
 }
 
-struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded, size_t count,
-                                    enum fake_cut cut, uint64_t *seed)
+struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded,
+                                    size_t count, enum fake_cut cut, uint64_t *seed)
 {
     struct fake_csv_disk *d = fake_disk_over(start);
     size_t flushed = 0;

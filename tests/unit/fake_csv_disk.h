@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A disk of the worst legal kind: what was not flushed may be there or not, in any combination, and a write that was under
- * way may have reached any of its 512-byte sectors. It records what is written; each moment of the record can be made
- * into the disk that a power cut at that moment could have left.
+ * A disk of the worst legal kind: what was not flushed may be there or not, in any combination, and a write that was
+ * under way may have reached any of its 512-byte sectors. It records what is written; each moment of the record can be
+ * made into the disk that a power cut at that moment could have left.
  *
  * Also memory that counts what is in use, and fails at a chosen allocation.
  */
@@ -48,8 +48,8 @@ enum fake_cut {
  * What a cut leaves when the first `count` entries of the record were answered and the next one was under way. `start`
  * is the disk as it was when the record began. `*seed` goes on.
  */
-struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded, size_t count,
-                                    enum fake_cut cut, uint64_t *seed);
+struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded,
+                                    size_t count, enum fake_cut cut, uint64_t *seed);
 
 uint64_t fake_random(uint64_t *seed);
 

@@ -273,7 +273,8 @@ enum status model_do(struct model *m, struct csv *volume, const struct model_op 
     bool same = got == expected || (got == ERR_INVALID && expected == ERR_NOT_FOUND) ||
                 (got == ERR_NOT_FOUND && expected == ERR_INVALID);
     if (!same) {
-        fprintf(stderr, "operation %d on %s (%s) at %llu + %llu: the volume says %s, the model %s (%s)\n", op->kind, op->path,
+        fprintf(stderr, "operation %d on %s (%s) at %llu + %llu: the volume says %s, the model %s (%s)\n", op->kind,
+                op->path,
                 op->to ? op->to : "", (unsigned long long)op->offset, (unsigned long long)op->count, status_name(got),
                 status_name(expected), csv_problem(volume));
         abort();
@@ -295,7 +296,8 @@ static bool bytes_match(const struct model *models, size_t count, const struct m
         for (size_t i = 0; i < count && !found; i++)
             for (unsigned j = 1; j < MODEL_NODES && !found; j++) {
                 const struct model_node *other = &models[i].node[j];
-                found = other->used && other->id == n->id && other->bytes && !memcmp(other->bytes + from, got + from, part);
+                found = other->used && other->id == n->id && other->bytes &&
+                        !memcmp(other->bytes + from, got + from, part);
             }
         if (!found) {
             snprintf(fault, sizeof(fault), "%s: the bytes at %u are none that it ever had", name, from);
@@ -305,7 +307,8 @@ static bool bytes_match(const struct model *models, size_t count, const struct m
     return true;
 }
 
-static bool file_matches(const struct model *models, size_t count, const struct model_node *n, struct csv *v, uint64_t inode)
+static bool file_matches(const struct model *models, size_t count, const struct model_node *n, struct csv *v,
+                         uint64_t inode)
 {
     struct csv_file *file;
     struct csv_stat stat;

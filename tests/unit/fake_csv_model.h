@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a volume should hold, kept in plain memory: at most MODEL_NODES files and directories with their bytes. The same
- * operation is done to the model and to a volume, and their answers must agree; model_matches() compares a whole volume with it.
+ * What a volume should hold, kept in plain memory: at most MODEL_NODES files and directories with their bytes. The
+ * same operation is done to the model and to a volume, and their answers must agree; model_matches() compares a whole
+ * volume with it.
  *
- * After a power cut a volume may be in any of several states. model_matches_any() takes the models of all of them: names,
- * kinds and sizes must be those of one; each 512-byte sector of a file must be that of the file in one of them.
+ * After a power cut a volume may be in any of several states. model_matches_any() takes the models of all of them:
+ * names, kinds and sizes must be those of one; each 512-byte sector of a file must be that of the file in one of them.
  */
 #ifndef FAKE_CSV_MODEL_H
 #define FAKE_CSV_MODEL_H

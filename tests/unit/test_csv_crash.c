@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Power cuts. Each operation, and each pair of operations, is done to a volume while the disk records; then the power goes
- * at every single write, with all, none, or a random part of what was not yet flushed, torn at sectors. Every disk that
- * may be left is mounted: fsck finds nothing, what was synced is there, and everything is as before or after an
- * operation. Some of them are cut again while they recover, and some are used afterwards.
+ * Power cuts. Each operation, and each pair of operations, is done to a volume while the disk records; then the power
+ * goes at every single write, with all, none, or a random part of what was not yet flushed, torn at sectors. Every
+ * disk that may be left is mounted: fsck finds nothing, what was synced is there, and everything is as before or after
+ * an operation. Some of them are cut again while they recover, and some are used afterwards.
  *
  * CSV_CRASH_RANDOM: random images for each write (default 2); CSV_CRASH_PAIRS: one in so many pairs (default 5);
  * CSV_SEED.
@@ -113,7 +113,8 @@ static void verify(struct bench *b, const struct model *model, size_t low, size_
 }
 
 /* Cuts the power once more, at each write of the recovery. */
-static void cut_again(const struct fake_csv_disk *left, const struct model *model, size_t low, size_t high, uint64_t *seed)
+static void cut_again(const struct fake_csv_disk *left, const struct model *model, size_t low, size_t high,
+                      uint64_t *seed)
 {
     struct bench b = { .disk = fake_disk_over(left) };
     fake_memory_init(&b.memory);
@@ -214,7 +215,8 @@ static void test_pairs(void **state)
     for (size_t i = 0; i < ARRAY_COUNT(operations); i++)
         for (size_t j = 0; j < ARRAY_COUNT(operations); j++)
             if (pair++ % every == 0)
-                workload(&operations[i], &operations[j], fake_random(&seed) % 2, (unsigned)number("CSV_CRASH_RANDOM", 2), &seed);
+                workload(&operations[i], &operations[j], fake_random(&seed) % 2, (unsigned)number("CSV_CRASH_RANDOM",
+                                                                                                  2), &seed);
     print_message("%lu disks after a power cut\n", images);
 }
 

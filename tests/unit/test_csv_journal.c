@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Promises of the journal that power cuts alone do not show: a node that became data is not written over by replay, a log
- * that is damaged after it was durable is refused and not shortened quietly, blocks of other places, volumes and times are
- * not taken, a sync reaches the disk when there is nothing to commit, and the log goes round.
+ * Promises of the journal that power cuts alone do not show: a node that became data is not written over by replay, a
+ * log that is damaged after it was durable is refused and not shortened quietly, blocks of other places, volumes and
+ * times are not taken, a sync reaches the disk when there is nothing to commit, and the log goes round.
  */
 #include "csv_fixture.h"
 #include "csv/volume.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Promises of the volume while nothing goes wrong, and of what a mount refuses: names and bytes are there after a remount,
- * fsck finds nothing after each step, a failed operation leaves nothing, all memory comes back.
+ * Promises of the volume while nothing goes wrong, and of what a mount refuses: names and bytes are there after a
+ * remount, fsck finds nothing after each step, a failed operation leaves nothing, all memory comes back.
  */
 #include "csv_fixture.h"
 
