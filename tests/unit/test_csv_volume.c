@@ -3,7 +3,9 @@
  * Promises of the volume while nothing goes wrong, and of what a mount refuses: names and bytes are there after a
  * remount, fsck finds nothing after each step, a failed operation leaves nothing, all memory comes back.
  */
+#include "csv/volume.h"
 #include "csv_fixture.h"
+#include "kernel/crc32c.h"
 
 #define SMALL (64 * MIB)
 
@@ -487,8 +489,6 @@ static void change_super(struct bench *b, unsigned offset, uint64_t value)
             le32_put(block + offset, (uint32_t)value);
         else
             le64_put(block + offset, value);
-        extern uint32_t csv_checksum(uint32_t crc_seed, uint64_t number, const uint8_t *bytes);
-        extern uint32_t crc32c(uint32_t crc, const void *bytes, size_t count);
         le32_put(block + CSV_H_CRC, csv_checksum(crc32c(0, block + CSV_SU_UUID, 16), number, block));
         fake_disk_poke(b->disk, number * 4096, block, 4096);
     }
