@@ -73,6 +73,10 @@ MBEDTLS_STAMP := $(MBEDTLS)/.stamp
 MBEDTLS_USE := -isystem $(MBEDTLS)/include -DMBEDTLS_CONFIG_FILE='"net/mbedtls_config.h"'
 ZYDIS_INCLUDES := -isystem $(ZYDIS)/include -isystem $(ZYDIS)/src -isystem $(ZYDIS)/zycore
 
+LWIP := $(BUILD)/src/lwip
+LWIP_STAMP := $(LWIP)/.stamp
+LWIP_INCLUDES := -Inet/lwip -isystem $(LWIP)/src/include
+
 # Code that runs on the bare machine, before what concerns its linking.
 BARE := -std=c17 -ffreestanding -nostdinc -isystem $(compiler_include) -isystem hv/kernel/libc $(ZYDIS_INCLUDES) \
     $(ZYDIS_DEFINES) $(MBEDTLS_USE) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
@@ -114,6 +118,19 @@ $(ZYDIS_STAMP): tools/sources.lock tools/fetch.py
 	$(Q)tar -xzf $(PACKAGES)/zydis_*.orig.tar.gz -C $(ZYDIS) --strip-components=1
 	$(Q)ln -s /usr/include/Zycore $(ZYDIS)/zycore/Zycore
 	$(Q)touch $@
+
+# As it is, without the distribution's patches: what they change (PPP, sockets, the build) is not built here.
+$(LWIP_STAMP): tools/sources.lock tools/fetch.py
+	$(call say,FETCH)
+	$(Q)rm -rf $(LWIP) && mkdir -p $(LWIP) $(PACKAGES)
+	$(Q)$(PYTHON) tools/fetch.py lwip $(PACKAGES) >$(PACKAGES)/lwip.files
+	$(Q)tar -xJf $(PACKAGES)/lwip_*.orig.tar.xz -C $(LWIP) --strip-components=1
+	$(Q)touch $@
+
+$(BUILD)/obj/lwip/%.o: $(LWIP_STAMP) $(BUILD)/hv.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) -w -MMD -MP -c -o $@ $(LWIP)/src/$*.c
 
 # Without libc Zydis clears its structures by a loop over volatile bytes, which is more than half of what a decode costs;
 # it uses volatile for nothing else.

@@ -72,11 +72,14 @@ class Machine:
     accel    QEMU's -accel
     firmware False: no UEFI firmware and no disk is attached (for -kernel in extra)
     clock    Bochs' clock: none (as fast as it goes; RDTSC counts instructions) or realtime
+    cards    network cards, a dictionary each: `model` (QEMU: e1000, e1000e, virtio-net-pci; Bochs has an e1000 alone),
+             `mac`, and `to`: "user" (the emulator's own small network, 10.0.2.0/24 with DHCP), or a port N: frames go as
+             UDP datagrams from 127.0.0.1:N to N + 1, and come from there
     ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
     def __init__(self, cpu="amd", image=None, smp=2, threads=1, memory=2048, log=None, extra=(), qmp=False, model=None,
-                 accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000):
+                 accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000, cards=()):
         if cpu not in ("amd", "intel"):
             raise ValueError(f"cpu {cpu!r}: amd or intel")
         if smp % threads:
@@ -84,6 +87,8 @@ class Machine:
         self.cpu, self.image, self.smp, self.threads, self.memory = cpu, image, smp, threads, memory
         self.extra, self.want_qmp, self.accel, self.firmware, self.clock = list(extra), qmp, accel, firmware, clock
         self.ips = ips
+        self.cards = [{"model": "e1000", "mac": f"52:54:00:12:34:{0x56 + i:02x}", "to": "user", **card}
+                      for i, card in enumerate(cards)]
         self.model = model or ("max" if cpu == "amd" else "corei7_skylake_x")
         self.log_path = log
         self.output = b""  # all that the serial port said
@@ -164,6 +169,10 @@ class Machine:
                         "-drive", f"if=pflash,format=raw,file={self.path('vars.fd')}",
                         "-drive", f"if=none,id=boot,format=raw,snapshot=on,file={os.path.abspath(self.image)}",
                         "-device", "ide-hd,drive=boot,bootindex=1"]
+        for i, card in enumerate(self.cards):
+            address = "inet,local.host=127.0.0.1,local.port={},remote.type=inet,remote.host=127.0.0.1,remote.port={}"
+            net = "user" if card["to"] == "user" else "dgram,local.type=" + address.format(card["to"], card["to"] + 1)
+            command += ["-netdev", f"{net},id=net{i}", "-device", f"{card['model']},netdev=net{i},mac={card['mac']},id=card{i}"]
         control = None
         if self.want_qmp:
             control = socket.socket(socket.AF_UNIX)
@@ -206,6 +215,9 @@ class Machine:
                 f"ata0-master: type=disk, mode=flat, path={self.path('disk.img')}", "boot: disk",
                 f"com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}",
             ]
+            for i, card in enumerate(self.cards):
+                mode = "slirp" if card["to"] == "user" else f"socket, ethdev={card['to']}"
+                lines.append(f"e1000: card={i}, enabled=1, mac={card['mac']}, ethmod={mode}")
             with open(self.path("bochsrc"), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines + self.extra) + "\n")
             with open(self.path("debugger"), "w", encoding="utf-8") as file:

@@ -76,7 +76,8 @@ void ioapic_init(void)
         add(DEFAULT_ADDRESS, 0);
 }
 
-bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg)
+/* An ISA interrupt is an edge where the MADT says nothing else; one that PCI devices share is a level. */
+static bool route(unsigned irq, bool level, void (*handler)(void *arg), void *arg)
 {
     uint32_t gsi = irq;
     uint16_t override = 0;
@@ -98,10 +99,20 @@ bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg)
         trap_set_handler(vector, handler, arg);
         uint64_t flags = spin_lock_irqsave(&ioapic_lock);
         set_entry(io, gsi - io->gsi_base, (uint64_t)apic << 56 | vector |
-                                              (OVERRIDE_TRIGGER(override) == 3 ? ENTRY_LEVEL : 0) |
+                                              (level || OVERRIDE_TRIGGER(override) == 3 ? ENTRY_LEVEL : 0) |
                                               (OVERRIDE_POLARITY(override) == 3 ? ENTRY_ACTIVE_LOW : 0));
         spin_unlock_irqrestore(&ioapic_lock, flags);
         return true;
     }
     return false;
+}
+
+bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg)
+{
+    return route(irq, false, handler, arg);
+}
+
+bool ioapic_route_pci(unsigned irq, void (*handler)(void *arg), void *arg)
+{
+    return route(irq, true, handler, arg);
 }

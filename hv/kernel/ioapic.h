@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The host's I/O APICs (82093AA datasheet), as far as ISA interrupts go. */
+/* The host's I/O APICs (82093AA datasheet), as far as ISA interrupts, and PCI interrupts that are routed to them, go. */
 #ifndef KERNEL_IOAPIC_H
 #define KERNEL_IOAPIC_H
 
@@ -13,5 +13,7 @@ void ioapic_init(void);
  * or no vector is left; the device has to be polled then. Thread context.
  */
 bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg) MUST_CHECK;
+/* The same for an ISA interrupt that a chipset's PCI lines are routed to: a level, with the polarity of the ISA interrupt. */
+bool ioapic_route_pci(unsigned irq, void (*handler)(void *arg), void *arg) MUST_CHECK;
 
 #endif

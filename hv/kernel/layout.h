@@ -6,6 +6,7 @@
  *   0xffffc00000000000  guest windows: the same RAM a second time, for gmem_window() alone, so that it can be left out
  *   0xffffe00000000000  vmap: MMIO (uncached) and stacks, each with an unmapped page below it
  *   0xffffffff80000000  the image: text RX, rodata R, data RW NX
+ *   0xffffffffc0000000  the network's memory, RW NX, where there is one (linker.ld, vmap_back)
  */
 #ifndef KERNEL_LAYOUT_H
 #define KERNEL_LAYOUT_H

@@ -16,6 +16,7 @@
 #include "kernel/layout.h"
 #include "kernel/log.h"
 #include "kernel/spinlock.h"
+#include "kernel/thread.h"
 
 struct pt host_pt;
 
@@ -153,6 +154,26 @@ void vmap_stack_free(void *top, uint64_t bytes)
     stack->next = free_stacks;
     free_stacks = stack;
     spin_unlock_irqrestore(&vmap_lock, flags);
+}
+
+bool vmap_back(char *start, char *end, hpa_t *hpa)
+{
+    uint64_t bytes = (uint64_t)(end - start);
+
+    if (!page_alloc_run(bytes / PAGE_BYTES, PAGE_OWNER_HV, 0, hpa))
+        return false;
+    for (uint64_t offset = 0; offset < bytes; offset += PAGE_BYTES) {
+        uint64_t flags = spin_lock_irqsave(&vmap_lock);
+        enum status status = pt_map(&host_pt, (uint64_t)start + offset, HPA(hpa->v + offset), PAGE_BYTES,
+                                    PT_READ | PT_WRITE | PT_GLOBAL);
+        spin_unlock_irqrestore(&vmap_lock, flags);
+        if (status != OK)
+            return false;
+        memset(start + offset, 0, PAGE_BYTES);
+        if (thread_should_yield())
+            thread_yield();
+    }
+    return true;
 }
 
 bool vmap_is_guard(uint64_t address)

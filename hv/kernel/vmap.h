@@ -24,6 +24,12 @@ void *vmap_framebuffer(hpa_t hpa, uint64_t bytes) MUST_CHECK;
 void *vmap_stack(uint64_t bytes) MUST_CHECK;
 void vmap_stack_free(void *top, uint64_t bytes);
 
+/*
+ * Puts zeroed memory, contiguous in host physical memory from *hpa on, where the image has addresses and no memory of its
+ * own: [start, end), both on page boundaries. For ever. False where memory ran out. Thread context.
+ */
+bool vmap_back(char *start, char *end, hpa_t *hpa) MUST_CHECK;
+
 /* True if the address is in a guard page: a stack overflow. */
 bool vmap_is_guard(uint64_t address);
 

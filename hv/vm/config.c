@@ -15,6 +15,7 @@
 
 #include "kernel/text.h"
 #include "vm/config_message.h"
+#include "vm/config_network.h"
 
 /* ---- Characters ---- */
 
@@ -308,13 +309,14 @@ const struct config_vm *config_find_vm(const struct config *config, const char *
 
 /* ---- Lines and sections ---- */
 
-enum section { SECTION_NONE, SECTION_NODE, SECTION_VM, SECTION_SKIPPED };
+enum section { SECTION_NONE, SECTION_NODE, SECTION_VM, SECTION_NETWORK, SECTION_SKIPPED };
 
 struct parser {
     struct config *config;
     char *strings; /* next free byte of the caller's room */
     enum section section;
     struct config_vm *vm; /* of SECTION_VM */
+    struct config_network *network; /* of SECTION_NETWORK */
     uint32_t line;
     const char *start; /* of the current line */
 };
@@ -331,6 +333,8 @@ static struct message diagnose(struct parser *p, enum config_severity severity, 
 
     if (severity == CONFIG_ERROR && p->section == SECTION_VM)
         p->vm->error_count++;
+    if (severity == CONFIG_ERROR && p->section == SECTION_NETWORK)
+        p->network->error_count++;
     if (c->diagnostic_count == CONFIG_MAX_DIAGNOSTICS) {
         c->diagnostics_dropped++;
         return m;
@@ -347,6 +351,10 @@ static struct message diagnose(struct parser *p, enum config_severity severity, 
     if (p->section == SECTION_VM) {
         add(&m, "vm ");
         add(&m, p->vm->name);
+        add(&m, ": ");
+    } else if (p->section == SECTION_NETWORK) {
+        add(&m, "network ");
+        add(&m, p->network->name);
         add(&m, ": ");
     } else if (p->section == SECTION_NODE) {
         add(&m, "node: ");
@@ -365,43 +373,64 @@ static const char *keep(struct parser *p, const char *value, size_t bytes)
     return kept;
 }
 
-static void begin_vm(struct parser *p, const char *name, size_t bytes)
+/* The name of number i of a kind of sections, and the line of its header. */
+static const char *named(const struct config *c, enum section kind, uint32_t i, uint32_t *line)
+{
+    *line = kind == SECTION_VM ? c->vms[i].line : c->networks[i].line;
+    return kind == SECTION_VM ? c->vms[i].name : c->networks[i].name;
+}
+
+/* [vm NAME] or [network NAME]. */
+static void begin_named(struct parser *p, enum section kind, const char *name, size_t bytes)
 {
     struct config *c = p->config;
+    const char *word = kind == SECTION_VM ? "vm" : "network";
+    uint32_t count = kind == SECTION_VM ? c->vm_count : c->network_count, line;
+    uint32_t limit = kind == SECTION_VM ? CONFIG_MAX_VMS : CONFIG_MAX_NETWORKS;
     struct message m;
 
     if (!name_ok(name, bytes)) {
         m = diagnose(p, CONFIG_ERROR, name);
-        add(&m, "the section's VM cannot be called ");
+        add(&m, kind == SECTION_VM ? "the section's VM cannot be called " : "the section's network cannot be called ");
         add_quoted(&m, name, bytes);
-        add(&m, ", so it is skipped: write [vm NAME], up to 63 letters, digits, '.', '_' and '-', a letter or digit "
-                "first");
+        add(&m, ", so it is skipped: write [");
+        add(&m, word);
+        add(&m, " NAME], up to 63 letters, digits, '.', '_' and '-', a letter or digit first");
         return;
     }
-    for (uint32_t i = 0; i < c->vm_count; i++) {
-        if (strlen(c->vms[i].name) != bytes || memcmp(c->vms[i].name, name, bytes))
+    for (uint32_t i = 0; i < count; i++) {
+        const char *other = named(c, kind, i, &line);
+        if (strlen(other) != bytes || memcmp(other, name, bytes))
             continue;
         m = diagnose(p, CONFIG_ERROR, name);
-        add(&m, "vm ");
-        add(&m, c->vms[i].name);
+        add(&m, word);
+        add(&m, " ");
+        add(&m, other);
         add(&m, ": a second section of that name is skipped (the first is in line ");
-        add_number(&m, c->vms[i].line);
+        add_number(&m, line);
         add(&m, "): give it another name");
         return;
     }
-    if (c->vm_count == CONFIG_MAX_VMS) {
+    if (count == limit) {
         m = diagnose(p, CONFIG_ERROR, name);
-        add(&m, "vm ");
+        add(&m, word);
+        add(&m, " ");
         add_bytes(&m, name, bytes);
         add(&m, " is skipped: one node takes at most ");
-        add_number(&m, CONFIG_MAX_VMS);
-        add(&m, " VMs");
+        add_number(&m, limit);
+        add(&m, kind == SECTION_VM ? " VMs" : " networks");
         return;
     }
-    p->section = SECTION_VM;
-    p->vm = &c->vms[c->vm_count++];
-    config_vm_defaults(p->vm, keep(p, name, bytes));
-    p->vm->line = p->line;
+    p->section = kind;
+    if (kind == SECTION_VM) {
+        p->vm = &c->vms[c->vm_count++];
+        config_vm_defaults(p->vm, keep(p, name, bytes));
+        p->vm->line = p->line;
+    } else {
+        p->network = &c->networks[c->network_count++];
+        config_network_defaults(p->network, keep(p, name, bytes));
+        p->network->line = p->line;
+    }
 }
 
 /* `at` points to '['; `end` is the end of the line without comment and trailing blanks. */
@@ -416,7 +445,7 @@ static void parse_section(struct parser *p, const char *at, const char *end)
     if (close + 1 != end) {
         m = diagnose(p, CONFIG_ERROR, close < end ? close + 1 : at);
         add(&m, close < end ? "text after a section's ']', so the section is skipped: put it on a line of its own"
-                            : "a section without ']' is skipped: write [node] or [vm NAME]");
+                            : "a section without ']' is skipped: write [node], [network NAME] or [vm NAME]");
         p->section = SECTION_SKIPPED;
         return;
     }
@@ -432,12 +461,14 @@ static void parse_section(struct parser *p, const char *at, const char *end)
     if (word_end - word == 4 && !memcmp(word, "node", 4) && rest == close) {
         p->section = SECTION_NODE;
     } else if (word_end - word == 2 && !memcmp(word, "vm", 2)) {
-        begin_vm(p, rest, (size_t)(close - rest));
+        begin_named(p, SECTION_VM, rest, (size_t)(close - rest));
+    } else if (word_end - word == 7 && !memcmp(word, "network", 7)) {
+        begin_named(p, SECTION_NETWORK, rest, (size_t)(close - rest));
     } else {
         m = diagnose(p, CONFIG_WARNING, word);
         add(&m, "unknown section ");
         add_quoted(&m, word, close > word ? (size_t)(close - word) : 0);
-        add(&m, " is skipped: known are [node] and [vm NAME]");
+        add(&m, " is skipped: known are [node], [network NAME] and [vm NAME]");
     }
 }
 
@@ -459,9 +490,11 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
 {
     char reason_text[CONFIG_DIAGNOSTIC_BYTES] = "";
     struct message reason = { reason_text, sizeof(reason_text) }, m;
-    bool in_vm = p->section == SECTION_VM, done;
-    unsigned key_count = in_vm ? (unsigned)CONFIG_VM_KEYS : (unsigned)CONFIG_NODE_KEYS;
-    unsigned index = find_key(key, key_bytes, in_vm ? vm_key_name : node_key_name, key_count, &reason);
+    bool in_vm = p->section == SECTION_VM, in_network = p->section == SECTION_NETWORK, repeatable, done;
+    unsigned key_count = in_vm ? (unsigned)CONFIG_VM_KEYS : in_network ? (unsigned)CONFIG_NETWORK_KEYS : (unsigned)CONFIG_NODE_KEYS;
+    unsigned index = find_key(key, key_bytes, in_vm ? vm_key_name : in_network ? config_network_key_name : node_key_name,
+                              key_count, &reason);
+    uint32_t *key_line;
     const char *kept;
 
     if (index == key_count) {
@@ -470,23 +503,32 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
         return;
     }
     kept = keep(p, value, value_bytes);
-    if (in_vm)
+    if (in_vm) {
         done = apply_vm_key(p->vm, index, kept, &reason) == OK;
-    else
+        key_line = &p->vm->key_line[index];
+        repeatable = index == CONFIG_VM_DISK;
+    } else if (in_network) {
+        done = config_network_set(p->network, index, kept, &reason);
+        key_line = &p->network->key_line[index];
+        repeatable = index == CONFIG_NETWORK_DNS;
+    } else {
         done = node_keys[index].set(&p->config->node, kept, &reason);
+        key_line = &p->config->node.key_line[index];
+        repeatable = false;
+    }
     if (!done) {
         m = diagnose(p, CONFIG_ERROR, value);
         add_bytes(&m, key, key_bytes);
         add(&m, ": ");
         add(&m, reason_text);
-    } else if (!in_vm) {
-        note_line(p, &p->config->node.key_line[index], key, key_bytes);
-    } else if (index == CONFIG_VM_DISK) {
-        p->vm->disk_line[p->vm->disk_count - 1] = p->line;
-        p->vm->key_line[index] = p->line;
-    } else {
-        note_line(p, &p->vm->key_line[index], key, key_bytes);
+        return;
     }
+    if (in_vm && repeatable)
+        p->vm->disk_line[p->vm->disk_count - 1] = p->line;
+    if (repeatable)
+        *key_line = p->line;
+    else
+        note_line(p, key_line, key, key_bytes);
 }
 
 /* `at` points to the first character that is not blank. */
@@ -510,7 +552,7 @@ static void parse_setting(struct parser *p, const char *at, const char *end)
     if (p->section == SECTION_NONE) {
         m = diagnose(p, CONFIG_ERROR, at);
         add_quoted(&m, at, (size_t)(key_end - at));
-        add(&m, " is set outside of any section: put it under [node] or [vm NAME]");
+        add(&m, " is set outside of any section: put it under [node], [network NAME] or [vm NAME]");
         return;
     }
     for (value = equals + 1; value < end && is_blank(*value); value++)
@@ -572,7 +614,23 @@ static void check_vms(struct parser *p)
     }
 }
 
-/* Diagnostics of check_vms() come last; this puts them where their lines are. Stable, and short enough for insertion. */
+static void check_networks(struct parser *p)
+{
+    p->section = SECTION_NETWORK;
+    for (uint32_t i = 0; i < p->config->network_count; i++) {
+        char text[CONFIG_DIAGNOSTIC_BYTES] = "";
+        struct message reason = { text, sizeof(text) };
+        p->network = &p->config->networks[i];
+        p->line = p->network->line;
+        p->start = NULL;
+        if (!config_network_check(p->config, p->network, &reason)) {
+            struct message m = diagnose(p, CONFIG_ERROR, NULL);
+            add(&m, text);
+        }
+    }
+}
+
+/* Diagnostics of the checks come last; this puts them where their lines are. Stable, and short enough for insertion. */
 static void sort_diagnostics(struct config *c)
 {
     for (uint32_t i = 1; i < c->diagnostic_count; i++) {
@@ -623,5 +681,6 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
         parse_line(&p, line, line_bytes);
     }
     check_vms(&p);
+    check_networks(&p);
     sort_diagnostics(config);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tasuki.conf: what the node is called and which VMs it runs. docs/configuration.md describes the format to an admin.
+ * tasuki.conf: what the node is called, which networks it is on and which VMs it runs. docs/configuration.md describes the format to an admin.
  *
  * Pure core: text in, one struct config and a list of diagnostics out. It allocates nothing, keeps no state, and reads
  * any bytes at all without leaving its buffers; a line that is wrong costs that line and a diagnostic, never the rest.
@@ -12,8 +12,11 @@
 
 #include "kernel/status.h"
 #include "kernel/types.h"
+#include "net/address.h"
 
 #define CONFIG_MAX_VMS 64
+#define CONFIG_MAX_NETWORKS 16
+#define CONFIG_MAX_DNS 2           /* of one network */
 #define CONFIG_MAX_DISKS 16        /* of one VM */
 #define CONFIG_MAX_DIAGNOSTICS 64  /* kept; further ones are counted */
 #define CONFIG_MAX_BYTES (1u << 20) /* of the file; more is not read */
@@ -69,6 +72,17 @@ enum config_vm_key {
     CONFIG_VM_KEYS,
 };
 
+enum config_network_key {
+    CONFIG_NETWORK_CARD,
+    CONFIG_NETWORK_ADDRESS,
+    CONFIG_NETWORK_ADDRESS6,
+    CONFIG_NETWORK_GATEWAY,
+    CONFIG_NETWORK_VLAN,
+    CONFIG_NETWORK_MTU,
+    CONFIG_NETWORK_DNS,
+    CONFIG_NETWORK_KEYS,
+};
+
 /* Strings are never NULL where the comment does not say so; they are NUL-terminated UTF-8 without control characters. */
 struct config_node {
     const char *name; /* "node" by default */
@@ -99,8 +113,31 @@ struct config_vm {
     uint32_t error_count; /* errors among its diagnostics: such a VM is listed and not started */
 };
 
+enum config_card { CONFIG_CARD_FIRST, CONFIG_CARD_MAC, CONFIG_CARD_PCI };
+/* AUTO is DHCP for IPv4, router advertisements for IPv6. */
+enum config_addressing { CONFIG_ADDRESS_NONE, CONFIG_ADDRESS_AUTO, CONFIG_ADDRESS_STATIC };
+
+struct config_network {
+    const char *name;
+    enum config_card card;
+    uint8_t mac[6];                             /* CONFIG_CARD_MAC */
+    uint8_t pci_bus, pci_device, pci_function;  /* CONFIG_CARD_PCI */
+    enum config_addressing ipv4, ipv6;
+    struct net_address address, address6;       /* of STATIC */
+    struct net_address gateway;                 /* IPv4; NET_NONE: none */
+    uint16_t vlan;                              /* 1..4094; 0: untagged */
+    uint16_t mtu;
+    struct net_address dns[CONFIG_MAX_DNS];
+    uint32_t dns_count;
+    uint32_t line; /* of the section's header */
+    uint32_t key_line[CONFIG_NETWORK_KEYS];
+    uint32_t error_count; /* errors among its diagnostics: such a network is listed and not used */
+};
+
 struct config {
     struct config_node node;
+    struct config_network networks[CONFIG_MAX_NETWORKS]; /* in the order of the file, names unique */
+    uint32_t network_count;
     struct config_vm vms[CONFIG_MAX_VMS]; /* in the order of the file, names unique */
     uint32_t vm_count;
     struct config_diagnostic diagnostics[CONFIG_MAX_DIAGNOSTICS]; /* in the order of the file */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "drivers/pci_host.h"
 #include "drivers/uart.h"
 #include "kernel/heap.h"
 #include "kernel/log.h"
@@ -17,6 +18,7 @@
 #include "kernel/panic.h"
 #include "kernel/power.h"
 #include "kernel/thread.h"
+#include "net/service.h"
 #include "shell/service.h"
 #include "vm/vm.h"
 #include "vmm/core.h"
@@ -103,6 +105,7 @@ void node_start(void)
     char text[VM_TEXT_BYTES];
 
     read_config();
+    pci_init();
     if (vmm_init(problem, sizeof problem) != OK)
         log_error("node: no VM can run here: %s", problem);
     else
@@ -117,6 +120,7 @@ void node_start(void)
             log_error("%s", text);
     if (shell_service_start(config.node.name) != OK)
         log_error("node: no memory for the shell");
+    net_start(&config);
     if (!thread_create("autostart", 0, start_vms, NULL))
         log_error("node: no memory to start the VMs; start them by hand");
 }

@@ -13,6 +13,11 @@ unsigned long strtoul(const char *restrict text, char **restrict end, int base);
 unsigned long long strtoull(const char *restrict text, char **restrict end, int base);
 long strtol(const char *restrict text, char **restrict end, int base);
 
+static inline int atoi(const char *text)
+{
+    return (int)strtol(text, NULL, 10);
+}
+
 static inline int abs(int value)
 {
     return value < 0 ? -value : value;

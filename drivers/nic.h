@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A physical network card, as its users see it: frames in, frames out, a link, counters. Each driver fills one struct nic
+ * and one table of operations. Frames are Ethernet frames from the destination address on, without the checksum at their
+ * end; VLAN tags stay where they are in the frame.
+ *
+ * Everything but the interrupt runs in one thread, the user's (net/service.c): it polls after wake() was called, and no
+ * operation waits. Physical addresses are what a card is told; who sends a frame promises that its bytes stay until
+ * sent() is called for it.
+ */
+#ifndef DRIVERS_NIC_H
+#define DRIVERS_NIC_H
+
+#include "drivers/pci_host.h"
+#include "kernel/status.h"
+#include "kernel/types.h"
+
+#define NIC_MAX_PIECES 20        /* of a frame that is sent */
+#define NIC_HEADER_BYTES 14
+#define NIC_VLAN_BYTES 4
+#define NIC_MAX_MULTICAST 64
+
+struct nic;
+
+struct nic_piece {
+    hpa_t hpa;
+    uint32_t bytes; /* 1 or more */
+};
+
+/* A frame to send. */
+struct nic_send {
+    unsigned piece_count; /* 1..NIC_MAX_PIECES */
+    struct nic_piece piece[NIC_MAX_PIECES];
+    void *cookie;         /* for sent() */
+    /*
+     * Where not 0: the card adds the checksum over the bytes from `checksum_start` to the end, and puts it at
+     * `checksum_at`, where the sum of the pseudo-header is already. Cards say in `offers_checksum` whether they can.
+     */
+    uint16_t checksum_start, checksum_at;
+};
+
+/* A frame that came; the bytes are there until the call returns. */
+struct nic_received {
+    unsigned piece_count;
+    struct { const void *data; uint32_t bytes; } piece[NIC_MAX_PIECES];
+    uint32_t bytes;         /* of all pieces */
+    bool checksum_good;     /* the card looked at the TCP or UDP checksum, and at IPv4's, and they are right */
+};
+
+/* The user's side; called from within poll(), send() and tick(). */
+struct nic_user {
+    void (*receive)(struct nic *nic, const struct nic_received *frame);
+    /* The card is done with a frame, or gave it up. */
+    void (*sent)(struct nic *nic, void *cookie);
+    /* nic->link_up or nic->mbps changed. */
+    void (*link)(struct nic *nic);
+    /* There is something to poll for. Interrupt context. */
+    void (*wake)(struct nic *nic);
+};
+
+struct nic_counters {
+    uint64_t received_frames, received_bytes, sent_frames, sent_bytes;
+    uint64_t receive_errors;  /* damaged on the wire, or longer than the card takes */
+    uint64_t receive_missed;  /* the card had no room */
+    uint64_t send_refused;    /* the ring was full */
+    uint64_t interrupts, link_changes, resets;
+};
+
+struct nic_ops {
+    /*
+     * Serves what the card has done, up to `budget` frames received. True: there is more, poll again. False: the card
+     * will interrupt (where it can), so waiting is safe.
+     */
+    bool (*poll)(struct nic *nic, unsigned budget);
+    /* Hands a frame to the card. False: no room; poll and try again. */
+    bool (*send)(struct nic *nic, const struct nic_send *frame);
+    /* Tells the card of the frames handed over since the last flush. */
+    void (*flush)(struct nic *nic);
+    /* About every 100 ms: the link, the card's own counters, and whether it is alive. */
+    void (*tick)(struct nic *nic, uint64_t now_ns);
+    /* What to receive beside the card's own address and broadcasts: all; or these multicast addresses. */
+    void (*filter)(struct nic *nic, bool promiscuous, const uint8_t (*multicast)[6], unsigned multicast_count);
+    /* Stops the card; its memory (*nic too) and its device are given back. Frames not sent yet are given up. On the CPU of e1000_open. */
+    void (*close)(struct nic *nic);
+};
+
+struct nic {
+    const struct nic_ops *ops;
+    struct pci_function *pci;
+    char name[24];          /* "e1000 00:02.0" */
+    const char *model;      /* "82540EM" */
+    uint8_t mac[6];
+    bool link_up, full_duplex;
+    uint32_t mbps;          /* while the link is up */
+    uint32_t max_frame;     /* bytes, header and VLAN tag included */
+    bool offers_checksum;
+    bool failed;            /* does not answer; the reason was logged */
+    struct nic_counters counters;
+    const struct nic_user *user;
+    void *user_data;
+    struct nic *next;       /* the user's */
+};
+
+/*
+ * Takes a card that this driver knows: `mtu` is the largest IP packet it shall pass. NULL: no such card, or it does not
+ * work (the reason was logged). The calling CPU gets its interrupts. Thread context; may wait.
+ */
+struct nic *e1000_open(struct pci_function *function, uint32_t mtu, const struct nic_user *user) MUST_CHECK;
+/* True if e1000_open takes such a device. */
+bool e1000_knows(const struct pci_function *function);
+
+#endif

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The network service: one thread in which cards, lwIP and everything that is driven by them run (DESIGN, section 4). It
+ * exists only where the configuration has a [network]; without one no memory is taken and no card is touched.
+ *
+ * Other threads reach it by net_call(), which runs a function there and waits for it.
+ */
+#ifndef NET_SERVICE_H
+#define NET_SERVICE_H
+
+#include "kernel/status.h"
+#include "net/address.h"
+#include "vm/config.h"
+
+/* Starts the service if `config` has a network. The configuration must stay. Boot, once, after pci_init. */
+void net_start(const struct config *config);
+
+/*
+ * Runs fn(arg) in the service's thread and returns when it has. False, and fn is not called: there is no service. Thread
+ * context, not from the service itself.
+ */
+bool net_call(void (*fn)(void *arg), void *arg) MUST_CHECK;
+/* Whoever waits for something that fn began (a reply) is woken by this, from the service's thread. */
+void net_notify(void);
+/* Waits until net_notify() was called and *done is set, or the deadline passed; the value of *done. Not from the service. */
+bool net_wait(const bool *done, uint64_t deadline_ns);
+
+/* ---- What there is; any thread ---- */
+
+struct net_info {
+    const char *name;
+    const char *problem;      /* why it does not work; NULL: it does */
+    char card[24];            /* "" where there is none */
+    uint8_t mac[6];
+    bool link_up;
+    struct net_address address, gateway;
+    struct net_address address6[4]; /* the valid ones first, then NET_NONE */
+    enum config_addressing ipv4;
+    uint16_t vlan, mtu;
+    uint64_t received_frames, received_bytes, sent_frames, sent_bytes, dropped;
+};
+/* Network number i, in the order of the configuration; false behind the last. */
+bool net_info_get(unsigned i, struct net_info *info);
+
+struct net_card_info {
+    char name[24], model[16];
+    const char *interrupt;
+    uint8_t mac[6];
+    bool link_up, full_duplex, failed;
+    uint32_t mbps;
+    uint64_t received_frames, received_bytes, sent_frames, sent_bytes;
+    uint64_t receive_errors, receive_missed, send_refused, interrupts, link_changes, resets;
+};
+bool net_card_get(unsigned i, struct net_card_info *info);
+
+/* lwIP's memory, for `net show`: pool number i. False behind the last. */
+struct net_pool_info {
+    const char *name;
+    uint64_t size, used, most, refused; /* elements, or bytes for the heap */
+};
+bool net_pool_get(unsigned i, struct net_pool_info *info);
+
+/* ---- Echo requests ---- */
+
+struct net_ping {
+    struct net_address to;
+    uint16_t sequence;
+    bool sent, done;          /* done: the reply came */
+    const char *problem;      /* why it could not be sent */
+    uint64_t sent_ns, answered_ns;
+    uint16_t id;
+    struct net_ping *next;    /* private */
+};
+/* Sends one request; a reply sets done and calls net_notify(). In the service (net_call). *ping stays until net_ping_end. */
+void net_ping_begin(void *ping);
+void net_ping_end(void *ping);
+
+#endif
