@@ -130,7 +130,11 @@ $(LWIP_STAMP): tools/sources.lock tools/fetch.py
 $(BUILD)/obj/lwip/%.o: $(LWIP_STAMP) $(BUILD)/hv.flags
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(HV_CFLAGS) -w -MMD -MP -c -o $@ $(LWIP)/src/$*.c
+	$(Q)$(CC) $(HV_CFLAGS) -w -c -o $@ $(LWIP)/src/$*.c
+
+# What lwIP's own headers include of ours, which no compiler lists.
+LWIP_SETTINGS := net/lwip/lwipopts.h net/lwip/arch/cc.h
+$(LWIP_OBJECTS) $(filter $(BUILD)/obj/net/%,$(HV_OBJECTS)): $(LWIP_SETTINGS)
 
 # Without libc Zydis clears its structures by a loop over volatile bytes, which is more than half of what a decode costs;
 # it uses volatile for nothing else.
@@ -274,6 +278,7 @@ $(BUILD)/tests/$(1).a: FORCE
 	$$(Q)rm -f $$@.new && ar rcsD $$@.new $$$$(ls -d $(2) 2>/dev/null)
 	$$(Q)if cmp -s $$@.new $$@; then rm $$@.new; else mv $$@.new $$@; fi
 endef
+$(patsubst %.c,$(BUILD)/tests/core/%.o,$(filter net/%,$(CORE_SOURCES)) tests/unit/test_network.c): $(LWIP_SETTINGS)
 CORE_C := $(CORE_SOURCES) $(sort $(wildcard tests/unit/fake_*.c))
 ZYDIS_HOSTED := $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
 MBEDTLS_HOSTED := $(patsubst %,$(BUILD)/tests/mbedtls/%.o,$(MBEDTLS_NAMES))

@@ -27,6 +27,8 @@
 #define TYPE_ARP 0x0806
 #define ARP_BYTES 28
 #define VLAN_MASK 0x0fff
+#define CHECKED_BY_CARD \
+    (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_IP | NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
 
 /* ---- Receiving ---- */
@@ -103,6 +105,8 @@ void network_receive(struct nic *nic, const struct nic_received *frame)
     }
     n->received_frames++;
     n->received_bytes += frame->bytes;
+    /* Input is done with the frame, or has put it aside as a fragment, when it returns: the setting is this frame's alone. */
+    NETIF_SET_CHECKSUM_CTRL(&n->netif, frame->checksum_good ? CHECKED_BY_CARD : NETIF_CHECKSUM_ENABLE_ALL);
     if (n->netif.input(p, &n->netif) != ERR_OK)
         (void)pbuf_free(p);
 }

@@ -141,6 +141,11 @@ static const struct nic_user user = {
     .receive = network_receive, .sent = network_sent, .link = network_link, .wake = card_wants,
 };
 
+static const struct {
+    bool (*knows)(const struct pci_function *function);
+    struct nic *(*open)(struct pci_function *function, uint32_t mtu, const struct nic_user *user);
+} drivers[] = { { e1000_knows, e1000_open }, { virtio_net_knows, virtio_net_open } };
+
 static bool is_card(const struct config_network *c, const struct pci_function *f)
 {
     return c->card == CONFIG_CARD_PCI && f->at.bus == c->pci_bus && f->at.device == c->pci_device &&
@@ -157,12 +162,15 @@ static void open_cards(void)
     for (uint32_t i = 0; i < config->network_count; i++)
         mtu = MAX(mtu, config->networks[i].mtu);
     for (unsigned i = 0; (f = pci_get(i)) != NULL; i++) {
-        if (!e1000_knows(f))
+        unsigned driver = 0;
+        while (driver < ARRAY_COUNT(drivers) && !drivers[driver].knows(f))
+            driver++;
+        if (driver == ARRAY_COUNT(drivers))
             continue;
         struct card *card = kzalloc(sizeof *card);
         if (!card)
             return;
-        card->nic = e1000_open(f, mtu, &user);
+        card->nic = drivers[driver].open(f, mtu, &user);
         if (!card->nic) {
             kfree(card, sizeof *card);
             continue;

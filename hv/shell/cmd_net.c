@@ -58,9 +58,6 @@ static void show_networks(struct out *out)
             out_null(out, "vlan");
         out_address(out, "address", &info.address);
         out_address(out, "gateway", &info.gateway);
-        out_uint(out, "received", info.received_frames);
-        out_uint(out, "sent", info.sent_frames);
-        out_uint(out, "dropped", info.dropped);
         out_object_end(out);
     }
     out_array_end(out);
@@ -109,9 +106,22 @@ static void show_cards(struct out *out)
 
 static void show_counters(struct out *out)
 {
+    struct net_info network;
     struct net_card_info info;
     struct net_pool_info pool;
 
+    out_array_begin(out, "traffic");
+    for (unsigned i = 0; net_info_get(i, &network); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "network", network.name);
+        out_uint(out, "received", network.received_frames);
+        out_bytes(out, "received_size", network.received_bytes);
+        out_uint(out, "sent", network.sent_frames);
+        out_bytes(out, "sent_size", network.sent_bytes);
+        out_uint(out, "dropped", network.dropped);
+        out_object_end(out);
+    }
+    out_array_end(out);
     out_array_begin(out, "counters");
     for (unsigned i = 0; net_card_get(i, &info); i++) {
         out_object_begin(out, NULL);

@@ -96,7 +96,8 @@
  */
 #define TCP_TMR_INTERVAL 50
 
-/* ---- Checksums: all in software; by net_checksum ---- */
+/* ---- Checksums: made in software, by net_checksum; looked at only where the card has not (net/network.c) ---- */
+#define LWIP_CHECKSUM_CTRL_PER_NETIF 1
 #define LWIP_CHECKSUM_ON_COPY 1
 #define LWIP_CHKSUM_ALGORITHM 0
 

@@ -10,8 +10,8 @@ from node import Node, ShellError
 
 DHCP = "[node]\nname = node\nlog = error\n\n[network lan]\naddress = dhcp\naddress6 = auto\n"
 # Emulator, card, and the interrupt that it has there.
-CARDS = [("amd", "e1000", "intx"), ("amd", "e1000e", "msix"), ("intel", "e1000", "intx")]
-MODELS = {"e1000": "82540EM", "e1000e": "82574L"}
+CARDS = [("amd", "e1000", "intx"), ("amd", "e1000e", "msix"), ("amd", "virtio-net-pci", "msix"), ("intel", "e1000", "intx")]
+MODELS = {"e1000": ("82540EM", 1000), "e1000e": ("82574L", 1000), "virtio-net-pci": ("virtio", 10000)}
 
 
 def boot(booted, cpu, name, conf=DHCP, cards=({"model": "e1000"},), **arguments):
@@ -41,7 +41,7 @@ def lan(request, booted):
 
 
 def test_an_address_by_dhcp_and_an_echo(lan):
-    node, model, interrupt = lan
+    node, (model, mbps), interrupt = lan
     network = wait_for(node, "state", "up")
     assert network["address"] == "10.0.2.15/24" and network["gateway"] == "10.0.2.2"
     answer = node.shell_json("net ping 10.0.2.2")
@@ -49,10 +49,12 @@ def test_an_address_by_dhcp_and_an_echo(lan):
     assert all(reply["time_ns"] > 0 for reply in answer["replies"])
     shown = node.shell_json("net show --counters")
     card, counters = shown["cards"][0], shown["counters"][0]
-    assert card["model"] == model and card["link"] == "full duplex" and card["mbps"] == 1000
+    assert card["model"] == model and card["link"] == "full duplex" and card["mbps"] == mbps
     assert card["mac"] == "52:54:00:12:34:56"
     assert card["interrupt"] == interrupt and counters["interrupts"] > 0
     assert counters["resets"] == 0 and counters["errors"] == 0 and counters["refused"] == 0
+    traffic = shown["traffic"][0]
+    assert traffic["network"] == "lan" and traffic["received"] >= 5 and traffic["sent"] >= 5 and traffic["dropped"] == 0
     assert not [pool for pool in shown["memory"] if pool["refused"]]
 
 

@@ -1,0 +1,494 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A network on a card that the test plays, with the real lwIP: frames in, frames out. Guarded: a frame goes to the network
+ * whose VLAN tag it has and to no other; tags are put in and taken out at the right place; what is sent lies where a card
+ * can read it and stays until the card is done; nothing is lost of lwIP's memory however frames are cut, damaged or refused;
+ * a station with our address is reported.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "fake_kernel.h"
+#include "kernel/log.h"
+#include "kernel/random.h"
+#include "kernel/time.h"
+#include "net/network.h"
+
+#include "lwip/etharp.h"
+#include "lwip/init.h"
+#include "lwip/stats.h"
+#include "lwip/timeouts.h"
+#include "lwip/udp.h"
+
+#define OUT 64
+
+static uint64_t now = NS_PER_S;
+static struct nic nic;
+static struct card card;
+static struct network networks[2];
+static struct config_network configs[2];
+static struct out_frame {
+    uint8_t bytes[2048];
+    unsigned count, pieces;
+    void *cookie;
+} out[OUT];
+static unsigned out_count, notified, groups;
+static bool card_full, promiscuous, checked_by_card;
+static const uint8_t router[6] = { 0x02, 0, 0, 0, 0, 0x01 };
+
+/* ---- What net/ calls ---- */
+
+uint64_t time_now_ns(void)
+{
+    return now;
+}
+void random_bytes(void *bytes, size_t count)
+{
+    memset(bytes, 0x42, count);
+}
+bool net_physical(const void *address, uint64_t bytes, hpa_t *hpa)
+{
+    (void)bytes;
+    *hpa = HPA((uint64_t)address);
+    return true;
+}
+void net_notify(void)
+{
+    notified++;
+}
+
+/* ---- The card ---- */
+
+static bool card_send(struct nic *n, const struct nic_send *frame)
+{
+    struct out_frame *f = &out[out_count];
+    (void)n;
+
+    if (card_full)
+        return false;
+    assert_true(out_count < OUT && frame->piece_count >= 1 && frame->piece_count <= NIC_MAX_PIECES);
+    f->count = 0;
+    for (unsigned i = 0; i < frame->piece_count; i++) {
+        assert_true(frame->piece[i].bytes > 0 && f->count + frame->piece[i].bytes <= sizeof f->bytes);
+        memcpy(f->bytes + f->count, (void *)frame->piece[i].hpa.v, frame->piece[i].bytes);
+        f->count += frame->piece[i].bytes;
+    }
+    f->pieces = frame->piece_count;
+    f->cookie = frame->cookie;
+    out_count++;
+    return true;
+}
+static void card_filter(struct nic *n, bool all, const uint8_t (*multicast)[6], unsigned count)
+{
+    (void)n;
+    (void)multicast;
+    promiscuous = all;
+    groups = count;
+}
+static const struct nic_ops ops = { .send = card_send, .filter = card_filter };
+
+/* The card is done with all that it was given. */
+static void card_done(void)
+{
+    for (unsigned i = 0; i < out_count; i++)
+        network_sent(&nic, out[i].cookie);
+    out_count = 0;
+}
+
+/* A frame of `count` bytes comes, in pieces of `piece` bytes. */
+static void arrive(const uint8_t *bytes, unsigned count, unsigned piece)
+{
+    struct nic_received frame = { .bytes = count, .checksum_good = checked_by_card };
+    uint8_t *copy = malloc(count);
+
+    memcpy(copy, bytes, count);
+    for (unsigned at = 0; at < count; at += piece) {
+        assert_true(frame.piece_count < NIC_MAX_PIECES);
+        frame.piece[frame.piece_count].data = copy + at;
+        frame.piece[frame.piece_count++].bytes = MIN(piece, count - at);
+    }
+    network_receive(&nic, &frame);
+    free(copy); /* the card's buffer is its own again */
+}
+
+/* ---- Frames ---- */
+
+static unsigned tag(uint8_t *frame, unsigned count, uint16_t vlan)
+{
+    memmove(frame + 16, frame + 12, count - 12);
+    memcpy(frame + 12, (uint8_t[]){ 0x81, 0, (uint8_t)(vlan >> 8), (uint8_t)vlan }, 4);
+    return count + 4;
+}
+
+/* A station with this MAC and address asks for 10.0.N.11, or answers that it is it. */
+static unsigned arp(uint8_t *frame, const uint8_t *mac, const uint8_t *ip, uint8_t n, bool reply)
+{
+    memset(frame, 0, 60);
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, mac, 6);
+    memcpy(frame + 12, "\x08\x06\x00\x01\x08\x00\x06\x04\x00", 9);
+    frame[21] = reply ? 2 : 1;
+    memcpy(frame + 22, mac, 6);
+    memcpy(frame + 28, ip, 4);
+    memcpy(frame + 38, (uint8_t[]){ 10, 0, n, 11 }, 4);
+    return 60;
+}
+
+static uint16_t sum(const uint8_t *bytes, unsigned count)
+{
+    uint32_t total = 0;
+
+    for (unsigned i = 0; i < count; i += 2)
+        total += (uint32_t)bytes[i] << 8 | (i + 1 < count ? bytes[i + 1] : 0);
+    while (total >> 16)
+        total = (total & 0xffff) + (total >> 16);
+    return (uint16_t)~total;
+}
+
+/* An echo request of `data` bytes from 10.0.N.1 to 10.0.N.11. */
+static unsigned echo(uint8_t *frame, uint8_t n, unsigned data)
+{
+    unsigned ip = 20 + 8 + data;
+
+    memset(frame, 0, 14 + ip);
+    memcpy(frame, nic.mac, 6);
+    memcpy(frame + 6, router, 6);
+    memcpy(frame + 12, (uint8_t[]){ 8, 0, 0x45, 0, (uint8_t)(ip >> 8), (uint8_t)ip, 0, 1, 0, 0, 64, 1 }, 12);
+    memcpy(frame + 26, (uint8_t[]){ 10, 0, n, 1, 10, 0, n, 11, 8, 0, 0, 0, 0, 7, 0, 9 }, 16);
+    for (unsigned i = 0; i < data; i++)
+        frame[42 + i] = (uint8_t)i;
+    uint16_t header = sum(frame + 14, 20), icmp = sum(frame + 34, 8 + data);
+    frame[24] = (uint8_t)(header >> 8);
+    frame[25] = (uint8_t)header;
+    frame[36] = (uint8_t)(icmp >> 8);
+    frame[37] = (uint8_t)icmp;
+    return 14 + ip;
+}
+
+static void know_router(uint8_t n, uint16_t vlan)
+{
+    uint8_t frame[64];
+    unsigned count = arp(frame, router, (uint8_t[]){ 10, 0, n, 1 }, n, false);
+
+    arrive(frame, vlan ? tag(frame, count, vlan) : count, 2048);
+    card_done();
+}
+
+/* ---- Set-up: one untagged network, and one on VLAN 100, both on one card ---- */
+
+static int group_setup(void **state)
+{
+    (void)state;
+    lwip_init();
+    ping_init();
+    memcpy(nic.mac, "\x52\x54\x00\x12\x34\x56", 6);
+    strcpy(nic.name, "test");
+    nic.ops = &ops;
+    nic.user_data = &card;
+    nic.link_up = true;
+    card.nic = &nic;
+    for (unsigned i = 0; i < 2; i++) {
+        configs[i] = (struct config_network){ .name = i ? "tagged" : "plain", .mtu = 1500, .vlan = i ? 100 : 0,
+                                              .ipv4 = CONFIG_ADDRESS_STATIC };
+        assert_true(text_to_address(i ? "10.0.1.11/24" : "10.0.0.11/24", &configs[i].address));
+        networks[i].config = &configs[i];
+        assert_true(network_open(&networks[i], &card, "node"));
+    }
+    card_done();
+    return 0;
+}
+
+static unsigned pool_used, heap_used;
+
+static int setup(void **state)
+{
+    (void)state;
+    card_done();
+    card_full = checked_by_card = false;
+    notified = 0;
+    know_router(0, 0);
+    know_router(1, 100);
+    pool_used = lwip_stats.memp[MEMP_PBUF_POOL]->used;
+    heap_used = lwip_stats.mem.used;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    card_done();
+    assert_int_equal(lwip_stats.memp[MEMP_PBUF_POOL]->used, pool_used);
+    assert_int_equal(lwip_stats.mem.used, heap_used);
+    return 0;
+}
+
+/* ---- Tests ---- */
+
+static void an_echo_is_answered_however_it_is_cut(void **state)
+{
+    static const unsigned pieces[] = { 2048, 1000, 100, 75 };
+    uint8_t frame[1600];
+    (void)state;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(pieces); i++) {
+        unsigned count = echo(frame, 0, 1400);
+        arrive(frame, count, pieces[i]);
+        assert_int_equal(out_count, 1);
+        assert_int_equal(out[0].count, count);
+        assert_memory_equal(out[0].bytes, router, 6);
+        assert_memory_equal(out[0].bytes + 6, nic.mac, 6);
+        assert_int_equal(out[0].bytes[34], 0); /* a reply */
+        assert_memory_equal(out[0].bytes + 38, frame + 38, count - 38);
+        card_done();
+    }
+}
+
+static void tags_are_taken_out_and_put_in(void **state)
+{
+    uint8_t frame[1600], plain[1600];
+    (void)state;
+
+    for (unsigned piece = 200; piece <= 2048; piece += 924) {
+        unsigned count = echo(frame, 1, 1000);
+        memcpy(plain, frame, count);
+        arrive(frame, tag(frame, count, 100), piece);
+        assert_int_equal(out_count, 1);
+        assert_int_equal(out[0].count, count + 4);
+        assert_memory_equal(out[0].bytes, router, 6);
+        assert_memory_equal(out[0].bytes + 12, "\x81\x00\x00\x64\x08\x00", 6);
+        assert_memory_equal(out[0].bytes + 42, plain + 38, count - 38);
+        card_done();
+    }
+}
+
+static void no_frame_reaches_another_vlan(void **state)
+{
+    static const struct { uint8_t network; uint16_t vlan; } wrong[] = { { 0, 100 }, { 1, 0 }, { 1, 101 }, { 0, 1 }, { 1, 0xfff } };
+    uint8_t frame[200];
+    (void)state;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(wrong); i++) {
+        unsigned count = echo(frame, wrong[i].network, 64);
+        arrive(frame, wrong[i].vlan ? tag(frame, count, wrong[i].vlan) : count, 2048);
+        assert_int_equal(out_count, 0);
+    }
+    unsigned count = echo(frame, 1, 64);
+    arrive(frame, tag(frame, count, 100 | 5 << 13), 2048); /* a priority changes nothing */
+    assert_int_equal(out_count, 1);
+    card_done();
+    count = echo(frame, 0, 64);
+    arrive(frame, tag(frame, count, 3 << 13), 2048); /* VLAN 0: only a priority */
+    assert_int_equal(out_count, 1);
+}
+
+static void short_and_cut_frames_do_no_harm(void **state)
+{
+    uint8_t frame[200];
+    (void)state;
+
+    for (unsigned tagged = 0; tagged < 2; tagged++) {
+        unsigned count = echo(frame, (uint8_t)tagged, 64);
+        if (tagged)
+            count = tag(frame, count, 100);
+        for (unsigned cut = NIC_HEADER_BYTES; cut < count; cut++)
+            arrive(frame, cut, 2048);
+        assert_int_equal(out_count, 0);
+    }
+}
+
+static void what_the_card_refuses_is_not_leaked(void **state)
+{
+    uint8_t frame[200];
+    uint64_t dropped = networks[0].dropped;
+    (void)state;
+
+    card_full = true;
+    for (unsigned i = 0; i < 100; i++)
+        arrive(frame, echo(frame, 0, 64), 2048);
+    assert_int_equal(networks[0].dropped, dropped + 100);
+    assert_int_equal(out_count, 0);
+}
+
+static void what_is_sent_stays_until_the_card_is_done(void **state)
+{
+    uint8_t frame[200];
+    unsigned count = echo(frame, 0, 64);
+    (void)state;
+
+    arrive(frame, count, 2048);
+    struct pbuf *p = out[0].cookie;
+    assert_int_equal(p->ref, 1);
+    uint8_t before[200];
+    memcpy(before, p->payload, out[0].count);
+    for (unsigned i = 0; i < 20; i++)
+        arrive(frame, count, 2048);
+    assert_memory_equal(before, p->payload, out[0].count);
+}
+
+static void a_duplicate_address_is_reported_once_a_minute(void **state)
+{
+    static const uint8_t thief[6] = { 0x02, 0, 0, 0, 0, 0x66 };
+    uint8_t frame[64];
+    (void)state;
+
+    unsigned errors = fake_log_counts[LOG_ERROR];
+    unsigned count = arp(frame, thief, (uint8_t[]){ 10, 0, 0, 11 }, 0, true);
+    arrive(frame, count, 2048);
+    arrive(frame, count, 2048);
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 1);
+    now += 61 * NS_PER_S;
+    arrive(frame, count, 2048);
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 2);
+    count = arp(frame, thief, (uint8_t[]){ 10, 0, 1, 11 }, 1, true);
+    arrive(frame, count, 2048); /* the other network's address, on this one */
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 2);
+    arrive(frame, tag(frame, count, 100), 2048);
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 3);
+    count = arp(frame, nic.mac, (uint8_t[]){ 10, 0, 0, 11 }, 0, true);
+    now += 61 * NS_PER_S;
+    arrive(frame, count, 2048); /* our own, come back */
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 3);
+}
+
+static void an_echo_of_ours_is_answered_by_who_was_asked(void **state)
+{
+    struct net_ping ping = { .id = 7, .sequence = 9 };
+    uint8_t frame[200];
+    (void)state;
+
+    assert_true(text_to_address("10.0.1.1", &ping.to));
+    net_ping_begin(&ping);
+    assert_true(ping.sent && !ping.problem);
+    assert_int_equal(out_count, 1);
+    assert_memory_equal(out[0].bytes + 12, "\x81\x00\x00\x64", 4);
+    unsigned count = echo(frame, 1, 56);
+    frame[34] = 0; /* a reply: its checksum changes by the type's 0x0800 */
+    frame[36] = (uint8_t)(frame[36] + 8);
+    uint8_t other[200];
+    memcpy(other, frame, count);
+    other[29] = 2; /* from 10.0.1.2 */
+    other[25]--;
+    arrive(other, tag(other, count, 100), 2048);
+    assert_false(ping.done);
+    now += 5 * NS_PER_MS;
+    arrive(frame, tag(frame, count, 100), 2048);
+    assert_true(ping.done);
+    assert_int_equal(notified, 1);
+    assert_int_equal(ping.answered_ns - ping.sent_ns, 5 * NS_PER_MS);
+    net_ping_end(&ping);
+
+    assert_true(text_to_address("192.168.7.7", &ping.to));
+    ping.sent = false;
+    net_ping_begin(&ping);
+    assert_false(ping.sent);
+    assert_non_null(strstr(ping.problem, "no way there"));
+    net_ping_end(&ping);
+}
+
+static void a_frame_of_many_pieces_is_put_together(void **state)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, 14, PBUF_RAM), *q;
+    uint8_t *bytes;
+    (void)state;
+
+    memset(p->payload, 0xaa, 14);
+    for (unsigned i = 0; i < 40; i++) {
+        q = pbuf_alloc(PBUF_RAW, 10, PBUF_RAM);
+        memset(q->payload, (int)i, 10);
+        pbuf_cat(p, q);
+    }
+    assert_int_equal(networks[1].netif.linkoutput(&networks[1].netif, p), ERR_OK);
+    (void)pbuf_free(p);
+    assert_int_equal(out_count, 1);
+    assert_int_equal(out[0].count, 14 + 400 + 4);
+    bytes = out[0].bytes;
+    assert_int_equal(bytes[12], 0x81);
+    for (unsigned i = 0; i < 400; i++)
+        assert_int_equal(bytes[18 + i], i / 10);
+}
+
+static unsigned datagrams;
+
+static void datagram(void *arg, struct udp_pcb *pcb, struct pbuf *p, const ip_addr_t *from, u16_t port)
+{
+    (void)arg;
+    (void)pcb;
+    (void)from;
+    (void)port;
+    datagrams++;
+    (void)pbuf_free(p);
+}
+
+static void a_checksum_is_looked_at_unless_the_card_has(void **state)
+{
+    struct udp_pcb *pcb = udp_new();
+    uint8_t frame[100];
+    (void)state;
+
+    udp_recv(pcb, datagram, NULL);
+    assert_int_equal(udp_bind(pcb, IP4_ADDR_ANY, 4000), ERR_OK);
+    unsigned count = echo(frame, 0, 12);
+    frame[23] = 17; /* UDP, so the header's sum is less by 16 */
+    frame[25] = (uint8_t)(frame[25] - 16);
+    memcpy(frame + 34, "\x0f\xa0\x0f\xa0\x00\x14\x12\x34", 8); /* a wrong checksum */
+    datagrams = 0;
+    arrive(frame, count, 2048);
+    assert_int_equal(datagrams, 0);
+    checked_by_card = true;
+    arrive(frame, count, 2048);
+    assert_int_equal(datagrams, 1);
+    checked_by_card = false;
+    arrive(frame, count, 2048);
+    assert_int_equal(datagrams, 1);
+    udp_remove(pcb);
+}
+
+static void addresses_are_shown(void **state)
+{
+    struct net_info info = { 0 };
+    char text[NET_ADDRESS_TEXT];
+    (void)state;
+
+    network_address_get(&networks[1], &info);
+    address_to_text(&info.address, true, text);
+    assert_string_equal(text, "10.0.1.11/24");
+    assert_int_equal(info.gateway.family, NET_NONE);
+    assert_int_equal(info.address6[0].family, NET_NONE);
+}
+
+static void the_link_follows_the_card(void **state)
+{
+    (void)state;
+    nic.link_up = false;
+    network_link(&nic);
+    assert_false(netif_is_link_up(&networks[0].netif) || netif_is_link_up(&networks[1].netif));
+    nic.link_up = true;
+    network_link(&nic);
+    assert_true(netif_is_link_up(&networks[0].netif) && netif_is_link_up(&networks[1].netif));
+    assert_int_equal(out_count, 2); /* each says who it is */
+    assert_int_equal(out[0].bytes[0], 0xff);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(an_echo_is_answered_however_it_is_cut),
+        TEST(tags_are_taken_out_and_put_in),
+        TEST(no_frame_reaches_another_vlan),
+        TEST(short_and_cut_frames_do_no_harm),
+        TEST(what_the_card_refuses_is_not_leaked),
+        TEST(what_is_sent_stays_until_the_card_is_done),
+        TEST(a_duplicate_address_is_reported_once_a_minute),
+        TEST(an_echo_of_ours_is_answered_by_who_was_asked),
+        TEST(a_frame_of_many_pieces_is_put_together),
+        TEST(a_checksum_is_looked_at_unless_the_card_has),
+        TEST(addresses_are_shown),
+        TEST(the_link_follows_the_card),
+    };
+    return cmocka_run_group_tests(tests, group_setup, NULL);
+}
