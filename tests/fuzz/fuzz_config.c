@@ -39,6 +39,32 @@ static void check_vm(const struct config *config, const struct config_vm *vm)
         check_string(vm->disks[i]);
 }
 
+/* What is kept of an address can be written and read again. */
+static void check_address(const struct net_address *address)
+{
+    char text[NET_ADDRESS_TEXT];
+    struct net_address again;
+
+    address_to_text(address, true, text);
+    assert(text_to_address(text, &again) && !memcmp(&again, address, sizeof again));
+}
+
+static void check_network(const struct config_network *network)
+{
+    assert(config_name_ok(network->name));
+    check_string(network->name);
+    assert(network->mtu >= 576 && network->mtu <= 9000 && network->vlan <= 4094 && network->dns_count <= CONFIG_MAX_DNS);
+    assert(network->pci_device < 32 && network->pci_function < 8);
+    if (network->ipv4 == CONFIG_ADDRESS_STATIC)
+        check_address(&network->address);
+    if (network->ipv6 == CONFIG_ADDRESS_STATIC)
+        check_address(&network->address6);
+    for (uint32_t i = 0; i < network->dns_count; i++)
+        check_address(&network->dns[i]);
+    if (!network->error_count && network->gateway.family)
+        assert(net_address_same_network(&network->address, &network->gateway));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct config config;
@@ -58,6 +84,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     assert(config_name_ok(config.node.name));
     for (uint32_t i = 0; i < config.vm_count; i++)
         check_vm(&config, &config.vms[i]);
+    assert(config.network_count <= CONFIG_MAX_NETWORKS);
+    for (uint32_t i = 0; i < config.network_count; i++)
+        check_network(&config.networks[i]);
     for (uint32_t i = 0; i < config.diagnostic_count; i++) {
         const struct config_diagnostic *d = &config.diagnostics[i];
         assert(d->text[0] && memchr(d->text, 0, sizeof(d->text)) && !strchr(d->text, '\n'));
