@@ -232,25 +232,30 @@ void network_address_get(const struct network *n, struct net_info *info)
     }
 }
 
-/* An address came or went. */
+static bool equal(const struct net_address *a, const struct net_address *b)
+{
+    return a->family == b->family && a->prefix == b->prefix && !memcmp(a->bytes, b->bytes, sizeof a->bytes);
+}
+
+/* lwIP calls this for anything that changed; the log is told of IPv4 addresses that came or went. */
 static void address_changed(struct netif *netif)
 {
     struct network *n = netif->state;
     struct net_info info = { .name = n->config->name };
     char address[NET_ADDRESS_TEXT], gateway[NET_ADDRESS_TEXT];
-    bool has = !ip4_addr_isany_val(*netif_ip4_addr(netif));
+    bool had = n->said.family != NET_NONE, dhcp = n->config->ipv4 == CONFIG_ADDRESS_AUTO;
 
-    if (has) {
-        network_address_get(n, &info);
-        address_to_text(&info.address, true, address);
-        address_to_text(&info.gateway, false, gateway);
-        log_info("network %s: address %s, gateway %s%s", n->config->name, address, gateway,
-                 n->config->ipv4 == CONFIG_ADDRESS_AUTO ? ", by DHCP" : "");
-    } else if (n->had_address) {
-        log_warning("network %s: its address is gone%s", n->config->name,
-                    n->config->ipv4 == CONFIG_ADDRESS_AUTO ? "; no DHCP server renews it" : "");
-    }
-    n->had_address = has;
+    network_address_get(n, &info);
+    if (equal(&info.address, &n->said) && equal(&info.gateway, &n->said_gateway))
+        return;
+    n->said = info.address;
+    n->said_gateway = info.gateway;
+    address_to_text(&info.address, true, address);
+    address_to_text(&info.gateway, false, gateway);
+    if (info.address.family)
+        log_info("network %s: address %s, gateway %s%s", n->config->name, address, gateway, dhcp ? ", by DHCP" : "");
+    else if (had)
+        log_warning("network %s: its address is gone%s", n->config->name, dhcp ? "; no DHCP server renews it" : "");
 }
 
 static void set_filter(struct card *card)

@@ -35,7 +35,7 @@ struct network {
     struct network *next_on_card, *next;
     struct netif netif;
     uint8_t *tag;             /* the four bytes of its VLAN tag, where a card can read them */
-    bool had_address;
+    struct net_address said, said_gateway; /* what the log was told last */
     uint64_t received_frames, received_bytes, sent_frames, sent_bytes, dropped;
     uint64_t conflict_ns;     /* when a duplicate address was reported last */
 };

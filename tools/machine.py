@@ -207,7 +207,8 @@ class Machine:
                 "display_library: term", "config_interface: textconfig", f"clock: sync={self.clock}",
                 "info: action=ignore", "error: action=ignore", "debug: action=ignore", "panic: action=fatal",
                 "log: /dev/null", "sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy",
-                "plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000=1",
+                # With its plugin there is a card, whether a line asks for one or not.
+                f"plugin_ctrl: unmapped=1, biosdev=1, serial=1, e1000={int(bool(self.cards))}",
                 f"cpu: model={self.model}, count={count}, ips={self.ips}, reset_on_triple_fault=1, "
                 "ignore_bad_msrs=1",
                 f"megs: {self.memory}", f"romimage: file={OVMF_WHOLE}", f"vgaromimage: file={BOCHS_VGA}",
