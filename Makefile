@@ -58,7 +58,7 @@ WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
     $(if $(is_clang),,-Wlogical-op -Wduplicated-cond)
 
 # The same bytes wherever the tree lies.
-REPRODUCIBLE := -ffile-prefix-map=$(CURDIR)=. -fno-ident
+REPRODUCIBLE := -ffile-prefix-map=$(CURDIR)=. -ffile-prefix-map=$(BUILD)/src=src -fno-ident
 export LC_ALL := C
 export SOURCE_DATE_EPOCH := 1577836800
 

@@ -90,12 +90,13 @@ void pci_command(const struct pci_access *access, const struct pci_function *f, 
 
 bool pci_quiesce(const struct pci_access *access, const struct pci_function *f)
 {
-    if (f->driver || f->header != 0 || f->class == PCI_CLASS_BRIDGE || f->class == PCI_CLASS_DISPLAY)
+    bool mastered = get(access, f->at, PCI_COMMAND, 2) & PCI_COMMAND_MASTER, silence;
+
+    if (f->driver || f->header != 0 || f->class == PCI_CLASS_BRIDGE)
         return false;
-    if (!(get(access, f->at, PCI_COMMAND, 2) & PCI_COMMAND_MASTER))
-        return false;
-    pci_command(access, f, 0, (uint32_t)PCI_COMMAND_MASTER);
-    return true;
+    silence = mastered && f->class != PCI_CLASS_DISPLAY;
+    pci_command(access, f, (uint32_t)PCI_COMMAND_NO_INTX, silence ? (uint32_t)PCI_COMMAND_MASTER : 0);
+    return silence;
 }
 
 /* ---- Registers ---- */

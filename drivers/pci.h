@@ -88,8 +88,9 @@ static inline bool pci_bus_seen(const struct pci_table *table, unsigned bus)
 }
 
 /*
- * Takes the right to reach memory by itself away from a function that no driver has. Bridges keep it, for they only pass on
- * what is behind them, and so does a display, whose picture may be in RAM. True: the firmware had left it on.
+ * Takes the right to reach memory by itself away from a function that no driver has, and that to hold up an INTx line, which
+ * others may share. Bridges keep both, for they only pass on what is behind them; a display, whose picture may be in RAM,
+ * keeps the first. True: the firmware had left it on, and it is off.
  */
 bool pci_quiesce(const struct pci_access *access, const struct pci_function *function);
 

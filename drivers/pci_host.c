@@ -32,6 +32,7 @@
 #define BUS_BYTES (1u << 20)
 #define MSI_CPUS 256 /* an 8-bit destination; others need interrupt remapping */
 #define LINE_SHARERS 8
+#define UNCLAIMED_LIMIT 1000 /* interrupts of a line in a row that none of its devices wanted */
 
 static struct spinlock config_lock = SPINLOCK_INIT("pci");
 static volatile uint8_t *bus_space[256];
@@ -39,8 +40,9 @@ static struct pci_table *table;
 static bool lines_known;
 
 static struct line {
-    bool routed;
-    struct { bool (*handler)(void *arg); void *arg; const struct pci_function *owner; } sharer[LINE_SHARERS];
+    bool routed, dead;
+    unsigned unclaimed;
+    struct { bool (*handler)(void *arg); void *arg; struct pci_function *owner; } sharer[LINE_SHARERS];
 } lines[16];
 static struct message {
     bool (*handler)(void *arg);
@@ -213,16 +215,30 @@ static void message_arrived(void *arg)
         (void)message->handler(message->arg);
 }
 
-/* The line stays up until each of its devices has been served. */
+/*
+ * The line stays up until each of its devices has been served. One that stays up although none of them wants anything is
+ * held by something else, and would keep this CPU for ever: it is given up, and its devices are polled.
+ */
 static void line_raised(void *arg)
 {
-    const struct line *line = arg;
+    struct line *line = arg;
+    bool claimed = false;
 
     for (unsigned i = 0; i < LINE_SHARERS; i++) {
         bool (*handler)(void *arg) = __atomic_load_n(&line->sharer[i].handler, __ATOMIC_ACQUIRE);
         if (handler)
-            (void)handler(line->sharer[i].arg);
+            claimed |= handler(line->sharer[i].arg);
     }
+    line->unclaimed = claimed ? 0 : line->unclaimed + 1;
+    if (line->unclaimed < UNCLAIMED_LIMIT || line->dead)
+        return;
+    line->dead = true;
+    ioapic_mask_isa((unsigned)(line - lines));
+    for (unsigned i = 0; i < LINE_SHARERS; i++)
+        if (line->sharer[i].handler)
+            line->sharer[i].owner->interrupt = PCI_INTERRUPT_POLLED;
+    log_error("pci: interrupt line %u is held up by a device that no driver has; the cards on it are polled from now on. Put "
+              "them into other slots", (unsigned)(line - lines));
 }
 
 static bool listen_to_line(struct pci_function *f, bool (*handler)(void *arg), void *arg)
@@ -235,7 +251,7 @@ static bool listen_to_line(struct pci_function *f, bool (*handler)(void *arg), v
     line = &lines[f->line];
     while (place < LINE_SHARERS && line->sharer[place].handler)
         place++;
-    if (place == LINE_SHARERS)
+    if (place == LINE_SHARERS || line->dead)
         return false;
     line->sharer[place].owner = f;
     line->sharer[place].arg = arg;

@@ -76,35 +76,56 @@ void ioapic_init(void)
         add(DEFAULT_ADDRESS, 0);
 }
 
+/* The I/O APIC and pin of an ISA interrupt, and its flags; NULL: none has it. */
+static const struct ioapic *find(unsigned irq, uint32_t *pin, uint16_t *override)
+{
+    uint32_t gsi = irq;
+
+    *override = 0;
+    if (irq >= ARRAY_COUNT(acpi_info.isa_irq))
+        return NULL;
+    if (acpi_info.isa_irq[irq].set) {
+        gsi = acpi_info.isa_irq[irq].gsi;
+        *override = acpi_info.isa_irq[irq].flags;
+    }
+    for (unsigned i = 0; i < ioapic_count; i++) {
+        if (gsi >= ioapics[i].gsi_base && gsi - ioapics[i].gsi_base < ioapics[i].pin_count) {
+            *pin = gsi - ioapics[i].gsi_base;
+            return &ioapics[i];
+        }
+    }
+    return NULL;
+}
+
 /* An ISA interrupt is an edge where the MADT says nothing else; one that PCI devices share is a level. */
 static bool route(unsigned irq, bool level, void (*handler)(void *arg), void *arg)
 {
-    uint32_t gsi = irq;
-    uint16_t override = 0;
+    uint32_t pin, apic = this_cpu()->apic_id;
+    uint16_t override;
+    const struct ioapic *io = find(irq, &pin, &override);
+    uint8_t vector = io && apic <= 0xff ? trap_alloc_vector() : 0; /* an 8-bit destination: others need remapping */
 
-    if (irq >= ARRAY_COUNT(acpi_info.isa_irq))
+    if (!vector)
         return false;
-    if (acpi_info.isa_irq[irq].set) {
-        gsi = acpi_info.isa_irq[irq].gsi;
-        override = acpi_info.isa_irq[irq].flags;
-    }
-    for (unsigned i = 0; i < ioapic_count; i++) {
-        const struct ioapic *io = &ioapics[i];
-        if (gsi < io->gsi_base || gsi - io->gsi_base >= io->pin_count)
-            continue;
-        uint8_t vector = trap_alloc_vector();
-        uint32_t apic = this_cpu()->apic_id;
-        if (!vector || apic > 0xff) /* an 8-bit destination: others need interrupt remapping */
-            return false;
-        trap_set_handler(vector, handler, arg);
-        uint64_t flags = spin_lock_irqsave(&ioapic_lock);
-        set_entry(io, gsi - io->gsi_base, (uint64_t)apic << 56 | vector |
-                                              (level || OVERRIDE_TRIGGER(override) == 3 ? ENTRY_LEVEL : 0) |
-                                              (OVERRIDE_POLARITY(override) == 3 ? ENTRY_ACTIVE_LOW : 0));
-        spin_unlock_irqrestore(&ioapic_lock, flags);
-        return true;
-    }
-    return false;
+    trap_set_handler(vector, handler, arg);
+    uint64_t flags = spin_lock_irqsave(&ioapic_lock);
+    set_entry(io, pin, (uint64_t)apic << 56 | vector | (level || OVERRIDE_TRIGGER(override) == 3 ? ENTRY_LEVEL : 0) |
+                           (OVERRIDE_POLARITY(override) == 3 ? ENTRY_ACTIVE_LOW : 0));
+    spin_unlock_irqrestore(&ioapic_lock, flags);
+    return true;
+}
+
+void ioapic_mask_isa(unsigned irq)
+{
+    uint32_t pin;
+    uint16_t override;
+    const struct ioapic *io = find(irq, &pin, &override);
+
+    if (!io)
+        return;
+    uint64_t flags = spin_lock_irqsave(&ioapic_lock);
+    set_entry(io, pin, ENTRY_MASKED);
+    spin_unlock_irqrestore(&ioapic_lock, flags);
 }
 
 bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg)

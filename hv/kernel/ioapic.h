@@ -15,5 +15,7 @@ void ioapic_init(void);
 bool ioapic_route_isa(unsigned irq, void (*handler)(void *arg), void *arg) MUST_CHECK;
 /* The same for an ISA interrupt that a chipset's PCI lines are routed to: a level, with the polarity of the ISA interrupt. */
 bool ioapic_route_pci(unsigned irq, void (*handler)(void *arg), void *arg) MUST_CHECK;
+/* Takes a routing back: the interrupt does not arrive any more. Any context. */
+void ioapic_mask_isa(unsigned irq);
 
 #endif

@@ -172,6 +172,7 @@ static void only_what_nobody_drives_is_silenced(void **state)
         the_only()->driver = cases[i].driver ? "test" : NULL;
         assert_int_equal(pci_quiesce(&access, &table.function[0]), cases[i].silenced);
         assert_int_equal(f->space[PCI_COMMAND], cases[i].silenced ? 3 : 7);
+        assert_int_equal(f->space[PCI_COMMAND + 1] >> 2 & 1, !cases[i].driver && cases[i].class >> 16 != PCI_CLASS_BRIDGE);
         assert_false(cases[i].silenced && pci_quiesce(&access, &table.function[0]));
     }
 }
