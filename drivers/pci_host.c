@@ -204,6 +204,13 @@ void pci_master(const struct pci_function *f, bool on)
     pci_command(&host_access, f, on ? PCI_COMMAND_MASTER : 0, on ? 0 : PCI_COMMAND_MASTER);
 }
 
+void pci_silence(void)
+{
+    for (unsigned i = 0; table && i < table->count; i++)
+        if (table->function[i].driver)
+            pci_master(&table->function[i], false);
+}
+
 /* ---- Interrupts ---- */
 
 /* A handler is taken away by the CPU that it runs on, so never while it runs. */

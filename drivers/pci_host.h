@@ -33,6 +33,9 @@ void pci_master(const struct pci_function *function, bool on);
  */
 void pci_release(struct pci_function *function);
 
+/* Takes memory away from all devices, with drivers or without: before the firmware gets it. Nothing works after it. */
+void pci_silence(void);
+
 #define PCI_ALLOW_MSIX 1
 #define PCI_ALLOW_MSI 2
 /*

@@ -14,7 +14,6 @@
 #include "lwip/ip.h"
 #include "lwip/raw.h"
 
-#define DATA_BYTES 56
 #define REPLY4 0
 #define REPLY6 129
 
@@ -83,7 +82,7 @@ void net_ping_begin(void *arg)
     struct net_ping *ping = arg;
     bool v6 = ping->to.family == NET_IPV6;
     struct raw_pcb *pcb = v6 ? pcb6 : pcb4;
-    struct pbuf *p = pbuf_alloc(PBUF_IP, sizeof(struct icmp_echo_hdr) + DATA_BYTES, PBUF_RAM);
+    struct pbuf *p = pbuf_alloc(PBUF_IP, (u16_t)(sizeof(struct icmp_echo_hdr) + ping->bytes), PBUF_RAM);
     ip_addr_t to;
     err_t error;
 
@@ -106,7 +105,7 @@ void net_ping_begin(void *arg)
     echo->chksum = 0;
     echo->id = lwip_htons(ping->id);
     echo->seqno = lwip_htons(ping->sequence);
-    for (unsigned i = 0; i < DATA_BYTES; i++)
+    for (unsigned i = 0; i < ping->bytes; i++)
         ((uint8_t *)(echo + 1))[i] = (uint8_t)i;
     if (!v6)
         echo->chksum = inet_chksum(echo, p->len);

@@ -62,9 +62,12 @@ bool net_pool_get(unsigned i, struct net_pool_info *info);
 
 /* ---- Echo requests ---- */
 
+#define NET_PING_BYTES_MAX 16000
+
 struct net_ping {
     struct net_address to;
     uint16_t sequence;
+    uint16_t bytes;           /* of data in it; at most NET_PING_BYTES_MAX */
     bool sent, done;          /* done: the reply came */
     const char *problem;      /* why it could not be sent */
     uint64_t sent_ns, answered_ns;

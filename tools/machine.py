@@ -73,8 +73,8 @@ class Machine:
     firmware False: no UEFI firmware and no disk is attached (for -kernel in extra)
     clock    Bochs' clock: none (as fast as it goes; RDTSC counts instructions) or realtime
     cards    network cards, a dictionary each: `model` (QEMU: e1000, e1000e, virtio-net-pci; Bochs has an e1000 alone),
-             `mac`, and `to`: "user" (the emulator's own small network, 10.0.2.0/24 with DHCP), or a port N: frames go as
-             UDP datagrams from 127.0.0.1:N to N + 1, and come from there
+             `mac`, and `to`: "user" (the emulator's own small network, 10.0.2.0/24 with DHCP), or a pair of ports: frames go
+             as UDP datagrams from the first to the second at 127.0.0.1, and come from there (Bochs: to the next port)
     ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
@@ -171,7 +171,7 @@ class Machine:
                         "-device", "ide-hd,drive=boot,bootindex=1"]
         for i, card in enumerate(self.cards):
             address = "inet,local.host=127.0.0.1,local.port={},remote.type=inet,remote.host=127.0.0.1,remote.port={}"
-            net = "user" if card["to"] == "user" else "dgram,local.type=" + address.format(card["to"], card["to"] + 1)
+            net = "user" if card["to"] == "user" else "dgram,local.type=" + address.format(*card["to"])
             command += ["-netdev", f"{net},id=net{i}", "-device", f"{card['model']},netdev=net{i},mac={card['mac']},id=card{i}"]
         control = None
         if self.want_qmp:
@@ -217,7 +217,7 @@ class Machine:
                 f"com1: enabled=1, mode=socket-server, dev=127.0.0.1:{port}",
             ]
             for i, card in enumerate(self.cards):
-                mode = "slirp" if card["to"] == "user" else f"socket, ethdev={card['to']}"
+                mode = "slirp" if card["to"] == "user" else f"socket, ethdev={card['to'][0]}"
                 lines.append(f"e1000: card={i}, enabled=1, mac={card['mac']}, ethmod={mode}")
             with open(self.path("bochsrc"), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines + self.extra) + "\n")

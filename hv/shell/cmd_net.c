@@ -14,6 +14,7 @@
 #define REPLY_NS (2 * NS_PER_S)
 #define GAP_MS_DEFAULT 200
 #define GAP_MS_MAX 60000
+#define SIZE_DEFAULT 56
 
 static void out_mac(struct out *out, const char *name, const uint8_t mac[6])
 {
@@ -193,8 +194,9 @@ static enum status net_ping(struct shell *shell, const struct command_call *call
     static uint16_t id;
     struct out *out = &shell->out;
     const char *text = call->argument[0], *option = command_option(call, "--count"), *gap = command_option(call, "--gap");
+    const char *size = command_option(call, "--size");
     struct net_ping ping = { .id = ++id };
-    uint64_t count = COUNT_DEFAULT, gap_ms = GAP_MS_DEFAULT, answers = 0;
+    uint64_t count = COUNT_DEFAULT, gap_ms = GAP_MS_DEFAULT, bytes = SIZE_DEFAULT, answers = 0;
     enum status status = OK;
 
     if (!text_to_address(text, &ping.to) || strchr(text, '/'))
@@ -203,6 +205,9 @@ static enum status net_ping(struct shell *shell, const struct command_call *call
         return out_error(out, ERR_INVALID, option, "write a number from 1 to 1000", "it is not a number of requests");
     if (gap && (text_to_u64(gap, &gap_ms) != OK || gap_ms > GAP_MS_MAX))
         return out_error(out, ERR_INVALID, gap, "write a number from 0 to 60000", "it is not a number of milliseconds");
+    if (size && (text_to_u64(size, &bytes) != OK || bytes > NET_PING_BYTES_MAX))
+        return out_error(out, ERR_INVALID, size, "write a number from 0 to 16000", "it is not a number of bytes");
+    ping.bytes = (uint16_t)bytes;
     out_array_begin(out, "replies");
     for (unsigned i = 1; i <= count && status == OK; i++) {
         bool answered = false;
@@ -236,6 +241,7 @@ static const struct command_argument ping_arguments[] = {
 static const struct command_option ping_options[] = {
     { .name = "--count", .value = "N", .help = "how many requests, 1 to 1000; 3 without it" },
     { .name = "--gap", .value = "MS", .help = "milliseconds from a reply to the next request; 200 without it" },
+    { .name = "--size", .value = "BYTES", .help = "of data in each request, 0 to 16000; 56 without it" },
     { .name = NULL },
 };
 

@@ -143,6 +143,7 @@ static void stop_all(void)
         }
     }
     vmm_disable();
+    pci_silence();
 }
 
 void node_power_off(void)

@@ -3,6 +3,7 @@
 said when there is no card, no link, nobody there. The emulators' user networking is the other end: DHCP gives 10.0.2.15,
 and 10.0.2.2 is the router."""
 import re
+import socket
 import time
 
 import pytest
@@ -131,6 +132,56 @@ def test_static_addresses_on_two_cards(booted):
     assert [problem["network"] for problem in shown["problems"]] == ["four"]
     assert "no such card" in shown["problems"][0]["problem"]
     assert node.shell_json("net ping 10.0.2.2")["answered"] == 3
+
+
+def free_ports():
+    """Two UDP ports that nobody has."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], two.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def pair(booted):
+    """Two nodes on one wire, untagged and on two VLANs; the second one's VLAN 30 is 31."""
+    ports = free_ports()
+    nodes = []
+    for i, (card, to) in enumerate((("e1000", ports), ("e1000e", ports[::-1])), 1):
+        conf = (f"[node]\nname = node{i}\nlog = error\n[network plain]\naddress = 10.1.0.{i}/24\naddress6 = fd01::{i}/64\n"
+                f"[network jumbo]\nvlan = 20\naddress = 10.2.0.{i}/24\nmtu = 9000\n"
+                f"[network apart]\nvlan = {29 + i}\naddress = 10.3.0.{i}/24\n")
+        nodes.append(boot(booted, "amd", f"net-pair{i}", conf=conf, timeout=120,
+                          cards=[{"model": card, "to": to, "mac": f"52:54:00:00:00:0{i}"}]))
+    return nodes
+
+
+@pytest.mark.parametrize("command", ["10.1.0.2", "10.1.0.2 --size 1472", "10.1.0.2 --size 1473", "10.1.0.2 --size 16000",
+                                     "10.2.0.2", "10.2.0.2 --size 8972", "10.2.0.2 --size 16000", "fd01::2 --size 1400"])
+def test_two_nodes_reach_each_other(pair, command):
+    """Whole frames, fragments, VLAN tags, frames of several buffers."""
+    wait_for(pair[0], "state", "up")
+    deadline = time.monotonic() + 20
+    while True:  # an IPv6 address is looked for on the wire first
+        try:
+            answer = pair[0].shell_json(f"net ping {command}", timeout=60)
+            break
+        except ShellError:
+            assert time.monotonic() < deadline
+    if answer["answered"] != 3:  # while an address was still being looked for
+        answer = pair[0].shell_json(f"net ping {command}", timeout=60)
+    assert answer["answered"] == 3
+    if command == "10.2.0.2 --size 8972":  # one frame of 9000 bytes, not fragments
+        before = pair[1].shell_json("net show --counters")["traffic"][1]["received"]
+        pair[0].shell_json(f"net ping {command} --count 1", timeout=60)
+        assert pair[1].shell_json("net show --counters")["traffic"][1]["received"] - before <= 2
+
+
+def test_vlans_are_apart(pair):
+    with pytest.raises(ShellError) as caught:
+        pair[0].shell_json("net ping 10.3.0.2 --count 1", timeout=60)
+    assert "no reply" in caught.value.error["cause"]
+    assert pair[1].shell_json("net show --counters")["traffic"][2]["received"] == 0
 
 
 def test_without_a_card(booted, cpu):

@@ -356,7 +356,7 @@ static void a_duplicate_address_is_reported_once_a_minute(void **state)
 
 static void an_echo_of_ours_is_answered_by_who_was_asked(void **state)
 {
-    struct net_ping ping = { .id = 7, .sequence = 9 };
+    struct net_ping ping = { .id = 7, .sequence = 9, .bytes = 56 };
     uint8_t frame[200];
     (void)state;
 
