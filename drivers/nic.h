@@ -106,9 +106,9 @@ struct nic {
  * work (the reason was logged). The calling CPU gets its interrupts. Thread context; may wait.
  */
 struct nic *e1000_open(struct pci_function *function, uint32_t mtu, const struct nic_user *user) MUST_CHECK;
-struct nic *virtio_net_open(struct pci_function *function, uint32_t mtu, const struct nic_user *user) MUST_CHECK;
+struct nic *virtio_nic_open(struct pci_function *function, uint32_t mtu, const struct nic_user *user) MUST_CHECK;
 /* True if the driver takes such a device. */
 bool e1000_knows(const struct pci_function *function);
-bool virtio_net_knows(const struct pci_function *function);
+bool virtio_nic_knows(const struct pci_function *function);
 
 #endif

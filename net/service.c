@@ -144,7 +144,7 @@ static const struct nic_user user = {
 static const struct {
     bool (*knows)(const struct pci_function *function);
     struct nic *(*open)(struct pci_function *function, uint32_t mtu, const struct nic_user *user);
-} drivers[] = { { e1000_knows, e1000_open }, { virtio_net_knows, virtio_net_open } };
+} drivers[] = { { e1000_knows, e1000_open }, { virtio_nic_knows, virtio_nic_open } };
 
 static bool is_card(const struct config_network *c, const struct pci_function *f)
 {

@@ -80,7 +80,7 @@ struct sending {
     uint16_t next; /* free */
 };
 
-struct virtio_net {
+struct virtio_nic {
     struct nic nic;
     volatile struct common *common;
     volatile uint8_t *notify, *isr, *device;
@@ -96,25 +96,25 @@ struct virtio_net {
     unsigned resets_in_vain;
 };
 
-static struct virtio_net *of(struct nic *nic)
+static struct virtio_nic *of(struct nic *nic)
 {
-    return CONTAINER_OF(nic, struct virtio_net, nic);
+    return CONTAINER_OF(nic, struct virtio_nic, nic);
 }
 
-bool virtio_net_knows(const struct pci_function *f)
+bool virtio_nic_knows(const struct pci_function *f)
 {
     return f->vendor == 0x1af4 && (f->device == 0x1041 || f->device == 0x1000);
 }
 
 /* ---- Buffers ---- */
 
-static hpa_t part_of(const struct virtio_net *v, unsigned number)
+static hpa_t part_of(const struct virtio_nic *v, unsigned number)
 {
     return HPA(v->buffer_pages[number / 2].v + number % 2 * PART_BYTES);
 }
 
 /* Receive chain `chain`, whose cookie is its number + 1. */
-static bool give_chain(struct virtio_net *v, unsigned chain)
+static bool give_chain(struct virtio_nic *v, unsigned chain)
 {
     struct virtio_piece piece[NIC_MAX_PIECES];
 
@@ -123,7 +123,7 @@ static bool give_chain(struct virtio_net *v, unsigned chain)
     return virtio_ring_put(&v->queue[RECEIVE].ring, piece, 0, v->parts, (void *)(uintptr_t)(chain + 1));
 }
 
-static void notify(struct virtio_net *v, unsigned queue)
+static void notify(struct virtio_nic *v, unsigned queue)
 {
     if (virtio_ring_wants_notice(&v->queue[queue].ring))
         *v->queue[queue].notify = (uint16_t)queue;
@@ -131,7 +131,7 @@ static void notify(struct virtio_net *v, unsigned queue)
 
 /* ---- Stopping and starting ---- */
 
-static void set_link(struct virtio_net *v, bool up)
+static void set_link(struct virtio_nic *v, bool up)
 {
     if (up == v->nic.link_up)
         return;
@@ -141,12 +141,12 @@ static void set_link(struct virtio_net *v, bool up)
     v->nic.user->link(&v->nic);
 }
 
-static void look_at_link(struct virtio_net *v)
+static void look_at_link(struct virtio_nic *v)
 {
     set_link(v, !(v->features & FEATURE_STATUS) || (*(volatile uint16_t *)(v->device + DEVICE_STATUS) & LINK_UP));
 }
 
-static void give_up_sent(struct virtio_net *v)
+static void give_up_sent(struct virtio_nic *v)
 {
     void *cookie;
 
@@ -158,7 +158,7 @@ static void give_up_sent(struct virtio_net *v)
     }
 }
 
-static uint64_t read_features(const struct virtio_net *v)
+static uint64_t read_features(const struct virtio_nic *v)
 {
     v->common->device_feature_select = 0;
     uint64_t low = v->common->device_feature;
@@ -166,7 +166,7 @@ static uint64_t read_features(const struct virtio_net *v)
     return (uint64_t)v->common->device_feature << 32 | low;
 }
 
-static bool set_queue(struct virtio_net *v, unsigned number)
+static bool set_queue(struct virtio_nic *v, unsigned number)
 {
     struct queue *q = &v->queue[number];
     volatile struct common *c = v->common;
@@ -196,7 +196,7 @@ static bool set_queue(struct virtio_net *v, unsigned number)
 }
 
 /* The device is reset: the steps of 3.1.1. False: it does not take them. */
-static bool start(struct virtio_net *v)
+static bool start(struct virtio_nic *v)
 {
     volatile struct common *c = v->common;
 
@@ -231,7 +231,7 @@ static bool start(struct virtio_net *v)
     return true;
 }
 
-static void fail(struct virtio_net *v, const char *why)
+static void fail(struct virtio_nic *v, const char *why)
 {
     log_error("%s: %s; it is not used any more until the node restarts. Check the host that this node runs on", v->nic.name,
               why);
@@ -241,7 +241,7 @@ static void fail(struct virtio_net *v, const char *why)
     set_link(v, false);
 }
 
-static void reset(struct virtio_net *v, const char *why, uint64_t now_ns)
+static void reset(struct virtio_nic *v, const char *why, uint64_t now_ns)
 {
     if (v->nic.failed || v->resetting)
         return;
@@ -261,7 +261,7 @@ static void reset(struct virtio_net *v, const char *why, uint64_t now_ns)
 
 static bool interrupted(void *arg)
 {
-    struct virtio_net *v = arg;
+    struct virtio_nic *v = arg;
 
     /* With messages there is no cause to read; INTx is taken down by reading it (4.1.4.5). */
     if (v->nic.pci->interrupt == PCI_INTERRUPT_INTX && !*v->isr)
@@ -274,7 +274,7 @@ static bool interrupted(void *arg)
     return true;
 }
 
-static void receive(struct virtio_net *v, unsigned chain, uint32_t bytes)
+static void receive(struct virtio_nic *v, unsigned chain, uint32_t bytes)
 {
     struct nic_received frame = { .piece_count = 0 };
     const struct header *header = phys_to_virt(part_of(v, chain * v->parts));
@@ -300,7 +300,7 @@ static void receive(struct virtio_net *v, unsigned chain, uint32_t bytes)
 }
 
 /* Frames that the device is done with. False: it was reset. */
-static bool take_sent(struct virtio_net *v)
+static bool take_sent(struct virtio_nic *v)
 {
     enum virtio_taken taken;
     void *cookie;
@@ -320,7 +320,7 @@ static bool take_sent(struct virtio_net *v)
 }
 
 /* Up to `budget` frames; *count says how many. False: it was reset. */
-static bool take_received(struct virtio_net *v, unsigned budget, unsigned *count)
+static bool take_received(struct virtio_nic *v, unsigned budget, unsigned *count)
 {
     enum virtio_taken taken = VIRTIO_NONE;
     void *cookie;
@@ -343,7 +343,7 @@ static bool take_received(struct virtio_net *v, unsigned budget, unsigned *count
 
 static bool poll(struct nic *nic, unsigned budget)
 {
-    struct virtio_net *v = of(nic);
+    struct virtio_nic *v = of(nic);
     unsigned count, more;
 
     if (nic->failed || v->resetting)
@@ -364,7 +364,7 @@ static bool poll(struct nic *nic, unsigned budget)
 
 static bool send(struct nic *nic, const struct nic_send *frame)
 {
-    struct virtio_net *v = of(nic);
+    struct virtio_nic *v = of(nic);
     struct virtio_piece piece[NIC_MAX_PIECES + 1];
     uint16_t number = v->free_sending;
     uint64_t bytes = 0;
@@ -402,7 +402,7 @@ static bool send(struct nic *nic, const struct nic_send *frame)
 
 static void flush(struct nic *nic)
 {
-    struct virtio_net *v = of(nic);
+    struct virtio_nic *v = of(nic);
 
     if (v->unflushed && !nic->failed && !v->resetting)
         notify(v, TRANSMIT);
@@ -411,7 +411,7 @@ static void flush(struct nic *nic)
 
 static void tick(struct nic *nic, uint64_t now_ns)
 {
-    struct virtio_net *v = of(nic);
+    struct virtio_nic *v = of(nic);
     uint8_t status;
 
     if (nic->failed)
@@ -448,7 +448,7 @@ static void filter(struct nic *nic, bool promiscuous, const uint8_t (*multicast)
 
 /* ---- Taking a card and giving it back ---- */
 
-static hpa_t *page_number(struct virtio_net *v, unsigned i)
+static hpa_t *page_number(struct virtio_nic *v, unsigned i)
 {
     hpa_t *others[] = { &v->headers, &v->queue[0].desc, &v->queue[0].avail, &v->queue[0].used, &v->queue[1].desc,
                         &v->queue[1].avail, &v->queue[1].used };
@@ -456,7 +456,7 @@ static hpa_t *page_number(struct virtio_net *v, unsigned i)
     return i < BUFFER_PAGES ? &v->buffer_pages[i] : i - BUFFER_PAGES < ARRAY_COUNT(others) ? others[i - BUFFER_PAGES] : NULL;
 }
 
-static void free_memory(struct virtio_net *v)
+static void free_memory(struct virtio_nic *v)
 {
     hpa_t *page;
 
@@ -465,7 +465,7 @@ static void free_memory(struct virtio_net *v)
             page_free(*page, PAGE_BYTES, PAGE_OWNER_HV);
 }
 
-static bool take_memory(struct virtio_net *v)
+static bool take_memory(struct virtio_nic *v)
 {
     hpa_t *page;
 
@@ -480,7 +480,7 @@ static bool take_memory(struct virtio_net *v)
 
 static void close(struct nic *nic)
 {
-    struct virtio_net *v = of(nic);
+    struct virtio_nic *v = of(nic);
 
     v->common->status = 0;
     pci_release(nic->pci);
@@ -490,7 +490,7 @@ static void close(struct nic *nic)
 }
 
 /* Maps the four structures that the capabilities name. */
-static bool find_registers(struct virtio_net *v, const struct pci_function *f, const struct pci_bar bar[PCI_BARS])
+static bool find_registers(struct virtio_nic *v, const struct pci_function *f, const struct pci_bar bar[PCI_BARS])
 {
     static const uint32_t needed[] = { [TYPE_COMMON] = sizeof(struct common), [TYPE_NOTIFY] = 2, [TYPE_ISR] = 1, [TYPE_DEVICE] = 8 };
     volatile uint8_t *found[TYPE_DEVICE + 1] = { NULL };
@@ -519,11 +519,11 @@ static const struct nic_ops virtio_ops = {
     .poll = poll, .send = send, .flush = flush, .tick = tick, .filter = filter, .close = close,
 };
 
-struct nic *virtio_net_open(struct pci_function *f, uint32_t mtu, const struct nic_user *user)
+struct nic *virtio_nic_open(struct pci_function *f, uint32_t mtu, const struct nic_user *user)
 {
     struct pci_bar bar[PCI_BARS];
     char at[PCI_NAME_BYTES];
-    struct virtio_net *v = kzalloc(sizeof *v);
+    struct virtio_nic *v = kzalloc(sizeof *v);
     const char *why = "there is no memory for it";
 
     if (!v)
