@@ -267,7 +267,8 @@ $(BUILD)/tests/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/unit.
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(MBEDTLS)/library/$*.c
 
-# An archive holds the cores that compile, so that one that does not takes down only the tests that need it.
+# An archive holds the cores that compile, by their paths (two may have one name), so that one that does not takes down
+# only the tests that need it.
 # $(call core_archive,NAME,OBJECTS): build/tests/NAME.a
 define core_archive
 .PHONY: $(1)-objects
@@ -275,7 +276,7 @@ $(1)-objects: $(2)
 $(BUILD)/tests/$(1).a: FORCE
 	$$(Q)mkdir -p $$(@D)
 	-$$(Q)$$(MAKE) --no-print-directory -k $(1)-objects
-	$$(Q)rm -f $$@.new && ar rcsD $$@.new $$$$(ls -d $(2) 2>/dev/null)
+	$$(Q)rm -f $$@.new && ar rcsDP $$@.new $$$$(ls -d $(2) 2>/dev/null)
 	$$(Q)if cmp -s $$@.new $$@; then rm $$@.new; else mv $$@.new $$@; fi
 endef
 $(patsubst %.c,$(BUILD)/tests/core/%.o,$(filter net/%,$(CORE_SOURCES)) tests/unit/test_network.c): $(LWIP_SETTINGS)

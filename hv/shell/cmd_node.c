@@ -259,6 +259,33 @@ const struct command log_commands[] = {
 
 /* ---- config ---- */
 
+static void show_network(struct out *out, const struct config_network *network)
+{
+    char card[18] = "first", address[NET_ADDRESS_TEXT], address6[NET_ADDRESS_TEXT];
+
+    if (network->card == CONFIG_CARD_MAC)
+        mac_to_text(network->mac, card);
+    else if (network->card == CONFIG_CARD_PCI)
+        snprintf(card, sizeof card, "%02x:%02x.%x", network->pci_bus, network->pci_device, network->pci_function);
+    address_to_text(&network->address, true, address);
+    address_to_text(&network->address6, true, address6);
+    out_object_begin(out, NULL);
+    out_string(out, "name", network->name);
+    out_string(out, "card", card);
+    out_string(out, "address", network->ipv4 == CONFIG_ADDRESS_NONE   ? "none"
+                               : network->ipv4 == CONFIG_ADDRESS_AUTO ? "dhcp"
+                                                                      : address);
+    out_string(out, "address6", network->ipv6 == CONFIG_ADDRESS_NONE   ? "none"
+                                : network->ipv6 == CONFIG_ADDRESS_AUTO ? "auto"
+                                                                       : address6);
+    if (network->vlan)
+        out_uint(out, "vlan", network->vlan);
+    else
+        out_null(out, "vlan");
+    out_uint(out, "mtu", network->mtu);
+    out_object_end(out);
+}
+
 static enum status config_show(struct shell *shell, const struct command_call *call)
 {
     struct out *out = &shell->out;
@@ -278,6 +305,10 @@ static enum status config_show(struct shell *shell, const struct command_call *c
     out_bool(out, "share_cores", config->node.share_cores);
     out_string(out, "apic_virtualization", apics[config->node.apic]);
     out_object_end(out);
+    out_array_begin(out, "networks");
+    for (uint32_t i = 0; i < config->network_count; i++)
+        show_network(out, &config->networks[i]);
+    out_array_end(out);
     out_array_begin(out, "vms");
     for (uint32_t i = 0; i < config->vm_count; i++) {
         const struct config_vm *vm = &config->vms[i];

@@ -132,6 +132,10 @@ def test_static_addresses_on_two_cards(booted):
     assert [problem["network"] for problem in shown["problems"]] == ["four"]
     assert "no such card" in shown["problems"][0]["problem"]
     assert node.shell_json("net ping 10.0.2.2")["answered"] == 3
+    configured = node.shell_json("config show")["networks"]
+    assert [(n["name"], n["card"], n["address"], n["vlan"], n["mtu"]) for n in configured] == [
+        ("one", "52:54:00:12:34:57", "10.0.2.77/24", None, 1500), ("two", "first", "10.9.0.1/24", None, 9000),
+        ("three", "first", "10.10.0.1/24", 100, 1500), ("four", "00:1e.0", "dhcp", None, 1500)]
 
 
 def free_ports():
