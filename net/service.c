@@ -324,6 +324,7 @@ static void service(void *arg)
             next_fast = now + FAST_TIMER_NS;
         }
         sys_check_timeouts();
+        netif_poll_all(); /* what the node sent to itself */
         for (struct card *card = cards; card; card = card->next)
             card->nic->ops->flush(card->nic);
         if (more) {

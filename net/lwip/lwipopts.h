@@ -68,7 +68,8 @@
 #define LWIP_NETIF_STATUS_CALLBACK 1
 #define LWIP_NETIF_LINK_CALLBACK 1
 #define LWIP_NETIF_EXT_STATUS_CALLBACK 0
-#define LWIP_NETIF_LOOPBACK 0
+#define LWIP_NETIF_LOOPBACK 1 /* the node's own addresses answer the node, too */
+#define LWIP_LOOPBACK_MAX_PBUFS 256
 #define LWIP_HAVE_LOOPIF 0
 #define LWIP_SINGLE_NETIF 0
 

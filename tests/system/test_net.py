@@ -44,6 +44,7 @@ def test_an_address_by_dhcp_and_an_echo(lan):
     node, (model, mbps), interrupt = lan
     network = wait_for(node, "state", "up")
     assert network["address"] == "10.0.2.15/24" and network["gateway"] == "10.0.2.2"
+    assert node.shell_json("net ping 10.0.2.15 --size 8000")["answered"] == 3  # itself
     answer = node.shell_json("net ping 10.0.2.2")
     assert answer["sent"] == 3 and answer["answered"] == 3
     assert all(reply["time_ns"] > 0 for reply in answer["replies"])

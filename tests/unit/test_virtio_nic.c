@@ -1,0 +1,438 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The driver of virtio-net cards, against a device that the test plays: registers in memory, rings that it walks itself.
+ * Guarded: the device is set up in the standard's order; what it says that cannot be costs it a reset and nobody else
+ * anything; its memory is given back only after it cannot reach memory any more; every frame that was taken comes back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "drivers/nic.h"
+#include "drivers/virtio_ring.h"
+#include "fake_kernel.h"
+#include "kernel/log.h"
+#include "kernel/page.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+
+#define RING 256
+#define HEADER 12
+
+static struct {
+    uint8_t common[0x1000], isr[0x1000], device[0x1000], notify[0x1000];
+} ALIGNED(4096) bar_space;
+static uint8_t config[256];
+static hpa_t pages[200];
+static unsigned page_count, pages_out, links, frames, back_count;
+static uint64_t now;
+static bool master;
+static struct pci_function function;
+static bool (*handler)(void *arg);
+static void *handler_arg, *back[RING];
+static uint8_t last_bytes[16384];
+static struct nic_received last;
+static uint16_t seen[2];
+
+/* Where the common configuration has things (virtio 1.2, 4.1.4.3). */
+#define FEATURES (*(uint32_t *)(bar_space.common + 4))
+#define STATUS (bar_space.common[20])
+#define QUEUE_SIZE (*(uint16_t *)(bar_space.common + 24))
+
+void time_spin_ns(uint64_t ns)
+{
+    now += ns;
+}
+void thread_sleep_ns(uint64_t ns)
+{
+    now += ns;
+}
+uint64_t time_now_ns(void)
+{
+    return now;
+}
+bool thread_should_yield(void)
+{
+    return false;
+}
+void thread_yield(void)
+{
+}
+bool page_alloc(uint64_t bytes, page_owner_t owner, unsigned flags, hpa_t *out)
+{
+    assert_true(bytes == PAGE_BYTES && owner == PAGE_OWNER_HV && (flags & PAGE_ZERO));
+    out->v = (uint64_t)aligned_alloc(PAGE_BYTES, PAGE_BYTES);
+    memset((void *)out->v, 0, PAGE_BYTES);
+    pages[page_count++] = *out;
+    pages_out++;
+    return true;
+}
+void page_free(hpa_t hpa, uint64_t bytes, page_owner_t owner)
+{
+    (void)bytes;
+    (void)owner;
+    assert_false(master); /* the device could still write there */
+    free((void *)hpa.v);
+    pages_out--;
+}
+void *phys_to_virt(hpa_t hpa)
+{
+    return (void *)hpa.v;
+}
+static uint32_t config_read(const struct pci_access *access, struct pci_address at, unsigned offset, unsigned bytes)
+{
+    uint32_t value = 0;
+    (void)access;
+    (void)at;
+    memcpy(&value, config + offset, bytes);
+    return value;
+}
+static const struct pci_access fake_access = { config_read, NULL };
+const struct pci_access *pci_access(void)
+{
+    return &fake_access;
+}
+uint32_t pci_read(const struct pci_function *f, unsigned offset, unsigned bytes)
+{
+    return config_read(NULL, f->at, offset, bytes);
+}
+void pci_name(const struct pci_function *f, char name[PCI_NAME_BYTES])
+{
+    (void)f;
+    strcpy(name, "00:03.0");
+}
+enum status pci_claim(struct pci_function *f, const char *driver, struct pci_bar bar[PCI_BARS])
+{
+    f->driver = driver;
+    memset(bar, 0, sizeof(struct pci_bar) * PCI_BARS);
+    bar[4] = (struct pci_bar){ PCI_BAR_MEMORY, true, 0x1000000, sizeof bar_space };
+    return OK;
+}
+volatile void *pci_map(const struct pci_bar *bar, uint64_t bytes)
+{
+    assert_true(range_within(bar->base - 0x1000000, bytes, sizeof bar_space));
+    return (uint8_t *)&bar_space + (bar->base - 0x1000000);
+}
+void pci_master(const struct pci_function *f, bool on)
+{
+    (void)f;
+    master = on;
+}
+void pci_release(struct pci_function *f)
+{
+    f->driver = NULL;
+    master = false;
+}
+enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[PCI_BARS], unsigned allow,
+                              bool (*function_handler)(void *arg), void *arg)
+{
+    (void)bar;
+    assert_true(allow & PCI_ALLOW_MSIX);
+    handler = function_handler;
+    handler_arg = arg;
+    return f->interrupt = PCI_INTERRUPT_MSIX;
+}
+
+static void receive(struct nic *nic, const struct nic_received *frame)
+{
+    unsigned at = 0;
+    (void)nic;
+
+    last = *frame;
+    frames++;
+    for (unsigned i = 0; i < frame->piece_count; at += frame->piece[i++].bytes)
+        memcpy(last_bytes + at, frame->piece[i].data, frame->piece[i].bytes);
+    assert_int_equal(at, frame->bytes);
+}
+static void sent(struct nic *nic, void *cookie)
+{
+    (void)nic;
+    back[back_count++] = cookie;
+}
+static void link_changed(struct nic *nic)
+{
+    (void)nic;
+    links++;
+}
+static void wake(struct nic *nic)
+{
+    (void)nic;
+}
+static const struct nic_user user = { receive, sent, link_changed, wake };
+
+static void capability(unsigned at, unsigned next, unsigned type, uint32_t offset, uint32_t bytes)
+{
+    config[at] = PCI_CAP_VENDOR;
+    config[at + 1] = (uint8_t)next;
+    config[at + 3] = (uint8_t)type;
+    config[at + 4] = 4;
+    memcpy(config + at + 8, &offset, 4);
+    memcpy(config + at + 12, &bytes, 4);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&bar_space, 0, sizeof bar_space);
+    memset(config, 0, sizeof config);
+    memset(seen, 0, sizeof seen);
+    memset(fake_log_counts, 0, sizeof fake_log_counts);
+    page_count = pages_out = links = frames = back_count = 0;
+    now = NS_PER_S;
+    master = false;
+    function = (struct pci_function){ .vendor = 0x1af4, .device = 0x1041 };
+    config[PCI_STATUS] = PCI_STATUS_CAPABILITIES;
+    config[PCI_CAPABILITIES] = 0x40;
+    capability(0x40, 0x50, 1, 0, 0x1000);
+    capability(0x50, 0x60, 3, 0x1000, 0x1000);
+    capability(0x60, 0x70, 4, 0x2000, 0x1000);
+    capability(0x70, 0, 2, 0x3000, 0x1000);
+    config[0x80] = 4; /* the notify multiplier */
+    FEATURES = 1 | 1u << 5 | 1u << 16; /* CSUM, MAC, STATUS; and, in the second word, VERSION_1 */
+    QUEUE_SIZE = RING;
+    memcpy(bar_space.device, "\x52\x54\x00\x12\x34\x56\x01\x00", 8);
+    return 0;
+}
+
+/* The pages of queue q, in the order in which they are taken: descriptors, available, used. */
+static volatile struct virtio_desc *desc(unsigned q)
+{
+    return (void *)pages[129 + 3 * q].v;
+}
+static volatile struct virtio_avail *avail(unsigned q)
+{
+    return (void *)pages[130 + 3 * q].v;
+}
+static volatile struct virtio_used *used(unsigned q)
+{
+    return (void *)pages[131 + 3 * q].v;
+}
+
+static void give_back(unsigned q, uint32_t id, uint32_t bytes)
+{
+    used(q)->ring[used(q)->idx % RING].id = id;
+    used(q)->ring[used(q)->idx % RING].bytes = bytes;
+    used(q)->idx++;
+}
+
+/* The device receives a frame of `bytes` bytes, all `value`. */
+static void arrive(unsigned bytes, uint8_t value, uint8_t flags)
+{
+    uint16_t head, at;
+    unsigned left = bytes + HEADER;
+
+    assert_true(master && STATUS == 15);
+    assert_int_not_equal(seen[0], avail(0)->idx);
+    head = at = avail(0)->ring[seen[0]++ % RING];
+    for (bool first = true;; first = false, at = desc(0)[at].next) {
+        unsigned here = MIN(left, desc(0)[at].bytes);
+        assert_true(desc(0)[at].flags & VIRTIO_DESC_WRITE);
+        memset((void *)desc(0)[at].address, value, here);
+        if (first) {
+            memset((void *)desc(0)[at].address, 0, HEADER);
+            *(uint8_t *)desc(0)[at].address = flags;
+        }
+        left -= here;
+        if (!left || !(desc(0)[at].flags & VIRTIO_DESC_NEXT))
+            break;
+    }
+    assert_int_equal(left, 0);
+    give_back(0, head, bytes + HEADER);
+}
+
+static struct nic *open_card(uint32_t mtu)
+{
+    struct nic *nic = virtio_nic_open(&function, mtu, &user);
+
+    assert_non_null(nic);
+    assert_false(nic->ops->poll(nic, 64));
+    return nic;
+}
+
+static void close_card(struct nic *nic)
+{
+    nic->ops->close(nic);
+    assert_int_equal(pages_out, 0);
+    assert_int_equal(fake_heap_count, 0);
+    assert_false(master);
+}
+
+static bool send_frame(struct nic *nic, void *cookie)
+{
+    struct nic_send frame = { .piece_count = 2, .piece = { { HPA(0x1000), 14 }, { HPA(0x2000), 100 } }, .cookie = cookie,
+                              .checksum_start = 34, .checksum_at = 50 };
+
+    return nic->ops->send(nic, &frame);
+}
+
+static void a_card_is_set_up(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    assert_int_equal(STATUS, 15);
+    assert_memory_equal(nic->mac, "\x52\x54\x00\x12\x34\x56", 6);
+    assert_true(nic->link_up && nic->offers_checksum && links == 1);
+    assert_int_equal(avail(0)->idx, RING);
+    close_card(nic);
+}
+
+static void a_device_that_does_not_work_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        setup(NULL);
+        switch (i) {
+        case 0: FEATURES = 1u << 5; break;                         /* not VERSION_1 */
+        case 1: FEATURES = 1; break;                               /* no address */
+        case 2: QUEUE_SIZE = 0; break;
+        case 3: QUEUE_SIZE = 100; break;                           /* no power of two */
+        case 4: capability(0x40, 0x50, 1, 0x3fff, 0x1000); break;  /* outside of its register */
+        case 5: config[0x80] = 0xff; memset(bar_space.common + 30, 0xff, 2); break; /* a doorbell far away */
+        }
+        assert_null(virtio_nic_open(&function, 1500, &user));
+        assert_int_equal(pages_out, 0);
+        assert_int_equal(fake_heap_count, 0);
+        assert_false(master);
+        assert_int_equal(fake_log_counts[LOG_ERROR], 1);
+    }
+}
+
+static void frames_come_in_and_their_buffers_go_back(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned i = 0; i < 3 * RING; i++) {
+        arrive(60 + i, (uint8_t)i, i % 2 ? 2 : 0);
+        assert_true(handler(handler_arg));
+        assert_int_equal(avail(0)->flags, VIRTIO_AVAIL_NO_INTERRUPT);
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(avail(0)->flags, 0);
+        assert_int_equal(last.bytes, 60 + i);
+        assert_int_equal(last_bytes[59 + i], (uint8_t)i);
+        assert_int_equal(last.checksum_good, i % 2);
+    }
+    assert_int_equal(frames, 3 * RING);
+    close_card(nic);
+}
+
+static void long_frames_come_in_several_buffers(void **state)
+{
+    struct nic *nic = open_card(9000);
+    (void)state;
+
+    for (unsigned i = 0; i < 100; i++) {
+        arrive(9018, (uint8_t)i, 0);
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(last.bytes, 9018);
+        assert_int_equal(last_bytes[9017], (uint8_t)i);
+    }
+    close_card(nic);
+}
+
+static void frames_go_out_behind_a_header(void **state)
+{
+    static int cookie[3];
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(send_frame(nic, &cookie[i]));
+    nic->ops->flush(nic);
+    uint16_t head = avail(1)->ring[0], at = desc(1)[head].next;
+    const uint8_t *header = (const uint8_t *)desc(1)[head].address;
+    assert_int_equal(desc(1)[head].bytes, HEADER);
+    assert_true(header[0] == 1 && header[6] == 34 && header[8] == 16); /* needs a checksum, from 34 on, 16 further */
+    assert_int_equal(desc(1)[at].address, 0x1000);
+    assert_int_equal(desc(1)[desc(1)[at].next].bytes, 100);
+    for (unsigned i = 3; i-- > 0;) /* in the order that the device likes */
+        give_back(1, avail(1)->ring[i], 0);
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(back_count, 3);
+    assert_ptr_equal(back[0], &cookie[2]);
+    unsigned given = 0;
+    while (send_frame(nic, NULL))
+        given++;
+    assert_int_equal(given, RING / 3);
+    close_card(nic);
+    assert_int_equal(back_count, 3 + given);
+}
+
+static void lies_and_hangs_cost_a_reset(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        setup(NULL);
+        struct nic *nic = open_card(1500);
+        assert_true(send_frame(nic, NULL));
+        nic->ops->flush(nic);
+        switch (i) {
+        case 0: give_back(0, 0xffff, 60); break;
+        case 1: give_back(1, avail(1)->ring[0], 1); break; /* wrote into what it may only read */
+        case 2: STATUS |= 64; break;                       /* asks for it */
+        case 3: now += 3 * NS_PER_S; break;
+        }
+        assert_false(nic->ops->poll(nic, 64));
+        nic->ops->tick(nic, now);
+        assert_int_equal(nic->counters.resets, 1);
+        assert_int_equal(back_count, 1);
+        assert_false(send_frame(nic, NULL));
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+        assert_int_equal(STATUS, 15);
+        memset(seen, 0, sizeof seen);
+        arrive(60, 9, 0);
+        assert_true(send_frame(nic, NULL));
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(frames, 1);
+        close_card(nic);
+    }
+}
+
+static void short_and_long_frames_are_errors(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    arrive(10, 1, 0);
+    arrive(1519, 1, 0);
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(frames, 0);
+    assert_int_equal(nic->counters.receive_errors, 2);
+    assert_int_equal(nic->counters.resets, 0);
+    close_card(nic);
+}
+
+static void a_device_that_is_gone_is_given_up(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    assert_true(send_frame(nic, NULL));
+    STATUS = 0xff;
+    nic->ops->tick(nic, now);
+    assert_true(nic->failed && !nic->link_up && !master);
+    assert_int_equal(back_count, 1);
+    nic->ops->tick(nic, now);
+    assert_int_equal(fake_log_counts[LOG_ERROR], 1);
+    close_card(nic);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(a_card_is_set_up, setup),
+        cmocka_unit_test_setup(a_device_that_does_not_work_is_refused, setup),
+        cmocka_unit_test_setup(frames_come_in_and_their_buffers_go_back, setup),
+        cmocka_unit_test_setup(long_frames_come_in_several_buffers, setup),
+        cmocka_unit_test_setup(frames_go_out_behind_a_header, setup),
+        cmocka_unit_test_setup(lies_and_hangs_cost_a_reset, setup),
+        cmocka_unit_test_setup(short_and_long_frames_are_errors, setup),
+        cmocka_unit_test_setup(a_device_that_is_gone_is_given_up, setup),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
