@@ -21,7 +21,10 @@ all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img
 
 # ---- What there is ----
 
-HV_SOURCES := $(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS] net/*.[cS]))
+# Parts that are linked from an archive: the image has only what is used of them.
+PART_SOURCES := $(sort $(wildcard csv/*.c net/iscsi/*.c net/scsi/*.c) $(patsubst %,net/%.c,announce frame mac_table offload vswitch))
+HV_SOURCES := $(filter-out $(PART_SOURCES),$(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS] \
+    net/*.[cS] net/lwip/*.[cS])))
 BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
 # The parts of hv/kernel that are pure, beside all of vdev, vmm, vm and shell: what unit tests and fuzzers may use.
 # CORE_EXCLUDED are files among them that do not compile on Linux.
@@ -29,7 +32,8 @@ CORE_EXCLUDED :=
 CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
     hv/vmm/vmx/vmx_caps.c \
     $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation) \
-    $(patsubst %,net/%.c,frame offload mac_table vswitch announce))))
+    $(patsubst %,drivers/%.c,pci e1000 e1000_ring virtio_nic virtio_ring) $(patsubst %,net/%.c,address checksum network ping lwip/port) \
+    $(PART_SOURCES))))
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 # A program against another implementation: its main file, and the rest of the folder.
 DIFFERENTIAL_SOURCES := $(sort $(wildcard tests/differential/*_vs_*.c))
@@ -37,13 +41,17 @@ DIFFERENTIAL_PARTS := $(filter-out $(DIFFERENTIAL_SOURCES),$(sort $(wildcard tes
 FUZZ_SOURCES := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 ZYDIS_NAMES := Decoder DecoderData MetaInfo Mnemonic Register Segment SharedData String Utils Zydis
 MBEDTLS_NAMES := md5 platform_util sha256
+LWIP_NAMES := $(patsubst %,core/%,def dns inet_chksum init ip mem memp netif pbuf raw stats tcp tcp_in tcp_out timeouts udp) \
+    $(patsubst %,core/ipv4/%,dhcp etharp icmp ip4 ip4_addr ip4_frag) \
+    $(patsubst %,core/ipv6/%,ethip6 icmp6 ip6 ip6_addr ip6_frag mld6 nd6) netif/ethernet
 
 HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
 PART_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(PART_SOURCES))
-BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/kernel/text.c)
-LIBRARY_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(LIBRARY_SOURCES))
+BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c hv/vm/config_network.c hv/kernel/text.c \
+    net/address.c)
 ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
 MBEDTLS_OBJECTS := $(patsubst %,$(BUILD)/obj/mbedtls/%.o,$(MBEDTLS_NAMES))
+LWIP_OBJECTS := $(patsubst %,$(BUILD)/obj/lwip/%.o,$(LWIP_NAMES))
 UNIT_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(UNIT_SOURCES))
 DIFFERENTIAL_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(DIFFERENTIAL_SOURCES))
 FUZZ_PROGRAMS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(FUZZ_SOURCES))
@@ -68,18 +76,23 @@ ZYDIS := $(BUILD)/src/zydis
 ZYDIS_STAMP := $(ZYDIS)/.stamp
 ZYDIS_DEFINES := -DZYAN_NO_LIBC -DZYCORE_STATIC_BUILD -DZYDIS_STATIC_BUILD -DZYDIS_DISABLE_FORMATTER \
     -DZYDIS_DISABLE_ENCODER
+ZYDIS_INCLUDES := -isystem $(ZYDIS)/include -isystem $(ZYDIS)/src -isystem $(ZYDIS)/zycore
+
 MBEDTLS := $(BUILD)/src/mbedtls
 MBEDTLS_STAMP := $(MBEDTLS)/.stamp
 MBEDTLS_USE := -isystem $(MBEDTLS)/include -DMBEDTLS_CONFIG_FILE='"net/mbedtls_config.h"'
-ZYDIS_INCLUDES := -isystem $(ZYDIS)/include -isystem $(ZYDIS)/src -isystem $(ZYDIS)/zycore
 
 LWIP := $(BUILD)/src/lwip
 LWIP_STAMP := $(LWIP)/.stamp
 LWIP_INCLUDES := -Inet/lwip -isystem $(LWIP)/src/include
 
+# What must be there before anything of ours is compiled.
+STAMPS := $(ZYDIS_STAMP) $(LWIP_STAMP) $(MBEDTLS_STAMP)
+
 # Code that runs on the bare machine, before what concerns its linking.
 BARE := -std=c17 -ffreestanding -nostdinc -isystem $(compiler_include) -isystem hv/kernel/libc $(ZYDIS_INCLUDES) \
-    $(ZYDIS_DEFINES) $(MBEDTLS_USE) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
+    $(LWIP_INCLUDES) $(MBEDTLS_USE) \
+    $(ZYDIS_DEFINES) -Ihv -I. -O2 -g -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer \
     -fno-asynchronous-unwind-tables -fcf-protection=none -fno-strict-aliasing $(REPRODUCIBLE)
 HV_CFLAGS := $(BARE) -mcmodel=kernel -fno-pic -fno-pie -fstack-protector-strong -mstack-protector-guard=global
 HV_LDFLAGS := -nostdlib -static --build-id=none -z noexecstack -z max-page-size=4096 -T linker.ld
@@ -90,7 +103,8 @@ EFI_LDFLAGS := -nostdlib -shared -Bsymbolic -znocombreloc -z noexecstack --build
     -T /usr/lib/elf_x86_64_efi.lds
 
 # Code that runs in Linux test programs. The sanitizers stop at the first finding: a test must fail.
-HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(ZYDIS_DEFINES) $(MBEDTLS_USE) -fno-omit-frame-pointer \
+HOSTED := -std=gnu17 -g -O1 -Ihv -I. -Itests/unit $(ZYDIS_INCLUDES) $(LWIP_INCLUDES) $(MBEDTLS_USE) $(ZYDIS_DEFINES) \
+    -fno-omit-frame-pointer \
     -fno-strict-aliasing -D_GNU_SOURCE -DTASUKI_HOST_TEST
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) $(SANITIZE)
@@ -119,6 +133,20 @@ $(ZYDIS_STAMP): tools/sources.lock tools/fetch.py
 	$(Q)ln -s /usr/include/Zycore $(ZYDIS)/zycore/Zycore
 	$(Q)touch $@
 
+# Hashes. What is left out, and that they touch general registers only, net/mbedtls_config.h says.
+$(MBEDTLS_STAMP): tools/sources.lock tools/fetch.py
+	$(call say,FETCH)
+	$(Q)rm -rf $(MBEDTLS) && mkdir -p $(MBEDTLS) $(PACKAGES)
+	$(Q)$(PYTHON) tools/fetch.py mbedtls $(PACKAGES) >$(PACKAGES)/mbedtls.files
+	$(Q)tar -xzf $(PACKAGES)/mbedtls_*.orig.tar.gz -C $(MBEDTLS) --strip-components=1 --wildcards '*/include' '*/library' \
+	    '*/LICENSE'
+	$(Q)touch $@
+
+$(BUILD)/obj/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/hv.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HV_CFLAGS) -w -c -o $@ $(MBEDTLS)/library/$*.c
+
 # As it is, without the distribution's patches: what they change (PPP, sockets, the build) is not built here.
 $(LWIP_STAMP): tools/sources.lock tools/fetch.py
 	$(call say,FETCH)
@@ -143,23 +171,9 @@ $(BUILD)/obj/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/hv.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HV_CFLAGS) -w -Dvolatile= -c -o $@ $(ZYDIS)/src/$*.c
 
-# Hashes. What is left out, and that they touch general registers only, net/mbedtls_config.h says.
-$(MBEDTLS_STAMP): tools/sources.lock tools/fetch.py
-	$(call say,FETCH)
-	$(Q)rm -rf $(MBEDTLS) && mkdir -p $(MBEDTLS) $(PACKAGES)
-	$(Q)$(PYTHON) tools/fetch.py mbedtls $(PACKAGES) >$(PACKAGES)/mbedtls.files
-	$(Q)tar -xzf $(PACKAGES)/mbedtls_*.orig.tar.gz -C $(MBEDTLS) --strip-components=1 --wildcards '*/include' '*/library' \
-	    '*/LICENSE'
-	$(Q)touch $@
-
-$(BUILD)/obj/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/hv.flags
-	$(call say,CC)
-	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(HV_CFLAGS) -w -c -o $@ $(MBEDTLS)/library/$*.c
-
 # ---- The hypervisor ----
 
-$(BUILD)/obj/%.c.o: %.c $(BUILD)/hv.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
+$(BUILD)/obj/%.c.o: %.c $(BUILD)/hv.flags | $(STAMPS)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HV_CFLAGS) $(WARNINGS) -MMD -MP -c -o $@ $<
@@ -179,19 +193,19 @@ $(BUILD)/light.checked: $(LIGHT)
 	    { echo "an indirect branch in a light exit" >&2; exit 1; }
 	$(Q)touch $@
 
-$(BUILD)/library.a: $(LIBRARY_OBJECTS) $(MBEDTLS_OBJECTS)
+$(BUILD)/parts.a: $(PART_OBJECTS) $(MBEDTLS_OBJECTS)
 	$(call say,AR)
 	$(Q)rm -f $@ && ar rcsD $@ $^
 
 # Two links: the first tells where the functions are, the second has their names for backtraces.
-$(BUILD)/tasuki.elf: $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/library.a linker.ld tools/ksyms.py $(BUILD)/light.checked
+$(BUILD)/tasuki.elf: $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(LWIP_OBJECTS) $(BUILD)/parts.a linker.ld tools/ksyms.py $(BUILD)/light.checked
 	$(call say,LINK)
 	$(Q)$(PYTHON) tools/ksyms.py >$(BUILD)/ksyms0.S
 	$(Q)$(CC) -c -o $(BUILD)/ksyms0.o $(BUILD)/ksyms0.S
-	$(Q)ld $(HV_LDFLAGS) -o $(BUILD)/tasuki0.elf $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms0.o $(BUILD)/library.a
+	$(Q)ld $(HV_LDFLAGS) -o $(BUILD)/tasuki0.elf $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(LWIP_OBJECTS) $(BUILD)/ksyms0.o $(BUILD)/parts.a
 	$(Q)$(PYTHON) tools/ksyms.py $(BUILD)/tasuki0.elf >$(BUILD)/ksyms.S
 	$(Q)$(CC) -c -o $(BUILD)/ksyms.o $(BUILD)/ksyms.S
-	$(Q)ld $(HV_LDFLAGS) -o $@ $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(BUILD)/ksyms.o $(BUILD)/library.a
+	$(Q)ld $(HV_LDFLAGS) -o $@ $(HV_OBJECTS) $(ZYDIS_OBJECTS) $(LWIP_OBJECTS) $(BUILD)/ksyms.o $(BUILD)/parts.a
 	$(Q)$(PYTHON) tools/ksyms.py --check $(BUILD)/tasuki0.elf $@
 
 # PAYLOAD=FILE puts another ELF into the loader, to test it alone.
@@ -235,7 +249,7 @@ $(BUILD)/esp.img: $(BUILD)/BOOTX64.EFI boot/tasuki.conf tools/mkesp.py
 
 setup:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
-	$(Q)$(MAKE) --no-print-directory $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
+	$(Q)$(MAKE) --no-print-directory $(STAMPS)
 
 # The guest: Debian's own kernel, taken out of its package, and an initramfs around a static busybox.
 $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img &: tools/mkdemo.py tools/sources.lock tools/fetch.py
@@ -254,7 +268,7 @@ run:
 
 # ---- Tests ----
 
-$(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
+$(BUILD)/tests/core/%.o: %.c $(BUILD)/unit.flags | $(STAMPS)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(UNIT_CFLAGS) -MMD -MP -c -o $@ $<
@@ -266,6 +280,14 @@ $(BUILD)/tests/zydis/%.o: $(ZYDIS_STAMP) $(BUILD)/unit.flags
 $(BUILD)/tests/mbedtls/%.o: $(MBEDTLS_STAMP) net/mbedtls_config.h $(BUILD)/unit.flags
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTED) -O2 -w -c -o $@ $(MBEDTLS)/library/$*.c
+
+$(BUILD)/tests/lwip/%.o: $(LWIP_STAMP) $(BUILD)/unit.flags $(LWIP_SETTINGS)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTED) -fsanitize=address -w -c -o $@ $(LWIP)/src/$*.c
+
+$(BUILD)/tests/fuzzlwip/%.o: $(LWIP_STAMP) $(BUILD)/fuzz.flags $(LWIP_SETTINGS)
+	$(Q)mkdir -p $(@D)
+	$(Q)clang $(HOSTED) -fsanitize=address,fuzzer-no-link -w -c -o $@ $(LWIP)/src/$*.c
 
 # An archive holds the cores that compile, by their paths (two may have one name), so that one that does not takes down
 # only the tests that need it.
@@ -283,8 +305,12 @@ $(patsubst %.c,$(BUILD)/tests/core/%.o,$(filter net/%,$(CORE_SOURCES)) tests/uni
 CORE_C := $(CORE_SOURCES) $(sort $(wildcard tests/unit/fake_*.c))
 ZYDIS_HOSTED := $(patsubst %,$(BUILD)/tests/zydis/%.o,$(ZYDIS_NAMES))
 MBEDTLS_HOSTED := $(patsubst %,$(BUILD)/tests/mbedtls/%.o,$(MBEDTLS_NAMES))
-$(eval $(call core_archive,core,$(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED)))
-$(eval $(call core_archive,fuzzcore,$(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED)))
+# $(call lwip_hosted,FOLDER)
+lwip_hosted = $(patsubst %,$(BUILD)/tests/$(1)/%.o,$(LWIP_NAMES))
+$(eval $(call core_archive,core,$(patsubst %.c,$(BUILD)/tests/core/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED) \
+    $(call lwip_hosted,lwip)))
+$(eval $(call core_archive,fuzzcore,$(patsubst %.c,$(BUILD)/tests/fuzzcore/%.o,$(CORE_C)) $(ZYDIS_HOSTED) $(MBEDTLS_HOSTED) \
+    $(call lwip_hosted,fuzzlwip)))
 
 $(UNIT_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUILD)/tests/core.a
 	$(call say,LINK)
@@ -295,10 +321,10 @@ $(DIFFERENTIAL_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUIL
     $(patsubst %.c,$(BUILD)/tests/core/%.o,$(DIFFERENTIAL_PARTS))
 	$(call say,LINK)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn -lcmocka
+	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn
 
 # Fuzz targets are clang's whatever builds the rest.
-$(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(ZYDIS_STAMP) $(MBEDTLS_STAMP)
+$(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(STAMPS)
 	$(call say,CC)
 	$(Q)mkdir -p $(@D)
 	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
@@ -327,5 +353,5 @@ clean:
 
 # Small guests, where there are any, come with rules of their own.
 -include tests/guests/guests.mk
--include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(LIBRARY_OBJECTS) $(BOOT_OBJECTS)))
+-include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(PART_OBJECTS) $(BOOT_OBJECTS)))
 -include $(shell test -d $(BUILD)/tests && find $(BUILD)/tests -name '*.d')

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "kernel/bytes.h"
 #include "kernel/types.h"
 
 #define ETH_ADDRESS_BYTES 6
@@ -30,19 +31,6 @@
 
 #define IP_PROTOCOL_TCP 6u
 #define IP_PROTOCOL_UDP 17u
-
-static inline uint16_t be16_get(const uint8_t *p) { return (uint16_t)(p[0] << 8 | p[1]); }
-static inline uint32_t be32_get(const uint8_t *p) { return (uint32_t)be16_get(p) << 16 | be16_get(p + 2); }
-static inline void be16_put(uint8_t *p, uint16_t value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
-static inline void be32_put(uint8_t *p, uint32_t value)
-{
-    be16_put(p, (uint16_t)(value >> 16));
-    be16_put(p + 2, (uint16_t)value);
-}
 
 /* An address as a number, for tables and comparisons: the first byte is the highest of 48 bits. */
 static inline uint64_t eth_address(const uint8_t *p)

@@ -16,6 +16,7 @@ Trust: APT verifies the archive's signature with the machine's own keys, and the
 index; then this program compares it with the lock. The machine's APT configuration is read (mirror, proxy, keys) and never
 changed: lists and caches are in DIRECTORY/.apt.
 """
+import fcntl
 import hashlib
 import os
 import shutil
@@ -90,8 +91,15 @@ class PrivateApt:
 
 
 def fetch(name, directory):
-    """(package, version, [paths]) of a name, with its files in the directory. Raises FetchError."""
+    """(package, version, [paths]) of a name, with its files in the directory. Raises FetchError. Waits for another process
+    that fetches into the same directory."""
     os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, ".lock"), "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return fetch_locked(name, directory)
+
+
+def fetch_locked(name, directory):
     choices, problems, apt = alternatives(name), [], None
     for _, package, version, files in choices:
         if present(directory, files):
