@@ -321,7 +321,7 @@ $(DIFFERENTIAL_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/core/tests/%.o $(BUIL
     $(patsubst %.c,$(BUILD)/tests/core/%.o,$(DIFFERENTIAL_PARTS))
 	$(call say,LINK)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn
+	$(Q)$(CC) $(SANITIZE) -o $@ $(filter %.o,$^) $(BUILD)/tests/core.a -lunicorn -lcmocka
 
 # Fuzz targets are clang's whatever builds the rest.
 $(BUILD)/tests/fuzzcore/%.o: %.c $(BUILD)/fuzz.flags | $(STAMPS)
