@@ -23,6 +23,7 @@
 #include "vm/kernel_image.h"
 #include "vm/machine.h"
 #include "vmm/cpu_state_stream.h"
+#include "vmm/vector.h"
 
 #define COM1_BASE 0x3f8
 #define COM1_GSI 4
@@ -329,7 +330,8 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
         .invariant_tsc = cpu_features.invariant_tsc,
         .rdtscp = vmm && vmm->features->rdtscp,
         .invpcid = vmm && vmm->features->invpcid,
-        .xsaves = vmm && vmm->features->xsaves,
+        .xsavec = vector_compacts,
+        .xsaves = vector_compacts && vmm && vmm->features->xsaves,
         .spec_ctrl = true,
         .arch_capabilities = cpu_features.arch_capabilities,
     };

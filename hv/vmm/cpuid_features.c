@@ -76,7 +76,7 @@ const struct cpuid_feature cpuid_features[] = {
     N(7, 2, EDX, 4, SPEC_CTRL, "bhi-ctrl"),
     B(7, 2, EDX, 5, "mcdt-no"),
 
-    N(0xd, 1, EAX, 0, XSAVE, "xsaveopt"), N(0xd, 1, EAX, 1, XSAVE, "xsavec"), N(0xd, 1, EAX, 2, XSAVE, "xgetbv1"),
+    N(0xd, 1, EAX, 0, XSAVE, "xsaveopt"), N(0xd, 1, EAX, 1, XSAVEC, "xsavec"), N(0xd, 1, EAX, 2, XSAVE, "xgetbv1"),
     N(0xd, 1, EAX, 3, XSAVES, "xsaves"),
 
     P(0x80000001, 0, ECX, 0, "lahf"), N(0x80000001, 0, ECX, 1, SMP, "cmp-legacy"), B(0x80000001, 0, ECX, 5, "lzcnt"),
@@ -135,6 +135,8 @@ bool cpuid_need_met(const struct cpuid_feature *feature, const struct cpuid_abil
         return a->rdtscp;
     case NEED_INVPCID:
         return a->invpcid;
+    case NEED_XSAVEC:
+        return a->xsavec && (xcr0 & X87_SSE) == X87_SSE;
     case NEED_XSAVES:
         return a->xsaves && (xcr0 & X87_SSE) == X87_SSE;
     case NEED_SPEC_CTRL:

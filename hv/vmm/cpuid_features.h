@@ -21,6 +21,7 @@ enum cpuid_need {
     NEED_INVARIANT,    /* the host's bit and the ability; so are the rest */
     NEED_RDTSCP,
     NEED_INVPCID,
+    NEED_XSAVEC,
     NEED_XSAVES,
     NEED_SPEC_CTRL,
     NEED_ARCH_CAP,

@@ -47,6 +47,7 @@ struct cpuid_abilities {
     bool invariant_tsc;     /* the host's TSC is, and the VM is not going to leave it */
     bool rdtscp;            /* RDTSCP, RDPID and TSC_AUX work in a guest */
     bool invpcid;           /* INVPCID works in a guest; PCID itself needs nothing */
+    bool xsavec;            /* XSAVEC and the compacted format do what the manual says */
     bool xsaves;            /* XSAVES/XRSTORS work in a guest */
     bool spec_ctrl;         /* SPEC_CTRL is switched, PRED_CMD and FLUSH_CMD are passed */
     bool la57;              /* 5-level paging in the guest */

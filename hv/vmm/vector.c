@@ -22,6 +22,7 @@
 #define COMPONENT_PKRU 9
 
 struct vcpu *vector_owner[CPU_MAX];
+bool vector_compacts;
 static uint64_t last_vm[CPU_MAX]; /* serial */
 
 static void xsave_area(void *area)
@@ -81,8 +82,44 @@ static void clear_leaks(void)
         flush_l1d();
 }
 
+/*
+ * Saves known registers in the compacted format (SDM vol. 1, 13.4.3 and 13.10) and looks where they went: Bochs 2.7 puts the
+ * AVX component 160 bytes too low, so that a guest which uses XSAVEC or XSAVES loses registers.
+ */
+static bool compaction_works(void)
+{
+    enum { COMPONENTS = BIT(0) | BIT(COMPONENT_SSE) | BIT(COMPONENT_AVX), AVX_BYTES = 256, COMPACTED_AVX = 576, AREA = 1024 };
+    static uint8_t from[AREA] ALIGNED(64), to[AREA] ALIGNED(64);
+    uint64_t components = COMPONENTS, compacted = BIT(63) | COMPONENTS, nothing = 0;
+    uint32_t at = cpu_features.xsave_offset[COMPONENT_AVX];
+
+    if (!cpu_features.xsave || !(cpuid(0xd, 1).eax & BIT(1)))
+        return false;
+    if ((cpu_features.xcr0_mask & COMPONENTS) != COMPONENTS || at + AVX_BYTES > AREA)
+        return true; /* nothing lies behind the header that could go wrong */
+    for (unsigned i = 0; i < AVX_BYTES; i++) {
+        from[XSAVE_XMM_OFFSET + i] = (uint8_t)(i * 7 + 1);
+        from[at + i] = (uint8_t)(i * 13 + 5);
+    }
+    memcpy(from, &(uint16_t){ 0x37f }, 2);        /* FCW */
+    memcpy(from + 24, &(uint32_t){ 0x1f80 }, 4); /* MXCSR */
+    memcpy(from + XSAVE_BV_OFFSET, &components, 8);
+    xrstor_area(from);
+    __asm__ volatile("xsavec64 (%0)" : : "r"(to), "a"(COMPONENTS), "d"(0) : "memory");
+    memcpy(from + XSAVE_BV_OFFSET, &nothing, 8);
+    xrstor_area(from); /* all registers as after a reset */
+    return !memcmp(to + XSAVE_BV_OFFSET, &components, 8) && !memcmp(to + XSAVE_BV_OFFSET + 8, &compacted, 8) &&
+           !memcmp(to + XSAVE_XMM_OFFSET, from + XSAVE_XMM_OFFSET, AVX_BYTES) && !memcmp(to + COMPACTED_AVX, from + at, AVX_BYTES);
+}
+
 void vector_init(void)
 {
+    uint64_t flags = irq_save();
+
+    vector_compacts = compaction_works();
+    irq_restore(flags);
+    if (!vector_compacts && cpu_features.xsave && cpuid(0xd, 1).eax & BIT(1))
+        log_info("cpu: XSAVEC does not keep AVX registers; guests do not get it, nor XSAVES");
     if (cpu_features.speculation.flush_l1d)
         thread_set_guest_hook(flush_l1d);
 }

@@ -14,7 +14,13 @@
 /* Whose state is in the registers, by CPU; NULL: nobody's. */
 extern struct vcpu *vector_owner[CPU_MAX];
 
-/* Once, before the first guest: has L1 flushed where a guest gets a CPU back, if the CPU leaks by it. */
+/* The CPU has XSAVEC, and it keeps what it is given; otherwise guests get neither XSAVEC nor XSAVES. */
+extern bool vector_compacts;
+
+/*
+ * Once, before the first guest: has L1 flushed where a guest gets a CPU back, if the CPU leaks by it, and tries XSAVEC out.
+ * The vector registers are nobody's then. Thread context.
+ */
 void vector_init(void);
 /* Before an entry of a vCPU that is not the owner. Interrupts off. */
 void vector_acquire(struct vcpu *vcpu);

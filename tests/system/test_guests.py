@@ -25,9 +25,8 @@ ROUNDS = 2000 # of each kind of access to its APIC, in each of the two modes
 
 
 def vms(cpu):
-    """QEMU does not make some of the CPU's own checks; `cpu=lax` leaves these out (see the guests). So does `xsaves=legacy` with
-    a fault of Bochs (see guest xsave)."""
-    lax = "cpu=lax" if cpu == "amd" else "cpu=strict xsaves=legacy"
+    """QEMU does not make some of the CPU's own checks; `cpu=lax` leaves these out (see the guests)."""
+    lax = "cpu=lax" if cpu == "amd" else "cpu=strict"
     made = {name: {"kernel": guest(name), "memory": "16M", "vcpus": vcpus, "cmdline": lax, **more}
             for name, (vcpus, more, _) in GUESTS.items()}
     made["portable"] = {"kernel": guest("cpuid"), "memory": "16M", "vcpus": 2, "cpu": "portable"}

@@ -99,7 +99,7 @@ __attribute__((unused)) static const struct cpuid_host fake_amd_host = { fake_am
 static const struct cpuid_abilities fake_abilities = {
     .vcpu_count = 4, .tsc_khz = 2400000, .apic_khz = APIC_TIMER_KHZ, .mxcsr_mask = 0xffff, .xcr0 = 0x2e7,
     .arch_capabilities = 0x2b, .x2apic = true, .tsc_deadline = true, .tsc_adjust = true, .invariant_tsc = true,
-    .rdtscp = true, .invpcid = true, .xsaves = true, .spec_ctrl = true, .la57 = true,
+    .rdtscp = true, .invpcid = true, .xsavec = true, .xsaves = true, .spec_ctrl = true, .la57 = true,
 };
 
 #endif
