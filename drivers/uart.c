@@ -21,7 +21,7 @@
 #define LSR_THR_EMPTY BIT(5)
 #define LSR_ALL_SENT BIT(6)
 #define FIFO_BYTES 16u
-#define SPIN_LIMIT 100000u
+#define SPIN_LIMIT 2000000u /* some seconds: an emulator that is kept from its CPU is slow, not gone */
 #define RING_BYTES 1024u
 
 static uint16_t base;
