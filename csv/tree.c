@@ -361,16 +361,20 @@ static enum status find(struct csv_tree *tree, uint64_t key, struct path *path)
     return index < csv_node_count(area) && csv_node_key(area, index) == key ? OK : ERR_NOT_FOUND;
 }
 
+/* The same, and the leaf that holds it may be changed. */
+static enum status find_to_change(struct csv_tree *tree, uint64_t key, struct path *path)
+{
+    enum status status = find(tree, key, path);
+    return status ? status : csv_block_change(tree->v, path->step[path->depth - 1].block);
+}
+
 enum status csv_tree_remove(struct csv_tree *tree, uint64_t key)
 {
     struct path path;
-    enum status status = find(tree, key, &path);
+    enum status status = find_to_change(tree, key, &path);
     if (status)
         return status;
     struct csv_block *leaf = path.step[path.depth - 1].block;
-    status = csv_block_change(tree->v, leaf);
-    if (status)
-        return status;
     csv_node_remove(area_of(tree, leaf), path.step[path.depth - 1].index);
     return tidy(tree, &path);
 }
@@ -378,13 +382,10 @@ enum status csv_tree_remove(struct csv_tree *tree, uint64_t key)
 enum status csv_tree_replace(struct csv_tree *tree, uint64_t key, const void *value, unsigned bytes)
 {
     struct path path;
-    enum status status = find(tree, key, &path);
+    enum status status = find_to_change(tree, key, &path);
     if (status)
         return status;
     struct csv_block *leaf = path.step[path.depth - 1].block;
-    status = csv_block_change(tree->v, leaf);
-    if (status)
-        return status;
     unsigned had;
     uint8_t *to = csv_node_value(area_of(tree, leaf), path.step[path.depth - 1].index, &had);
     if (had != bytes)
