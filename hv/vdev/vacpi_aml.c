@@ -65,38 +65,36 @@ static void put_name(struct aml *a, const char *name)
         aml_u8(a, (uint8_t)(*name ? *name++ : '_'));
 }
 
-aml_mark aml_scope(struct aml *a, const char *name)
+/* What is open from its opcode on, and begins with a name. */
+static aml_mark open_named(struct aml *a, uint8_t opcode, const char *name)
 {
-    aml_u8(a, OP_SCOPE);
+    aml_u8(a, opcode);
     aml_mark mark = a->used;
     put_name(a, name);
     return mark;
+}
+
+aml_mark aml_scope(struct aml *a, const char *name)
+{
+    return open_named(a, OP_SCOPE, name);
 }
 
 aml_mark aml_device(struct aml *a, const char *name)
 {
     aml_u8(a, OP_EXTENDED);
-    aml_u8(a, OP_DEVICE);
-    aml_mark mark = a->used;
-    put_name(a, name);
-    return mark;
+    return open_named(a, OP_DEVICE, name);
 }
 
 aml_mark aml_method(struct aml *a, const char *name, uint8_t arguments)
 {
-    aml_u8(a, OP_METHOD);
-    aml_mark mark = a->used;
-    put_name(a, name);
+    aml_mark mark = open_named(a, OP_METHOD, name);
     aml_u8(a, arguments & 7); /* synchronization level 0 */
     return mark;
 }
 
 aml_mark aml_if(struct aml *a, const char *name)
 {
-    aml_u8(a, OP_IF);
-    aml_mark mark = a->used;
-    put_name(a, name);
-    return mark;
+    return open_named(a, OP_IF, name);
 }
 
 void aml_return(struct aml *a, const char *name)
