@@ -12,9 +12,6 @@
  * What must hold: no access outside of RAM or of a frame (the sanitizer watches), no endless turn, nothing in flight
  * between turns, nothing at the other port that asks for more than it can, all memory back at the end.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "net/offload.h"
 #include "net/vswitch.h"
 #include "vdev/virtio_net.h"
@@ -35,12 +32,10 @@
 #define F_MQ BIT(22)
 #define F_GUEST_OFFLOADS (BIT(1) | BIT(7) | BIT(8) | BIT(9))
 
+#include "fuzz_guest.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uint8_t *ram;
-static const uint8_t *input;
-static size_t left, tail;
-static bool mutate;
 static struct vbus ports, mmio;
 static struct vpci pci;
 static struct virtio_net net;
@@ -49,60 +44,6 @@ static struct vswitch_port guest_port, peer_port;
 static struct netport peer;
 static struct frame_pool pool;
 static uint64_t now_ns;
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static uint8_t next8(void)
-{
-    if (!left)
-        return 0;
-    left--;
-    return *input++;
-}
-
-static uint16_t next16(void)
-{
-    uint16_t low = next8();
-
-    return (uint16_t)(low | next8() << 8);
-}
-
-static uint32_t next32(void)
-{
-    uint32_t low = next16();
-
-    return low | (uint32_t)next16() << 16;
-}
-
-static bool valid(void *context, gpa_t gpa, uint64_t count)
-{
-    (void)context;
-    return range_within(gpa.v, count, RAM_BYTES) && !range_overlaps(gpa.v, count, HOLE, HOLE_BYTES);
-}
-
-static bool read_ram(void *context, gpa_t gpa, void *bytes, uint64_t count)
-{
-    if (!valid(context, gpa, count))
-        return false;
-    memcpy(bytes, ram + gpa.v, count);
-    for (uint64_t i = 0; mutate && i < MIN(count, 16); i++)
-        ram[gpa.v + i] ^= input[tail++ % left];
-    return true;
-}
-
-static bool write_ram(void *context, gpa_t gpa, const void *bytes, uint64_t count)
-{
-    if (!valid(context, gpa, count))
-        return false;
-    memcpy(ram + gpa.v, bytes, count);
-    return true;
-}
-
-static const struct gmem_ops memory = { .read = read_ram, .write = write_ram, .valid = valid };
 
 static void no_message(void *context, uint64_t address, uint32_t data)
 {

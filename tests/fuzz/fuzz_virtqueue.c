@@ -12,9 +12,6 @@
  * What must hold: no access outside of RAM (the sanitizer watches), no endless turn, slots and chains in flight agree,
  * and after all answers have come a reset brings the device back to status 0.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "vdev/ramdisk.h"
 #include "vdev/virtio_blk.h"
 
@@ -28,72 +25,17 @@
 #define SLOTS 3
 #define PCI_SLOT 1
 
+#include "fuzz_guest.h"
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uint8_t *ram, *disk_memory;
-static const uint8_t *input;
-static size_t left, tail;
-static bool mutate;
+static uint8_t *disk_memory;
 static struct blk_request *waiting[SLOTS];
 static unsigned waiting_count;
 static struct vbus ports, mmio;
 static struct vpci pci;
 static struct virtio_blk disk;
 static struct virtio_blk_slot slots[SLOTS];
-
-static void require(bool condition)
-{
-    if (!condition)
-        abort();
-}
-
-static uint8_t next8(void)
-{
-    if (!left)
-        return 0;
-    left--;
-    return *input++;
-}
-
-static uint16_t next16(void)
-{
-    uint16_t low = next8();
-
-    return (uint16_t)(low | next8() << 8);
-}
-
-static uint32_t next32(void)
-{
-    uint32_t low = next16();
-
-    return low | (uint32_t)next16() << 16;
-}
-
-static bool valid(void *context, gpa_t gpa, uint64_t count)
-{
-    (void)context;
-    return range_within(gpa.v, count, RAM_BYTES) && !range_overlaps(gpa.v, count, HOLE, HOLE_BYTES);
-}
-
-static bool read_ram(void *context, gpa_t gpa, void *bytes, uint64_t count)
-{
-    if (!valid(context, gpa, count))
-        return false;
-    memcpy(bytes, ram + gpa.v, count);
-    for (uint64_t i = 0; mutate && i < MIN(count, 16); i++)
-        ram[gpa.v + i] ^= input[tail++ % left];
-    return true;
-}
-
-static bool write_ram(void *context, gpa_t gpa, const void *bytes, uint64_t count)
-{
-    if (!valid(context, gpa, count))
-        return false;
-    memcpy(ram + gpa.v, bytes, count);
-    return true;
-}
-
-static const struct gmem_ops memory = { .read = read_ram, .write = write_ram, .valid = valid };
 
 static void *chunk(void *context, uint64_t index, bool write)
 {
