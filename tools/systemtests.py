@@ -10,8 +10,8 @@
 A unit is what one pytest process runs: a module's tests of one part (tests/system/conftest.py has the parts). Bochs
 keeps one CPU busy and counts time in instructions, and so does QEMU in the part `counted`: of these parts as many units
 run at once as there are CPUs, up to LANES. Their nodes have nothing in common: directories, names and sockets are the
-process's own, and tools/machine.py connects to no Bochs but its own. QEMU by the world's clock wants two CPUs for
-itself, so the part `amd` runs last, alone, as one unit.
+process's own, and tools/machine.py connects to no Bochs but its own. QEMU by the world's clock has two busy threads or
+more, so no two tests of the part `amd` run at once: it is one unit, begun first, with units of the other parts beside it.
 
 What a test became is read from pytest's JUnit report. A test that was collected and is not in the report has failed:
 its process died, took too long, or collected less. One line is printed for each test as it ends; a unit in which
@@ -34,8 +34,7 @@ LANES = 4
 UNIT_SECONDS = 1800
 PR_SET_PDEATHSIG = 1
 # Modules that take longest, in this order, are begun first, so that the lanes end together. The others follow.
-LONGEST = ["test_guests", "test_linux", "test_deadline", "test_wrong", "test_power", "test_console", "test_state",
-           "test_intx"]
+LONGEST = ["test_intx", "test_guests", "test_linux", "test_deadline", "test_wrong", "test_power", "test_console", "test_state"]
 LINE = re.compile(r"^tests/system/(\S+?::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)(?: \((.*)\))? +\[ *\d+%\]\s*$")
 PYTEST = ["/usr/bin/python3", "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
 
@@ -152,16 +151,16 @@ class SystemTests:
             for line in file:
                 part, name = line.rstrip("\n").split("\t")
                 parts[part][name.split("::")[0]].append(name)
-        alone = parts.pop("amd", {})
+        together = parts.pop("amd", {})
         for part, files in parts.items():
             for path, names in files.items():
                 module = os.path.basename(path).removesuffix(".py")
                 self.units.append(Unit(f"{part}-{module.removeprefix('test_')}", part, [path], names, self.logs))
         order = {f"tests/system/{module}.py": place for place, module in enumerate(LONGEST)}
         self.units.sort(key=lambda unit: order.get(unit.files[0], len(order)))
-        if alone:
-            names = [name for names in alone.values() for name in names]
-            self.units.append(Unit("amd", "amd", list(alone), names, self.logs))
+        if together:
+            names = [name for names in together.values() for name in names]
+            self.units.insert(0, Unit("amd", "amd", list(together), names, self.logs))
         return None
 
     def run(self):
@@ -170,7 +169,7 @@ class SystemTests:
         lanes = max(1, min(LANES, len(os.sched_getaffinity(0))))
         with selectors.DefaultSelector() as selector:
             while waiting or self.running:
-                while waiting and self.may_start(waiting[0], lanes):
+                while waiting and len(self.running) < lanes:
                     unit = waiting.popleft()
                     unit.start(self.top, self.build)
                     self.running.append(unit)
@@ -192,10 +191,6 @@ class SystemTests:
                 for unit in self.running:
                     if time.monotonic() > unit.began + UNIT_SECONDS:
                         unit.process.kill()
-
-    def may_start(self, unit, lanes):
-        alone = unit.part == "amd" or any(other.part == "amd" for other in self.running)
-        return not self.running if alone else len(self.running) < lanes
 
     def end(self):
         """Ends what runs. pytest, interrupted, ends its machines; a machine whose pytest is killed dies with it."""

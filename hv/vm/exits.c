@@ -105,7 +105,10 @@ static COLD bool memory_fault(struct vcpu *vcpu, const struct vm_exit *exit, enu
         return false;
     }
     if (exit->memory.walking) {
-        vm_fail(cpu->vm, "vCPU %u: its page tables lie at 0x%lx, where there is no RAM", vcpu->id, exit->memory.gpa.v);
+        vmm->dump(vcpu);
+        vcpu_load(vmm, vcpu, STATE_CR);
+        vm_fail(cpu->vm, "vCPU %u: its page tables lie at 0x%lx, where there is no RAM (RIP 0x%lx, CR3 0x%lx)", vcpu->id,
+                exit->memory.gpa.v, vcpu->state.rip, vcpu->state.cr3);
         return false;
     }
     return machine_simple_move(vcpu, exit) || exit_emulate(vcpu, exit->memory.bytes, exit->memory.byte_count);

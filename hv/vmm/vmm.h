@@ -185,7 +185,7 @@ struct vmm_backend {
      * guest. NULL where features->apic_assist is false.
      */
     void (*apic)(struct vcpu *vcpu, enum apic_assist assist);
-    /* Everything the backend holds about the vCPU, as text lines by log_error. */
+    /* Everything the backend holds about the vCPU, as text lines by log_info. */
     void (*dump)(struct vcpu *vcpu);
 };
 extern const struct vmm_backend vmm_backend_svm, vmm_backend_vmx;

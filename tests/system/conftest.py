@@ -9,7 +9,7 @@ its mark `vendor("intel")`; where it has none of these, QEMU or no machine. What
 one part alone, for tools/systemtests.py, which knows what may run beside what:
     intel    on Bochs, which keeps one CPU busy and counts its time in instructions
     counted  on QEMU where it does so too (-icount), marked `counted`
-    amd      the rest: QEMU by the world's clock, which wants the computer for itself
+    amd      the rest: QEMU by the world's clock, one test after the other
 
 What the machines said is in $TASUKI_LOGS; where a test fails, the node's own log is fetched too and shown.
 """

@@ -130,7 +130,9 @@ class Node:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            print(f"log of {self.name} on {self.cpu}:\n{self.last_log()}")
         self.close()
 
     def close(self):
@@ -157,7 +159,7 @@ class Node:
         """The end of the node's own log, for a failed test; or why there is none."""
         try:
             self.detach()
-            return self.shell("log show", timeout=20)[-4000:]
+            return self.shell("log show", timeout=20)[-30000:]
         except (AssertionError, OSError) as error:
             return f"the node does not answer: {error}\nthe emulator said: {self.machine.messages()}"
 

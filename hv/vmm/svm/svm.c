@@ -308,7 +308,7 @@ static void pml_drain(struct vcpu *vcpu)
 
 static void dump_segment(const char *name, const struct vmcb_segment *s)
 {
-    log_error("  %-5s selector %04x attributes %03x limit %08x base %016llx", name, s->selector, s->attributes,
+    log_info("  %-5s selector %04x attributes %03x limit %08x base %016llx", name, s->selector, s->attributes,
               s->limit, (unsigned long long)s->base);
 }
 
@@ -332,12 +332,12 @@ static void dump(struct vcpu *vcpu)
     const struct svm_vcpu *v = vcpu->backend;
     const struct vmcb *vmcb = v->vmcb;
 
-    log_error("vcpu %u: VMCB at %llx, last CPU %d, exit codes %x, %x, the host's CR3 %llx", vcpu->id,
+    log_info("vcpu %u: VMCB at %llx, last CPU %d, exit codes %x, %x, the host's CR3 %llx", vcpu->id,
               (unsigned long long)v->vmcb_hpa, vcpu->last_cpu, v->codes[0], v->codes[1], (unsigned long long)read_cr3());
     for (unsigned i = 0; i < ARRAY_COUNT(dump_fields); i++) {
         uint64_t value = 0;
         memcpy(&value, (const char *)vmcb + dump_fields[i].offset, dump_fields[i].bytes);
-        log_error("  %-15s %016llx", dump_fields[i].name, (unsigned long long)value);
+        log_info("  %-15s %016llx", dump_fields[i].name, (unsigned long long)value);
     }
     dump_segment("es", &vmcb->es);
     dump_segment("cs", &vmcb->cs);
@@ -349,7 +349,7 @@ static void dump(struct vcpu *vcpu)
     dump_segment("tr", &vmcb->tr);
     dump_segment("gdtr", &vmcb->gdtr);
     dump_segment("idtr", &vmcb->idtr);
-    log_error("  cr0 hidden %llx, nmi blocked %d, iret seen %d, stepping %d", (unsigned long long)v->cr0_hidden,
+    log_info("  cr0 hidden %llx, nmi blocked %d, iret seen %d, stepping %d", (unsigned long long)v->cr0_hidden,
               v->nmi_blocked, v->iret_seen, v->stepping);
 }
 

@@ -258,7 +258,7 @@ static void dump_field(const char *name, enum vmcs_field field)
 
     __asm__ volatile("vmread %2, %0; seta %1" : "=r"(value), "=qm"(ok) : "r"((uint64_t)field) : "cc");
     if (ok)
-        log_error("  %-24s %016llx", name, (unsigned long long)value); /* fields that this CPU lacks are left out */
+        log_info("  %-24s %016llx", name, (unsigned long long)value); /* fields that this CPU lacks are left out */
 }
 
 void vmx_dump(struct vcpu *vcpu)
@@ -267,17 +267,17 @@ void vmx_dump(struct vcpu *vcpu)
     struct vmx_vcpu *v = vcpu->backend;
     bool parked = vcpu->last_cpu == -1;
 
-    log_error("vcpu %u: VMCS at %llx, last CPU %d, VPID %u", vcpu->id, (unsigned long long)v->vmcs.v, vcpu->last_cpu,
+    log_info("vcpu %u: VMCS at %llx, last CPU %d, VPID %u", vcpu->id, (unsigned long long)v->vmcs.v, vcpu->last_cpu,
               v->vpid);
     if (!cpu || !v->initialized || (parked ? !vmptrld(v->vmcs.v) : !vmx_reach(cpu, vcpu))) {
-        log_error("vcpu %u: its VMCS cannot be read here", vcpu->id);
+        log_info("vcpu %u: its VMCS cannot be read here", vcpu->id);
         return;
     }
     for (unsigned i = 0; i < ARRAY_COUNT(dump_fields); i++)
         dump_field(dump_fields[i].name, dump_fields[i].encoding);
     if (parked) {
         if (!vmclear(v->vmcs.v))
-            log_error("vcpu %u: VMCLEAR of its VMCS failed", vcpu->id);
+            log_info("vcpu %u: VMCLEAR of its VMCS failed", vcpu->id);
         cpu->vmcs = NULL;
         cpu->current = NULL;
     }
