@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI and esp.img), setup, run, test, unit,
-# fuzz, system, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
+# Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI, esp.img, tasuki-csv), setup, run,
+# test, unit, fuzz, system, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
 # the commands).
 
 BUILD ?= build
@@ -17,7 +17,7 @@ say = $(if $(V),,@echo "  $(1)	$(patsubst $(BUILD)/%,%,$@)")
 .SECONDARY:
 .PHONY: all setup run test unit fuzz system bench clean test-programs
 
-all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img
+all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img $(BUILD)/tasuki-csv
 
 # ---- What there is ----
 
@@ -34,6 +34,8 @@ CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/v
     $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation) \
     $(patsubst %,drivers/%.c,pci e1000 e1000_ring virtio_nic virtio_ring) $(patsubst %,net/%.c,address checksum network ping lwip/port) \
     $(PART_SOURCES))))
+# The tool for an admin's machine, of the volume's core as it is.
+CSV_TOOL_SOURCES := $(sort $(wildcard tools/csv/*.c csv/*.c) $(patsubst %,hv/kernel/%.c,text status crc32c))
 UNIT_SOURCES := $(sort $(wildcard tests/unit/test_*.c))
 # A program against another implementation: its main file, and the rest of the folder.
 DIFFERENTIAL_SOURCES := $(sort $(wildcard tests/differential/*_vs_*.c))
@@ -110,6 +112,11 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 UNIT_CFLAGS := $(HOSTED) $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) $(SANITIZE)
 FUZZ_CFLAGS := $(HOSTED) -Wall -Wextra -Werror $(SANITIZE)
 
+# Programs for Linux. What is handed from them to the kernel has 64-bit offsets.
+TOOL_CFLAGS := -std=gnu17 -g -O2 -Ihv -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_FORTIFY_SOURCE=2 -fstack-protector-strong \
+    -fno-strict-aliasing -isystem /usr/include/fuse3 $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) \
+    $(REPRODUCIBLE)
+
 # A change of the compiler or its flags rebuilds what they made.
 define flags_file
 $(BUILD)/$(1).flags: FORCE
@@ -120,6 +127,7 @@ endef
 FORCE:
 $(eval $(call flags_file,hv,$(HV_CFLAGS) $(WARNINGS)))
 $(eval $(call flags_file,efi,$(EFI_CFLAGS) $(WARNINGS)))
+$(eval $(call flags_file,tool,$(TOOL_CFLAGS)))
 $(eval $(call flags_file,unit,$(UNIT_CFLAGS)))
 $(eval $(call flags_file,fuzz,$(FUZZ_CFLAGS)))
 
@@ -245,6 +253,19 @@ $(BUILD)/esp.img: $(BUILD)/BOOTX64.EFI boot/tasuki.conf tools/mkesp.py
 	$(call say,IMAGE)
 	$(Q)$(PYTHON) tools/mkesp.py $@ EFI/BOOT/BOOTX64.EFI=$< tasuki/tasuki.conf=boot/tasuki.conf
 
+# ---- The volume's tool ----
+
+CSV_TOOL_OBJECTS := $(patsubst %,$(BUILD)/tool/%.o,$(CSV_TOOL_SOURCES))
+
+$(BUILD)/tool/%.c.o: %.c $(BUILD)/tool.flags
+	$(call say,CC)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(TOOL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/tasuki-csv: $(CSV_TOOL_OBJECTS)
+	$(call say,LINK)
+	$(Q)$(CC) -o $@ $^ -lfuse3 -liscsi
+
 # ---- Running it ----
 
 setup:
@@ -353,5 +374,5 @@ clean:
 
 # Small guests, where there are any, come with rules of their own.
 -include tests/guests/guests.mk
--include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(PART_OBJECTS) $(BOOT_OBJECTS)))
+-include $(wildcard $(patsubst %.o,%.d,$(HV_OBJECTS) $(PART_OBJECTS) $(BOOT_OBJECTS) $(CSV_TOOL_OBJECTS)))
 -include $(shell test -d $(BUILD)/tests && find $(BUILD)/tests -name '*.d')

@@ -8,10 +8,11 @@
     tests.end()                         # from a signal handler: ends what runs
 
 A unit is what one pytest process runs: a module's tests of one part (tests/system/conftest.py has the parts). Bochs
-keeps one CPU busy and counts time in instructions, and so does QEMU in the part `counted`: of these parts as many units
-run at once as there are CPUs, up to LANES. Their nodes have nothing in common: directories, names and sockets are the
-process's own, and tools/machine.py connects to no Bochs but its own. QEMU by the world's clock has two busy threads or
-more, so no two tests of the part `amd` run at once: it is one unit, begun first, with units of the other parts beside it.
+keeps one CPU busy and counts time in instructions, and so does QEMU in the part `counted`; tests of the part `none` boot
+nothing: of these parts as many units run at once as there are CPUs, up to LANES. Their nodes have nothing in common:
+directories, names and sockets are the process's own, and tools/machine.py connects to no Bochs but its own. QEMU by the
+world's clock has two busy threads or more, so no two tests of the part `amd` run at once: it is one unit, begun first, with
+units of the other parts beside it.
 
 What a test became is read from pytest's JUnit report. A test that was collected and is not in the report has failed:
 its process died, took too long, or collected less. One line is printed for each test as it ends; a unit in which

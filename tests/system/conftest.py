@@ -5,10 +5,11 @@ A node is booted once for a vendor and a module (`booted`), since Bochs takes 15
 needs a machine of its own makes a Node.
 
 Each test belongs to one part of the tests, by the machine that it boots: that of its parameter `cpu` or `vendor`, or of
-its mark `vendor("intel")`; where it has none of these, QEMU or no machine. What boots another one fails. `--part` runs
+its mark `vendor("intel")`; where it has none of these, QEMU. What boots another one fails. `--part` runs
 one part alone, for tools/systemtests.py, which knows what may run beside what:
     intel    on Bochs, which keeps one CPU busy and counts its time in instructions
     counted  on QEMU where it does so too (-icount), marked `counted`
+    none     no machine at all, marked `vendor("none")`
     amd      the rest: QEMU by the world's clock, one test after the other
 
 What the machines said is in $TASUKI_LOGS; where a test fails, the node's own log is fetched too and shown.
@@ -23,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import node as nodes  # noqa: E402
 
 CPUS = ["amd", "intel"]
-PARTS = ["intel", "counted", "amd"]
+PARTS = ["intel", "counted", "none", "amd"]
 
 
 def vendor_of(item):
@@ -65,7 +66,7 @@ def pytest_configure(config):
         return
     build = nodes.BUILD
     result = subprocess.run(["make", "--no-print-directory", f"BUILD={build}", f"{build}/BOOTX64.EFI", "guests",
-                             f"{build}/demo/vmlinuz"], cwd=nodes.TOP, capture_output=True, text=True)
+                             f"{build}/demo/vmlinuz", f"{build}/tasuki-csv"], cwd=nodes.TOP, capture_output=True, text=True)
     if result.returncode:
         pytest.exit(f"the system tests cannot be built:\n{result.stdout[-2000:]}{result.stderr[-4000:]}", 2)
 

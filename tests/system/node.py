@@ -98,7 +98,7 @@ class Node:
         self.cpu, self.name = cpu, name
         self.patience = PATIENCE[cpu]
         if self.part is not None:
-            may = "intel" if self.part == "intel" else "amd"
+            may = {"intel": "intel", "none": "no"}.get(self.part, "amd")
             assert cpu == may, f"the test is to boot {may}'s machine, and boots {cpu}'s: mark it, see conftest.py"
             counts = "-icount" in machine.get("extra", ())
             assert self.part != "counted" or counts, "marked `counted`, and does not count"
