@@ -39,24 +39,25 @@ enum status iscsi_chap_check(const struct iscsi_chap_account *account, const cha
 size_t iscsi_chap_hash(enum iscsi_chap_algorithm algorithm, uint8_t identifier, const struct iscsi_secret *secret,
                        const uint8_t *challenge, size_t challenge_bytes, uint8_t hash[ISCSI_CHAP_HASH_MAX])
 {
+    size_t bytes = algorithm == ISCSI_CHAP_MD5 ? 16 : 32;
     if (algorithm == ISCSI_CHAP_MD5) {
         mbedtls_md5_context md5;
         mbedtls_md5_init(&md5);
         if (mbedtls_md5_starts_ret(&md5) || mbedtls_md5_update_ret(&md5, &identifier, 1) ||
             mbedtls_md5_update_ret(&md5, secret->bytes, secret->count) ||
             mbedtls_md5_update_ret(&md5, challenge, challenge_bytes) || mbedtls_md5_finish_ret(&md5, hash))
-            memset(hash, 0, 16);
+            bytes = 0;
         mbedtls_md5_free(&md5);
-        return 16;
+        return bytes;
     }
     mbedtls_sha256_context sha;
     mbedtls_sha256_init(&sha);
     if (mbedtls_sha256_starts_ret(&sha, 0) || mbedtls_sha256_update_ret(&sha, &identifier, 1) ||
         mbedtls_sha256_update_ret(&sha, secret->bytes, secret->count) ||
         mbedtls_sha256_update_ret(&sha, challenge, challenge_bytes) || mbedtls_sha256_finish_ret(&sha, hash))
-        memset(hash, 0, 32);
+        bytes = 0;
     mbedtls_sha256_free(&sha);
-    return 32;
+    return bytes;
 }
 
 void iscsi_chap_start(struct iscsi_chap *chap, const struct iscsi_chap_account *account)
@@ -100,6 +101,8 @@ static enum status answer(struct iscsi_chap *chap, const uint8_t *fresh, struct 
     chap->algorithm = (unsigned)algorithm;
     size_t bytes = iscsi_chap_hash((enum iscsi_chap_algorithm)algorithm, (uint8_t)identifier, &chap->account->secret,
                                    theirs, theirs_bytes, chap->answer);
+    if (!bytes)
+        return refuse(chap, "the CHAP answer cannot be computed");
     iscsi_text_put(writer, "CHAP_N", chap->account->name);
     iscsi_text_put_binary(writer, "CHAP_R", chap->answer, bytes);
     if (chap->account->mutual) {
@@ -130,7 +133,8 @@ static enum status prove(struct iscsi_chap *chap)
     size_t expected_bytes = iscsi_chap_hash((enum iscsi_chap_algorithm)chap->algorithm, chap->identifier,
                                             &chap->account->mutual_secret, chap->challenge, sizeof(chap->challenge),
                                             expected);
-    if (iscsi_text_binary(chap->pair[PAIR_R], theirs, sizeof(theirs), &bytes) != OK || bytes != expected_bytes)
+    if (!expected_bytes || iscsi_text_binary(chap->pair[PAIR_R], theirs, sizeof(theirs), &bytes) != OK ||
+        bytes != expected_bytes)
         return refuse(chap, "the target's CHAP answer has the wrong length");
     if (same_bytes(theirs, chap->answer, bytes))
         return refuse(chap, "the target sent our own CHAP answer back");

@@ -70,7 +70,7 @@ bool iscsi_chap_take(struct iscsi_chap *chap, const char *key, size_t key_bytes,
 enum status iscsi_chap_step(struct iscsi_chap *chap, const uint8_t fresh[ISCSI_CHAP_CHALLENGE_OURS + 1],
                             struct iscsi_text_writer *writer) MUST_CHECK;
 
-/* hash(identifier, secret, challenge). Returns its length, 16 or 32. */
+/* hash(identifier, secret, challenge). Returns its length, 16 or 32; 0: it could not be computed. */
 size_t iscsi_chap_hash(enum iscsi_chap_algorithm algorithm, uint8_t identifier, const struct iscsi_secret *secret,
                        const uint8_t *challenge, size_t challenge_bytes, uint8_t hash[ISCSI_CHAP_HASH_MAX]);
 

@@ -95,12 +95,14 @@ struct iscsi_session {
     uint64_t drain_deadline_ns, leave_deadline_ns;
 
     bool text_wanted, text_sent;
+    bool target_named;          /* discovery: the last TargetName was one */
     uint32_t text_itt, text_ttt;
     unsigned text_rounds;
     size_t text_count;
 
     uint64_t state_deadline_ns; /* of CONNECTING, LOGIN, PROVING, WAITING */
     uint64_t unusable_since_ns;
+    bool progress;              /* READY, and a command was answered */
     bool timed_out;
     uint64_t retry_ns, wait_floor_ns; /* next back-off; the target's Time2Wait */
     unsigned moves;

@@ -22,6 +22,8 @@ enum rule {
     RULE_REFUSED,   /* Reject: obsolete, or of another transport */
 };
 
+#define DISCOVERY_BYTES 8192u
+
 #define AT(field) offsetof(struct iscsi_parameters, field)
 
 /* Where a parameter is used only in a session with SCSI commands, `full_only` is set: a discovery session is silent. */
@@ -88,6 +90,13 @@ void iscsi_wishes_default(struct iscsi_wishes *wishes)
     };
 }
 
+/* What we declare. In a discovery session there is nothing but text, which is read from a small buffer. */
+static uint32_t receives(const struct iscsi_negotiation *negotiation)
+{
+    uint32_t wish = negotiation->wishes->values.max_recv_bytes;
+    return negotiation->discovery ? MIN(wish, DISCOVERY_BYTES) : wish;
+}
+
 void iscsi_negotiation_start(struct iscsi_negotiation *negotiation, const struct iscsi_wishes *wishes, bool discovery)
 {
     memset(negotiation, 0, sizeof(*negotiation));
@@ -96,13 +105,13 @@ void iscsi_negotiation_start(struct iscsi_negotiation *negotiation, const struct
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
         if (keys[i].rule <= RULE_DIGEST)
             *number_at(&negotiation->result, &keys[i]) = keys[i].otherwise;
-    negotiation->result.max_recv_bytes = wishes->values.max_recv_bytes;
+    negotiation->result.max_recv_bytes = receives(negotiation);
 }
 
 static uint32_t wish_for(const struct iscsi_negotiation *negotiation, const struct key *key)
 {
     if (key->at == AT(max_send_bytes))
-        return negotiation->wishes->values.max_recv_bytes; /* what we declare under the same key */
+        return receives(negotiation); /* what we declare under the same key */
     return *number_at(&negotiation->wishes->values, key);
 }
 

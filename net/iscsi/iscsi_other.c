@@ -27,15 +27,15 @@ bool iscsi_take_stat_sn(struct iscsi_session *session, const uint8_t *stat_sn)
 
 /*
  * ExpCmdSN and MaxCmdSN stand at the same place in every answer (4.2.2.1): older numbers and nonsense change
- * nothing.
+ * nothing. A target cannot expect a number that was not given yet.
  */
 void iscsi_take_window(struct iscsi_session *session)
 {
     const struct iscsi_nop_in *in = &session->rx.bhs.nop_in;
     uint32_t exp = be32_get(in->exp_cmd_sn), max = be32_get(in->max_cmd_sn);
-    if (serial_before(max, exp - 1))
+    if (serial_before(max, exp - 1) || serial_before(session->cmd_sn, exp))
         return;
-    if (serial_before(session->exp_cmd_sn, exp) && !serial_before(session->cmd_sn, exp))
+    if (serial_before(session->exp_cmd_sn, exp))
         session->exp_cmd_sn = exp;
     if (serial_before(session->max_cmd_sn, max))
         session->max_cmd_sn = max;
@@ -89,8 +89,8 @@ static void async(struct iscsi_session *session)
     }
     iscsi_raise(session, &event);
     switch (message.event) {
-    case ISCSI_ASYNC_LOGOUT:
-        iscsi_leave(session, MAX(limit_ns, SECOND_NS));
+    case ISCSI_ASYNC_LOGOUT: /* until then nothing new goes out: not as late as the target allows */
+        iscsi_leave(session, MIN(MAX(limit_ns, SECOND_NS), session->settings->leave_ns));
         break;
     case ISCSI_ASYNC_DROP_CONNECTION:
     case ISCSI_ASYNC_DROP_SESSION:
@@ -101,7 +101,11 @@ static void async(struct iscsi_session *session)
         session->text_wanted = true;
         break;
     case ISCSI_ASYNC_TASKS_TERMINATED:
-        iscsi_abort_lun(session, message.lun, session->cmd_sn, false);
+        /*
+         * Only after TaskReporting=FastAbort, which was not agreed. It does not say that nothing of them lands any
+         * more; a new session does.
+         */
+        FAIL("%s, as was not agreed", iscsi_async_words(message.event));
         break;
     default:
         break;
@@ -130,6 +134,8 @@ static void reject(struct iscsi_session *session)
                 task->itt == iscsi_itt(&ours)) {
                 task->response = ISCSI_TASK_REJECTED;
                 task->finished = true;
+                if (task->command) /* it lives on, and is sent again after a loss */
+                    task->command->cancelled = false;
                 return;
             }
     }
@@ -153,10 +159,13 @@ static void take_pair(struct iscsi_session *session, const char *key, size_t key
     struct iscsi_portal portal;
     uint64_t number;
     if (session->settings->login.discovery) {
-        if (iscsi_key_is(key, key_bytes, "TargetName") && iscsi_name_valid(value)) {
+        if (iscsi_key_is(key, key_bytes, "TargetName")) {
+            session->target_named = iscsi_name_valid(value); /* else the addresses that follow are nobody's */
             event.kind = ISCSI_EVENT_TARGET;
-            iscsi_raise(session, &event);
-        } else if (iscsi_key_is(key, key_bytes, "TargetAddress") && iscsi_portal_parse(value, &portal) == OK) {
+            if (session->target_named)
+                iscsi_raise(session, &event);
+        } else if (iscsi_key_is(key, key_bytes, "TargetAddress") && session->target_named &&
+                   iscsi_portal_parse(value, &portal) == OK) {
             event.kind = ISCSI_EVENT_ADDRESS;
             event.portal = &portal;
             iscsi_raise(session, &event);
@@ -208,6 +217,10 @@ static void text_response(struct iscsi_session *session)
         return;
     session->text_sent = false;
     session->text_ttt = be32_get(answer->ttt);
+    if (rx->kept < iscsi_data_length(&rx->bhs)) {
+        FAIL("the target sent more than %u bytes of text at once", ISCSI_RECEIVE_BYTES);
+        return;
+    }
     if (!read_pairs(session, rx->data, rx->kept))
         return;
     if (final) {
@@ -268,6 +281,8 @@ static void ping_answer(struct iscsi_session *session, union iscsi_bhs *bhs)
 
 bool iscsi_build_other(struct iscsi_session *session, union iscsi_bhs *bhs, const void **text, uint32_t *bytes)
 {
+    if (session->logout_sent) /* nothing may follow it (11.14) */
+        return false;
     if (session->ping_count) {
         ping_answer(session, bhs);
     } else if (session->ping_wanted && !session->ping_sent) {
@@ -276,7 +291,7 @@ bool iscsi_build_other(struct iscsi_session *session, union iscsi_bhs *bhs, cons
         session->counts.pings++;
         iscsi_bhs_init(bhs, ISCSI_NOP_OUT | ISCSI_IMMEDIATE, ISCSI_FINAL, session->ping_itt);
         be32_put(bhs->nop_out.ttt, ISCSI_TAG_NONE);
-    } else if (session->logout_wanted && !session->logout_sent) {
+    } else if (session->logout_wanted) {
         session->logout_sent = true;
         session->logout_itt = iscsi_own_tag(session);
         iscsi_bhs_init(bhs, ISCSI_LOGOUT_REQUEST | ISCSI_IMMEDIATE, ISCSI_FINAL | ISCSI_LOGOUT_SESSION,
@@ -289,6 +304,7 @@ bool iscsi_build_other(struct iscsi_session *session, union iscsi_bhs *bhs, cons
             session->text_itt = iscsi_own_tag(session);
             session->text_ttt = ISCSI_TAG_NONE;
             session->text_count = 0;
+            session->target_named = false;
         }
         iscsi_bhs_init(bhs, ISCSI_TEXT_REQUEST | ISCSI_IMMEDIATE, ISCSI_FINAL, session->text_itt);
         be32_put(bhs->text_request.ttt, session->text_ttt);

@@ -95,12 +95,19 @@ static void disconnect(struct iscsi_session *session)
     iscsi_requeue(session);
 }
 
-/* From now on nobody can use the session. */
+/* READY for some time, so that a loss now is a new one. */
+static bool lasted(const struct iscsi_session *session)
+{
+    return session->ready_since_ns && session->now_ns - session->ready_since_ns > session->settings->retry_last_ns;
+}
+
+/* A session that was READY, but neither answered a command nor lasted, was not usable: the outage goes on. */
 static void set_state(struct iscsi_session *session, enum iscsi_state state, uint64_t patience_ns)
 {
-    bool was_usable = session->state == ISCSI_READY || session->state == ISCSI_LEAVING || session->state == ISCSI_IDLE;
-    if (was_usable && state != ISCSI_READY && state != ISCSI_LEAVING)
+    if (session->state == ISCSI_IDLE || (session->state == ISCSI_READY && (session->progress || lasted(session))))
         session->unusable_since_ns = session->now_ns;
+    if (state == ISCSI_READY)
+        session->progress = false;
     session->state = state;
     session->state_deadline_ns = patience_ns == UINT64_MAX ? UINT64_MAX : session->now_ns + patience_ns;
 }
@@ -120,9 +127,8 @@ static void become_idle(struct iscsi_session *session)
 static uint64_t back_off(struct iscsi_session *session, bool refused)
 {
     const struct iscsi_settings *settings = session->settings;
-    if (session->ready_since_ns && session->now_ns - session->ready_since_ns > settings->retry_last_ns)
+    if (lasted(session))
         session->retry_ns = settings->retry_first_ns; /* it had worked for a while */
-    session->ready_since_ns = 0;
     uint64_t delay = refused ? MAX(session->retry_ns, settings->retry_last_ns) : session->retry_ns;
     session->retry_ns = MIN(session->retry_ns * 2, settings->retry_last_ns);
     delay = MAX(delay, MIN(session->wait_floor_ns, 60 * SECOND_NS));
@@ -130,6 +136,7 @@ static uint64_t back_off(struct iscsi_session *session, bool refused)
     session->portal = settings->portal;
     session->moves = 0;
     set_state(session, ISCSI_WAITING, delay);
+    session->ready_since_ns = 0;
     return session->now_ns + delay;
 }
 
@@ -140,6 +147,9 @@ void iscsi_fail(struct iscsi_session *session, enum iscsi_event_kind kind, const
     va_start(arguments, format);
     vsnprintf(why, sizeof(why), format, arguments);
     va_end(arguments);
+    for (char *c = why; *c; c++) /* some of it may be the target's: nothing for a terminal to obey */
+        if (*c < 0x20 || *c > 0x7e)
+            *c = '.';
     const struct iscsi_settings *settings = session->settings;
     snprintf(session->message, sizeof(session->message), "%.100s at %.60s:%u: %.280s",
              settings->login.discovery ? "discovery" : settings->login.target, session->portal.host,
@@ -193,6 +203,8 @@ static void become_ready(struct iscsi_session *session)
     struct iscsi_command *next;
     for (struct iscsi_command *command = session->waiting.first; command; command = next) {
         next = command->next;
+        command->sent_ns = session->now_ns;
+        command->told_slow = false;
         if (!command->probe && session->ops->may_send && !session->ops->may_send(session->context, command))
             iscsi_finish(session, command, ISCSI_STALE);
     }
@@ -207,8 +219,9 @@ static void logged_in(struct iscsi_session *session)
     const struct iscsi_login *login = &session->login;
     session->parameters = login->negotiation.result;
     session->cmd_sn = login->cmd_sn;
-    session->exp_cmd_sn = login->exp_cmd_sn;
-    session->max_cmd_sn = login->max_cmd_sn;
+    session->exp_cmd_sn = login->cmd_sn; /* the window is shut but for what the last response says */
+    session->max_cmd_sn = login->cmd_sn - 1;
+    iscsi_take_window(session);
     session->exp_stat_sn = login->exp_stat_sn;
     session->heard_ns = session->now_ns;
     session->counts.logins++;
@@ -420,6 +433,8 @@ enum status iscsi_submit(struct iscsi_session *session, struct iscsi_command *co
     enter(session, now_ns);
     command->place = ISCSI_COMMAND_WAITING;
     command->was_sent = command->cancelled = command->has_output = command->refused_now = false;
+    command->complete = command->told_slow = false;
+    command->sent_ns = session->now_ns;
     command->refusals = 0;
     command->referenced_until = 0;
     command->sense_bytes = 0;
@@ -432,14 +447,17 @@ enum status iscsi_submit(struct iscsi_session *session, struct iscsi_command *co
 enum status iscsi_task_submit(struct iscsi_session *session, struct iscsi_task *task, uint64_t now_ns)
 {
     struct iscsi_command *command = task->function == ISCSI_ABORT_TASK ? task->command : NULL;
-    task->command = command;
     if (task->function == ISCSI_ABORT_TASK &&
         (!command || (command->place != ISCSI_COMMAND_WAITING && command->place != ISCSI_COMMAND_SENT)))
         return ERR_NOT_FOUND;
     bool waits = command && command->place == ISCSI_COMMAND_WAITING;
-    if (!waits && session->state != ISCSI_PROVING && session->state != ISCSI_READY && session->state != ISCSI_LEAVING)
+    if (!waits && (!iscsi_in_full_feature(session) || session->logout_sent))
         return ERR_BUSY;
+    for (const struct iscsi_task *queued = session->tasks; queued; queued = queued->next)
+        if (queued == task)
+            return ERR_BUSY;
     enter(session, now_ns);
+    task->command = command;
     task->next = NULL;
     task->sent = task->finished = task->lost = false;
     struct iscsi_task **at = &session->tasks;
@@ -531,9 +549,16 @@ void iscsi_session_closed(struct iscsi_session *session, uint32_t connection, co
 
 /* ---- Time ---- */
 
+/* After a logout only its own deadline counts. */
 static bool pings(const struct iscsi_session *session)
 {
-    return iscsi_in_full_feature(session);
+    return iscsi_in_full_feature(session) && !session->logout_sent;
+}
+
+/* Time without a usable session counts. */
+static bool missing(const struct iscsi_session *session)
+{
+    return session->state != ISCSI_IDLE && session->state != ISCSI_READY && !session->stopping && !session->timed_out;
 }
 
 /* When the answer to our ping, or any byte of the target's, is overdue. */
@@ -546,11 +571,14 @@ static uint64_t silence_deadline(const struct iscsi_session *session)
                session->ping_ns + 4 * settings->answer_ns);
 }
 
+/* The command that has been without an answer for longest, or without a chance to be sent, and was not told yet. */
 static struct iscsi_command *oldest_untold(const struct iscsi_session *session)
 {
-    struct iscsi_command *command = session->sent.first;
+    struct iscsi_command *command = session->sent.first, *waits = session->waiting.first;
     while (command && command->told_slow)
         command = command->next;
+    if (session->state == ISCSI_READY && waits && !waits->told_slow && (!command || waits->sent_ns < command->sent_ns))
+        return waits;
     return command;
 }
 
@@ -573,7 +601,12 @@ static void check_slow(struct iscsi_session *session)
     if (!session->settings->slow_ns)
         return;
     while ((command = oldest_untold(session)) && session->now_ns - command->sent_ns >= session->settings->slow_ns) {
-        struct iscsi_event event = { .kind = ISCSI_EVENT_SLOW, .text = "a command has no answer", .command = command };
+        struct iscsi_event event = {
+            .kind = ISCSI_EVENT_SLOW,
+            .text = command->place == ISCSI_COMMAND_SENT ? "a command has no answer"
+                                                         : "the target takes no more commands",
+            .command = command,
+        };
         command->told_slow = true;
         iscsi_raise(session, &event);
     }
@@ -607,8 +640,7 @@ void iscsi_session_tick(struct iscsi_session *session, uint64_t now_ns)
 {
     enter(session, now_ns);
     check_state(session);
-    if (session->state != ISCSI_IDLE && session->state != ISCSI_READY && session->state != ISCSI_LEAVING &&
-        !session->timed_out && session->now_ns - session->unusable_since_ns >= session->settings->timeout_ns) {
+    if (missing(session) && session->now_ns - session->unusable_since_ns >= session->settings->timeout_ns) {
         session->timed_out = true;
         iscsi_note(session, ISCSI_EVENT_TIMED_OUT, session->message);
     }
@@ -627,7 +659,7 @@ uint64_t iscsi_session_deadline(const struct iscsi_session *session)
     uint64_t at = session->state_deadline_ns;
     if (session->state == ISCSI_IDLE)
         return UINT64_MAX;
-    if (session->state != ISCSI_READY && session->state != ISCSI_LEAVING && !session->timed_out)
+    if (missing(session))
         at = MIN(at, session->unusable_since_ns + session->settings->timeout_ns);
     if (pings(session))
         at = MIN(at, silence_deadline(session));

@@ -48,6 +48,7 @@ struct iscsi_command;
 
 #define ISCSI_SENSE_MAX 252u
 #define ISCSI_COMMAND_R2TS 8u   /* outstanding R2Ts of a command: the most that is offered */
+#define ISCSI_COMMAND_PIECES 16u /* separate pieces of data that came, or were asked for, where any order is agreed */
 #define ISCSI_CDB_BYTES 16u
 
 enum iscsi_attribute { ISCSI_UNTAGGED = 0, ISCSI_SIMPLE = 1, ISCSI_ORDERED = 2, ISCSI_HEAD_OF_QUEUE = 3,
@@ -78,6 +79,9 @@ struct iscsi_data_ops {
     bool (*take)(struct iscsi_command *command, uint32_t offset, const void *bytes, uint32_t count);
 };
 
+struct iscsi_piece {
+    uint32_t start, end;
+};
 struct iscsi_r2t_state {
     uint32_t ttt, offset, bytes, sent, data_sn;
 };
@@ -89,7 +93,11 @@ struct iscsi_command {
      */
     uint8_t lun[8], cdb[ISCSI_CDB_BYTES];
     enum iscsi_attribute attribute;
-    bool probe;                /* is sent while proving; not sent again after a loss: ends as ISCSI_LOST */
+    /*
+     * Is sent while proving, and never sent again: ends as ISCSI_LOST where the connection goes. Also for what must not
+     * be done twice, whatever the state: COMPARE AND WRITE, PERSISTENT RESERVE OUT.
+     */
+    bool probe;
     uint32_t read_bytes, write_bytes; /* at most one of them is not 0 (no bidirectional commands) */
     const struct iscsi_data_ops *data;
     void (*done)(struct iscsi_command *command); /* the command is the caller's again; may submit it anew */
@@ -100,6 +108,12 @@ struct iscsi_command {
     enum iscsi_outcome outcome;
     uint8_t status, response;  /* SCSI status (SAM-5 5.3.1); iSCSI response */
     bool overflow, underflow;
+    /*
+     * All of its data came, or were taken. A status that is no error (GOOD with a residual, RECOVERED ERROR, ...) does
+     * not say that: a read or a write is done only with this set. Commands with room for an answer look at
+     * `transferred`.
+     */
+    bool complete;
     uint32_t residual;
     uint32_t transferred;      /* bytes of data that came or were sent */
     uint8_t sense[ISCSI_SENSE_MAX];
@@ -112,8 +126,9 @@ struct iscsi_command {
     bool cancelled, has_output, answered, told_slow, refused_now;
     uint8_t refusals;
     uint32_t itt, cmd_sn, next_data_sn, next_r2t_sn, next_offset, unsolicited_left, unsolicited_offset, unsolicited_sn;
-    uint32_t r2t_count;
+    uint32_t r2t_count, piece_count;
     struct iscsi_r2t_state r2t[ISCSI_COMMAND_R2TS];
+    struct iscsi_piece piece[ISCSI_COMMAND_PIECES];
     uint64_t sent_ns, referenced_until;
 };
 
@@ -147,11 +162,12 @@ enum iscsi_event_kind {
     ISCSI_EVENT_READY,     /* commands flow */
     ISCSI_EVENT_DOWN,      /* the connection is gone or was not made; text; it is tried again at retry_ns */
     ISCSI_EVENT_REFUSED,   /* as DOWN, but a change is needed here or on the target before it can work */
-    ISCSI_EVENT_TIMED_OUT, /* `timeout_ns` without a usable session */
+    ISCSI_EVENT_TIMED_OUT, /* `timeout_ns` without a usable session: one that is READY, and answers or lasts */
     ISCSI_EVENT_STOPPED,   /* IDLE again: after stop, or after a discovery */
     ISCSI_EVENT_MOVED,     /* the target's answer sends us to `portal`; text says whether for good */
     ISCSI_EVENT_ASYNC,     /* code (enum iscsi_async_event), lun, sense, vendor; text */
-    ISCSI_EVENT_SLOW,      /* `command` has no answer after slow_ns; raised once for each time it is sent */
+    ISCSI_EVENT_SLOW,      /* `command` has no answer after slow_ns, or could not be sent for so long as the target's
+                              window is shut; raised once for each time it is sent or begins to wait */
     ISCSI_EVENT_TARGET,    /* discovery: text is a target's name */
     ISCSI_EVENT_ADDRESS,   /* discovery: portal of the target named last */
 };
@@ -177,7 +193,7 @@ struct iscsi_ops {
     /* Ends it at once (a reset). Nothing refers to bytes of ours afterwards; no answer is needed. */
     void (*close)(void *context, uint32_t connection);
     void (*event)(void *context, const struct iscsi_event *event);
-    /* Whether a command that waited for a session may still be sent. NULL: always. */
+    /* Whether a command that waited for a session may still be sent; calls nothing of the session. NULL: always. */
     bool (*may_send)(void *context, const struct iscsi_command *command);
     /* Random bytes fit for secrets. */
     void (*random)(void *context, void *bytes, size_t count);
@@ -235,7 +251,8 @@ void iscsi_session_drop(struct iscsi_session *session, const char *why, uint64_t
 enum status iscsi_submit(struct iscsi_session *session, struct iscsi_command *command, uint64_t now_ns) MUST_CHECK;
 /*
  * Queues a task request; it goes out before all commands. A command that was not sent is aborted at once. ERR_BUSY:
- * there is no connection to send it on. ERR_NOT_FOUND: the command is not in this session. Allowed in callbacks.
+ * there is no connection to send it on, or it is queued already. ERR_NOT_FOUND: the command is not in this session.
+ * Allowed in callbacks.
  */
 enum status iscsi_task_submit(struct iscsi_session *session, struct iscsi_task *task, uint64_t now_ns) MUST_CHECK;
 /*

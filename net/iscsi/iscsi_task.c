@@ -129,6 +129,7 @@ void iscsi_finish(struct iscsi_session *session, struct iscsi_command *command, 
         if (task->command == command)
             task->command = NULL;
     command->outcome = outcome;
+    session->progress |= outcome == ISCSI_ANSWERED && !command->probe;
     command->place = ISCSI_COMMAND_FINISHED;
     iscsi_list_push(&session->finished, command);
 }
@@ -171,6 +172,42 @@ void iscsi_abort_lun(struct iscsi_session *session, const uint8_t *lun, uint32_t
 
 /* ---- Commands out ---- */
 
+/*
+ * Notes that the bytes from `start` on came, or were asked for, and joins them with their neighbours. NULL, or what is
+ * wrong with them. Only where any order is agreed: else next_offset says it all. Without it a piece that comes twice
+ * and one that never comes would add up to a whole command.
+ */
+static const char *cover(struct iscsi_command *command, uint32_t start, uint32_t bytes)
+{
+    struct iscsi_piece *piece = command->piece;
+    uint32_t end = start + bytes, i = 0, count = command->piece_count;
+    if (!bytes)
+        return NULL;
+    while (i < count && piece[i].end < start)
+        i++;
+    bool joins = i < count && piece[i].end == start;
+    uint32_t after = joins ? i + 1 : i; /* the first piece that begins behind `start` */
+    if (after < count && piece[after].start < end)
+        return "overlap";
+    bool joins_next = after < count && piece[after].start == end;
+    if (joins && joins_next) {
+        piece[i].end = piece[after].end;
+        command->piece_count--;
+        memmove(&piece[after], &piece[after + 1], (command->piece_count - after) * sizeof(*piece));
+    } else if (joins) {
+        piece[i].end = end;
+    } else if (joins_next) {
+        piece[after].start = start;
+    } else {
+        if (count == ISCSI_COMMAND_PIECES)
+            return "lie in too many places at once";
+        memmove(&piece[i + 1], &piece[i], (count - i) * sizeof(*piece));
+        piece[i] = (struct iscsi_piece){ start, end };
+        command->piece_count++;
+    }
+    return NULL;
+}
+
 static struct iscsi_command *next_to_send(const struct iscsi_session *session)
 {
     struct iscsi_command *command = session->waiting.first;
@@ -196,6 +233,7 @@ bool iscsi_build_command(struct iscsi_session *session, union iscsi_bhs *bhs)
     command->was_sent = true;
     command->told_slow = command->refused_now = false;
     command->next_data_sn = command->next_r2t_sn = command->next_offset = command->r2t_count = 0;
+    command->piece_count = 0;
     command->transferred = 0;
     command->sent_ns = session->now_ns;
     command->cmd_sn = session->cmd_sn++;
@@ -210,6 +248,8 @@ bool iscsi_build_command(struct iscsi_session *session, union iscsi_bhs *bhs)
             command->unsolicited_left = burst - immediate;
         command->unsolicited_offset = immediate;
         command->next_offset = immediate + command->unsolicited_left;
+        if (!p->data_sequence_in_order)
+            (void)cover(command, 0, command->next_offset); /* the first piece of all */
         command->transferred = immediate;
         if (command->unsolicited_left)
             output_push(session, command);
@@ -299,6 +339,8 @@ bool iscsi_data_in_header(struct iscsi_session *session)
     const struct iscsi_parameters *p = &session->parameters;
     struct iscsi_command *command = command_of(session);
     uint32_t offset = be32_get(in->offset), length = iscsi_data_length(&rx->bhs), data_sn = be32_get(in->data_sn);
+    bool in_order = p->data_pdu_in_order && p->data_sequence_in_order;
+    const char *why;
     if (!command)
         return false;
     if (!range_within(offset, length, command->read_bytes))
@@ -306,12 +348,14 @@ bool iscsi_data_in_header(struct iscsi_session *session)
              (unsigned long)offset + length, command->read_bytes);
     else if (data_sn != command->next_data_sn)
         FAIL("DataSN %u came where %u was due", data_sn, command->next_data_sn);
-    else if (p->data_pdu_in_order && p->data_sequence_in_order && offset != command->next_offset)
+    else if (in_order && offset != command->next_offset)
         FAIL("data at offset %u came where %u was due", offset, command->next_offset);
     else if ((in->flags & (ISCSI_DATA_STATUS | ISCSI_FINAL)) == ISCSI_DATA_STATUS)
         FAIL("a Data-In with status has no F bit");
     else if (length > command->read_bytes - command->transferred)
         FAIL("the target sent more data than the command reads (%u)", command->read_bytes);
+    else if (!in_order && (why = cover(command, offset, length)))
+        FAIL("the pieces of data that the target sent %s", why);
     else {
         rx->command = length ? command : NULL;
         rx->offset = offset;
@@ -338,8 +382,9 @@ static bool take_residual(struct iscsi_session *session, struct iscsi_command *c
     }
     /* A good status for data that did not come, or that were not taken, would be silent corruption. */
     uint32_t missing = command->underflow ? residual : 0;
-    if (command->status == 0 && command->response == 0 &&
-        (command->transferred < expected - missing || (command->write_bytes && session->tx.command == command))) {
+    bool sending = command->write_bytes && session->tx.command == command;
+    command->complete = command->transferred == expected && !missing && !sending;
+    if (command->status == 0 && command->response == 0 && (command->transferred < expected - missing || sending)) {
         FAIL("the target answered GOOD after %u of %u bytes", command->transferred, expected - missing);
         return false;
     }
@@ -393,6 +438,7 @@ void iscsi_r2t_pdu(struct iscsi_session *session)
     const struct iscsi_r2t *r2t = &session->rx.bhs.r2t;
     const struct iscsi_parameters *p = &session->parameters;
     struct iscsi_command *command = command_of(session);
+    const char *why;
     uint32_t offset = be32_get(r2t->offset), bytes = be32_get(r2t->desired_length), sn = be32_get(r2t->r2t_sn);
     if (!command)
         return;
@@ -409,6 +455,8 @@ void iscsi_r2t_pdu(struct iscsi_session *session)
         FAIL("the target asked for data without a tag");
     else if (p->data_sequence_in_order && offset != command->next_offset)
         FAIL("the target asked for data at offset %u where %u was due", offset, command->next_offset);
+    else if (!p->data_sequence_in_order && (why = cover(command, offset, bytes)))
+        FAIL("the pieces of data that the target asked for %s", why);
     else {
         command->next_r2t_sn++;
         command->next_offset = offset + bytes;
@@ -423,15 +471,16 @@ void iscsi_r2t_pdu(struct iscsi_session *session)
 bool iscsi_build_task(struct iscsi_session *session, union iscsi_bhs *bhs)
 {
     struct iscsi_task *task = session->tasks;
-    for (; task && (task->sent || task->finished); task = task->next)
-        ;
-    if (!task)
-        return false;
-    if (task->function == ISCSI_ABORT_TASK && !task->command) { /* answered meanwhile */
-        task->response = ISCSI_TASK_NO_TASK;
+    for (; task; task = task->next) {
+        if (task->sent || task->finished)
+            continue;
+        if (task->function != ISCSI_ABORT_TASK || task->command)
+            break;
+        task->response = ISCSI_TASK_NO_TASK; /* its command was answered meanwhile */
         task->finished = true;
-        return iscsi_build_task(session, bhs);
     }
+    if (!task || session->logout_sent)
+        return false;
     struct iscsi_command *command = task->function == ISCSI_ABORT_TASK ? task->command : NULL;
     task->sent = true;
     task->sent_ns = session->now_ns;

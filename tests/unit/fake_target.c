@@ -409,7 +409,8 @@ static void text_request(struct fake_target *t, const union iscsi_bhs *bhs, uint
     if (bytes)
         t->text_sent = 0;
     size_t rest = t->manners.targets_bytes - t->text_sent;
-    uint32_t part = (uint32_t)(t->manners.text_chunk ? MIN(rest, t->manners.text_chunk) : rest);
+    size_t most = MIN(t->manners.text_chunk ? t->manners.text_chunk : SIZE_MAX, (size_t)t->agreed.max_send_bytes);
+    uint32_t part = (uint32_t)MIN(rest, most);
     bool last = part == rest;
     iscsi_bhs_init(&answer, ISCSI_TEXT_RESPONSE, last ? ISCSI_FINAL : ISCSI_CONTINUE, iscsi_itt(bhs));
     be32_put(answer.text_response.ttt, last ? ISCSI_TAG_NONE : 0x99);
@@ -429,6 +430,8 @@ static void handle(struct fake_target *t, const union iscsi_bhs *bhs, const uint
             fake_target_login(t, bhs, data, bytes);
         return;
     }
+    if (t->closing && iscsi_opcode(bhs) != ISCSI_DATA_OUT)
+        fake_target_complain(t, "%s after the logout", iscsi_opcode_name(bhs->header.opcode));
     if (serial_before(t->stat_sn, be32_get(bhs->command.exp_stat_sn)))
         fake_target_complain(t, "ExpStatSN %u is ahead of StatSN %u", be32_get(bhs->command.exp_stat_sn), t->stat_sn);
     if (bytes > t->manners.want.max_recv_bytes)
@@ -443,6 +446,9 @@ static void handle(struct fake_target *t, const union iscsi_bhs *bhs, const uint
         union iscsi_bhs answer;
         take_cmd_sn(t, bhs);
         t->logouts++;
+        t->closing = true;
+        if (t->manners.mute)
+            break;
         iscsi_bhs_init(&answer, ISCSI_LOGOUT_RESPONSE, ISCSI_FINAL, iscsi_itt(bhs));
         fake_target_send(t, &answer, NULL, 0, true);
         break;
