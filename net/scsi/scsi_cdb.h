@@ -84,7 +84,10 @@ void scsi_read16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_t
 void scsi_write16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_t block_bytes, bool fua); /* 5.34 */
 /* 0 blocks: to the end of the unit. */
 void scsi_synchronize_cache16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks);                     /* 5.27 */
-/* One block of data is written to all; `unmap`: the unit may unmap them instead, where the block is all zero. */
+/*
+ * One block of data is written to all; `unmap`: the unit may unmap them instead, where the block is all zero. 0 blocks:
+ * to the end of the unit!
+ */
 void scsi_write_same16(struct scsi_cdb *cdb, uint64_t block, uint32_t blocks, uint32_t block_bytes,
                        bool unmap); /* 5.42 */
 /* The data are the blocks that must be there, then those to write. 1 to 255 blocks. */

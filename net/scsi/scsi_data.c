@@ -87,14 +87,40 @@ static void put_hex(char *to, const char *prefix, const uint8_t *bytes, size_t c
     to[n] = 0;
 }
 
-/* How good a designator is as the unit's name; 0: not at all (SPC-4 7.8.5). */
-static unsigned rank(unsigned type, size_t length)
+static bool all_zero(const uint8_t *bytes, size_t count)
+{
+    while (count && !bytes[count - 1])
+        count--;
+    return !count;
+}
+
+/* Text without anything that copy_text() would change, blanks and NULs at its end aside; not empty. */
+static bool is_text(const uint8_t *bytes, size_t count)
+{
+    while (count && (bytes[count - 1] == ' ' || !bytes[count - 1]))
+        count--;
+    for (size_t i = 0; i < count; i++)
+        if (bytes[i] < 0x20 || bytes[i] > 0x7e)
+            return false;
+    return count;
+}
+
+/*
+ * How good a designator is as the unit's name; 0: not at all (SPC-4 7.8.5). Two units with one name would be taken for
+ * two paths to one unit, so what does not come out whole, or says nothing, does not count.
+ */
+static unsigned rank(unsigned type, const uint8_t *value, size_t length)
 {
     switch (type) {
-    case 3: return length == 16 ? 6 : length == 8 ? 5 : 0; /* NAA */
-    case 2: return length == 8 || length == 12 || length == 16 ? 4 : 0; /* EUI-64 */
-    case 8: return length >= 4 ? 3 : 0; /* SCSI name string */
-    case 1: return length > 8 ? 2 : 0; /* T10 vendor ID */
+    case 3: { /* NAA: locally assigned and IEEE formats have 8 bytes, IEEE registered extended has 16 */
+        unsigned format = length ? value[0] >> 4 : 0;
+        if (all_zero(value, length))
+            return 0;
+        return length == 16 && format == 6 ? 6 : length == 8 && (format == 2 || format == 3 || format == 5) ? 5 : 0;
+    }
+    case 2: return (length == 8 || length == 12 || length == 16) && !all_zero(value, length) ? 4 : 0; /* EUI-64 */
+    case 8: return length >= 4 && value[0] > ' ' && is_text(value, length) ? 3 : 0; /* SCSI name string */
+    case 1: return length > 8 && is_text(value, length) && is_text(value + 8, length - 8) ? 2 : 0; /* T10 vendor ID */
     default: return 0;
     }
 }
@@ -111,10 +137,8 @@ enum status scsi_parse_identity(const uint8_t *data, size_t bytes, struct scsi_i
         size_t length = at[3];
         if (length > (size_t)(end - at - 4))
             break;
-        unsigned association = at[1] >> 4 & 3, type = at[1] & 15, order = rank(type, length);
         const uint8_t *value = at + 4;
-        if (type == 8 && order && value[0] <= ' ') /* a name of nothing */
-            order = 0;
+        unsigned association = at[1] >> 4 & 3, type = at[1] & 15, order = rank(type, value, length);
         if (association == 1 && type == 4 && length == 4)
             identity->relative_port = be16_get(value + 2);
         if (association == 0 && order > best) {
@@ -184,7 +208,7 @@ enum status scsi_parse_provisioning(const uint8_t *data, size_t bytes, struct sc
     provisioning->unmap = data[5] & 0x80;
     provisioning->write_same16_unmap = data[5] & 0x40;
     provisioning->write_same10_unmap = data[5] & 0x20;
-    provisioning->reads_zero = data[5] & 0x1c;
+    provisioning->reads_zero = data[5] & 0x04; /* LBPRZ xx1b; 010b is a pattern of the unit's own (SBC-4) */
     provisioning->anchors = data[5] & 0x02;
     provisioning->kind = data[6] & 7;
     return OK;
@@ -334,9 +358,11 @@ enum status scsi_full_status_start(struct scsi_full_status *status, const uint8_
     uint32_t length;
     enum status result = pr_header(data, &bytes, &status->generation, &length);
     status->at = status->end = data;
+    status->cut = false;
     if (result == OK) {
         status->at = data + 8;
         status->end = status->at + bytes;
+        status->cut = bytes < length;
     }
     return result;
 }
@@ -347,9 +373,10 @@ enum status scsi_full_status_next(struct scsi_full_status *status, struct scsi_r
     size_t left = (size_t)(status->end - at);
     memset(registration, 0, sizeof(*registration));
     if (!left)
-        return ERR_NOT_FOUND;
+        return status->cut ? ERR_TRUNCATED : ERR_NOT_FOUND;
     if (left < 24 || be32_get(at + 20) > left - 24) {
         status->at = status->end;
+        status->cut = true;
         return ERR_TRUNCATED;
     }
     uint32_t id_bytes = be32_get(at + 20);

@@ -41,7 +41,8 @@ enum status scsi_parse_serial(const uint8_t *data, size_t bytes, char *serial, s
 
 /*
  * VPD page 83h: the name that stays the same over all paths. The best designator of the logical unit (association 0):
- * NAA, then EUI-64, SCSI name string, T10 vendor ID; as text "naa.6001...", "eui....", the name, "t10....".
+ * NAA, then EUI-64, SCSI name string, T10 vendor ID; as text "naa.6001...", "eui....", the name, "t10....". What is all
+ * zeros, or would lose bytes as text, is no name.
  * ERR_NOT_FOUND: there is none. `relative_port`: that of the port which answered, 0 where it is not said.
  */
 #define SCSI_NAME_BYTES 264u
@@ -51,7 +52,10 @@ struct scsi_identity {
 };
 enum status scsi_parse_identity(const uint8_t *data, size_t bytes, struct scsi_identity *identity) MUST_CHECK;
 
-/* VPD page B0h: limits in blocks, 0 where the unit reports none; 8 bytes are the least. */
+/*
+ * VPD page B0h: limits in blocks; 16 bytes are the least. 0: the unit reports none; but unmap_blocks_max 0 says that it
+ * has no UNMAP, and UINT32_MAX there that it has no limit.
+ */
 struct scsi_limits {
     uint32_t transfer_granularity, transfer_max, transfer_best;
     uint8_t compare_and_write_max;
@@ -103,7 +107,10 @@ enum status scsi_parse_mode10(const uint8_t *data, size_t bytes, struct scsi_mod
 
 /* ---- Persistent reservations (SPC-4 6.15) ---- */
 
-/* READ KEYS. *listed is how many keys the target has; *count of them are in `keys`. */
+/*
+ * READ KEYS. *listed is how many keys the target says it has; *count of them are in `keys`. Where that is fewer, no key
+ * is known to be gone.
+ */
 enum status scsi_parse_keys(const uint8_t *data, size_t bytes, uint32_t *generation, uint64_t *keys, unsigned room,
                             unsigned *count, unsigned *listed) MUST_CHECK;
 
@@ -133,10 +140,11 @@ struct scsi_registration {
 };
 struct scsi_full_status {
     const uint8_t *at, *end;
+    bool cut; /* the target has more than came */
     uint32_t generation;
 };
 enum status scsi_full_status_start(struct scsi_full_status *status, const uint8_t *data, size_t bytes) MUST_CHECK;
-/* ERR_NOT_FOUND: no more; ERR_TRUNCATED: the next one is not whole. */
+/* ERR_NOT_FOUND: no more; ERR_TRUNCATED: there are more, but the next one is not there or not whole: give more room. */
 enum status scsi_full_status_next(struct scsi_full_status *status, struct scsi_registration *registration) MUST_CHECK;
 
 /* The name of a type of reservation, for people; never NULL. */

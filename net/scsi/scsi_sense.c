@@ -265,10 +265,7 @@ static struct scsi_verdict not_ready(const struct scsi_sense *sense, unsigned at
     case 0x02: /* START UNIT is needed */
     case 0x03:
         return of(SCSI_FAIL);
-    case 0x0b: /* standby, unavailable: another path may do */
-    case 0x0c:
-        return some_times(attempts);
-    default:
+    default: /* also standby and unavailable (0Bh, 0Ch), which pass, or another path does it */
         return later(attempts);
     }
 }
@@ -283,6 +280,9 @@ static struct scsi_verdict by_key(const struct scsi_sense *sense, unsigned attem
     case SCSI_NOT_READY:
         return not_ready(sense, attempts);
     case SCSI_UNIT_ATTENTION:
+        /* Preempted, or the reservation is gone: where nothing keeps this node out any more, a retry would land. */
+        if (sense->asc == 0x2a && sense->ascq >= 0x03 && sense->ascq <= 0x05)
+            return of(SCSI_CONFLICT);
         return attempts < 4 ? of(SCSI_RETRY) : later(attempts);
     case SCSI_ABORTED_COMMAND:
         return some_times(attempts);
@@ -291,6 +291,8 @@ static struct scsi_verdict by_key(const struct scsi_sense *sense, unsigned attem
     case SCSI_ILLEGAL_REQUEST:
         if (sense->asc == 0x55)
             return some_times(attempts);
+        if (sense->asc == 0x25) /* no such unit: a target that was just started has its units a little later */
+            return later(attempts);
         return of(sense->asc == 0x20 || sense->asc == 0x24 || sense->asc == 0x26 ? SCSI_UNSUPPORTED : SCSI_FAIL);
     case SCSI_DATA_PROTECT:
         return of(sense->asc == 0x27 && sense->ascq == 0x07 ? SCSI_OUT_OF_SPACE : SCSI_FAIL);
@@ -311,8 +313,12 @@ struct scsi_verdict scsi_decide(unsigned status, const struct scsi_sense *sense,
         return of(SCSI_CONFLICT);
     case SCSI_BUSY:
     case SCSI_TASK_SET_FULL:
-    case SCSI_TASK_ABORTED:
         return later(attempts);
+    case SCSI_TASK_ABORTED: {
+        struct scsi_verdict verdict = later(attempts);
+        verdict.news = SCSI_NEWS_COMMANDS_CLEARED;
+        return verdict;
+    }
     case SCSI_CHECK_CONDITION:
         break;
     default:
@@ -320,13 +326,19 @@ struct scsi_verdict scsi_decide(unsigned status, const struct scsi_sense *sense,
     }
     if (!sense->valid)
         return some_times(attempts);
-    /* An error of an earlier command says nothing about this one,
-        which was not executed (SPC-4 4.5.5): a write that was
-     * answered GOOD is lost, so it is told, and this command goes out again. */
+    /*
+     * An error of an earlier command says nothing about this one, which was not executed (SPC-4 4.5.5): a write that
+     * was answered GOOD is lost, so it is told, and this command goes out again.
+     */
     struct scsi_verdict verdict = sense->deferred ? some_times(attempts) : by_key(sense, attempts);
     const struct code *code = find(sense->asc, sense->ascq);
     if (sense->deferred && sense->key != SCSI_NO_SENSE && sense->key != SCSI_RECOVERED_ERROR)
         verdict.news |= SCSI_NEWS_DEFERRED_ERROR;
+    if (!sense->deferred && sense->key == SCSI_ILLEGAL_REQUEST && sense->asc == 0x25)
+        verdict.news |= SCSI_NEWS_UNITS;
+    if (!sense->deferred && sense->key == SCSI_NOT_READY && sense->asc == 0x04 && sense->ascq >= 0x0a &&
+        sense->ascq <= 0x0c)
+        verdict.news |= SCSI_NEWS_ACCESS_STATE;
     if (sense->key == SCSI_UNIT_ATTENTION)
         verdict.news |= code && code->news ? code->news : SCSI_NEWS_OTHER;
     return verdict;

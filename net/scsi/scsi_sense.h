@@ -68,7 +68,7 @@ enum scsi_action {
     SCSI_DONE,        /* it was done */
     SCSI_RETRY,       /* send it again at once */
     SCSI_RETRY_LATER, /* send it again after delay_ns */
-    SCSI_CONFLICT,    /* a reservation keeps this node out: the owner must find out whether it was fenced */
+    SCSI_CONFLICT,    /* a reservation keeps this node out, or is another now: find out whether it was fenced */
     SCSI_UNSUPPORTED, /* the unit does not have this command, or not with these fields */
     SCSI_OUT_OF_SPACE, /* a thin unit has no room: the writer must be paused, not failed */
     SCSI_DIFFERS,     /* COMPARE AND WRITE: the blocks were others */
@@ -93,6 +93,14 @@ enum scsi_news {
     SCSI_NEWS_DEFERRED_ERROR = 1 << 13,     /* an earlier command that was answered GOOD has failed after all */
 };
 
+/*
+ * After one of these keys, reservation or earlier commands may be gone: a command that writes is sent again only when
+ * the initiator has proven anew that it may (iscsi_session_drop() leads there), whatever the action.
+ */
+#define SCSI_NEWS_PROVE (SCSI_NEWS_RESET | SCSI_NEWS_NEXUS_LOSS | SCSI_NEWS_RESERVATION_PREEMPTED | \
+                         SCSI_NEWS_RESERVATION_RELEASED | SCSI_NEWS_REGISTRATION_PREEMPTED | \
+                         SCSI_NEWS_COMMANDS_CLEARED)
+
 struct scsi_verdict {
     enum scsi_action action;
     unsigned news;
@@ -100,8 +108,10 @@ struct scsi_verdict {
 };
 /*
  * `attempts` counts how often this command was answered before (0: never): delays double with it, from 20 ms to 2 s,
- * and an error that may pass by itself becomes SCSI_FAIL after 5. Busy, task set full, "becoming ready" and unit
- * attentions are retried without end: that is for the owner's time-out to end, which pauses and does not fail.
+ * and an error that may pass by itself becomes SCSI_FAIL after 5. Busy, task set full, "becoming ready", a unit that is
+ * not there or not on this path now, and unit attentions are retried without end: that is for the owner's time-out to
+ * end, which pauses and does not fail. SCSI_DONE says nothing of the data: a read or a write is done only if all of
+ * them came or were taken (iscsi_command's `complete`).
  */
 struct scsi_verdict scsi_decide(unsigned status, const struct scsi_sense *sense, unsigned attempts);
 

@@ -110,6 +110,12 @@ static void parameter_lists(void **state)
     assert_true(r.key == 0xabc && r.holder && r.type == 5 && r.relative_port == 9 && !r.all_ports);
     assert_string_equal(r.initiator, "iqn.2026-11.example:b,i,0x8001020304ff");
     assert_int_equal(scsi_full_status_next(&status, &r), ERR_NOT_FOUND);
+    /* The target has more than fitted into the answer: a registration that is not seen is not one that is gone. */
+    be32_put(full + 4, bytes - 24 + 24 + 24);
+    assert_int_equal(scsi_full_status_start(&status, full, 8 + bytes), OK);
+    assert_int_equal(scsi_full_status_next(&status, &r), OK);
+    assert_int_equal(scsi_full_status_next(&status, &r), ERR_TRUNCATED);
+    assert_int_equal(scsi_full_status_next(&status, &r), ERR_TRUNCATED);
 }
 
 static void answers(void **state)
@@ -142,11 +148,11 @@ static void answers(void **state)
     assert_int_equal(scsi_parse_serial(pages, sizeof(pages), text, sizeof(text)), ERR_INVALID);
 
     uint8_t id[] = { 0, 0x83, 0, 44, 0x02, 0x01, 0, 12, 'I', 'E', 'T', ' ', ' ', ' ', ' ', ' ', 'd', 'i', 's', 'k',
-                     0x01, 0x03, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7, 0x51, 0x14, 0, 4, 0, 0, 0, 9, 0x01, 0x13, 0, 4, 0xff,
+                     0x01, 0x03, 0, 8, 0x50, 1, 2, 3, 4, 5, 6, 7, 0x51, 0x14, 0, 4, 0, 0, 0, 9, 0x01, 0x13, 0, 4, 0xff,
                          0xff, 0xff, 0xff };
     struct scsi_identity identity;
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), OK);
-    assert_string_equal(identity.name, "naa.6001020304050607");
+    assert_string_equal(identity.name, "naa.5001020304050607");
     assert_int_equal(identity.relative_port, 9);
     id[23] = 255; /* a length beyond the page: what came before it counts */
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), OK);
@@ -182,6 +188,12 @@ static void answers(void **state)
     assert_int_equal(scsi_parse_provisioning(b2, sizeof(b2), &p), OK);
     assert_true(p.unmap && p.write_same16_unmap && p.write_same10_unmap && p.reads_zero && !p.anchors && p.kind == 2 &&
                 p.threshold_exponent == 3);
+    uint8_t pattern[] = { 0, 0xb2, 0, 4, 3, 0xe8, 2, 0 }; /* LBPRZ 010b: unmapped blocks read as a pattern */
+    assert_int_equal(scsi_parse_provisioning(pattern, sizeof(pattern), &p), OK);
+    assert_false(p.reads_zero);
+    pattern[5] = 0xf4; /* 1x1b: zeros */
+    assert_int_equal(scsi_parse_provisioning(pattern, sizeof(pattern), &p), OK);
+    assert_true(p.reads_zero);
 
     static const uint8_t modes[] = { 3, 0, 0x90, 0 }, modes10[] = { 0, 6, 0, 0x80, 0, 0, 0, 0 };
     struct scsi_mode m;
@@ -199,6 +211,37 @@ static void answers(void **state)
     luns[0] = 0xff;
     assert_int_equal(scsi_parse_luns(luns, 24, got, 1, &count, &listed), OK);
     assert_int_equal(count, 1);
+}
+
+/* Two units must never get one name: a name that is not whole, or that is nothing but zeros, is none. */
+static void names_that_name_nothing(void **state)
+{
+    static const struct { const char *why; uint8_t bytes[32]; size_t count; } bad[] = {
+        { "NAA of zeros", { 0, 0x83, 0, 12, 1, 3, 0, 8 }, 16 },
+        { "EUI-64 of zeros", { 0, 0x83, 0, 12, 1, 2, 0, 8 }, 16 },
+        { "NAA of an unknown format", { 0, 0x83, 0, 12, 1, 3, 0, 8, 0x10, 1, 2, 3, 4, 5, 6, 7 }, 16 },
+        { "NAA 6 in 8 bytes", { 0, 0x83, 0, 12, 1, 3, 0, 8, 0x60, 1, 2, 3, 4, 5, 6, 7 }, 16 },
+        { "vendor's text that is none", { 0, 0x83, 0, 16, 2, 1, 0, 12, 'V', 'E', 'N', 'D', 'O', 'R', ' ', ' ', 1, 2, 3,
+                                          4 }, 20 },
+        { "vendor and nothing else", { 0, 0x83, 0, 16, 2, 1, 0, 12, 'V', 'E', 'N', 'D', 'O', 'R', ' ', ' ', ' ', ' ',
+                                       ' ', ' ' }, 20 },
+        { "a name string with a control character", { 0, 0x83, 0, 12, 3, 8, 0, 8, 'i', 'q', 'n', '.', 7, 'a', 0, 0 },
+          16 },
+    };
+    struct scsi_identity identity;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        enum status status = scsi_parse_identity(bad[i].bytes, bad[i].count, &identity);
+        if (status != ERR_NOT_FOUND)
+            print_error("%s: %s\n", bad[i].why, identity.name);
+        assert_int_equal(status, ERR_NOT_FOUND);
+    }
+    static const uint8_t names[] = { 0, 0x83, 0, 40, 3, 8, 0, 12, 'i', 'q', 'n', '.', 'a', ':', 'b', 0, 0, 0, 0, 0,
+                                     1, 3, 0, 16, 0x60, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 1, 4, 0, 0 };
+    assert_int_equal(scsi_parse_identity(names, 24, &identity), OK);
+    assert_string_equal(identity.name, "iqn.a:b");
+    assert_int_equal(scsi_parse_identity(names, sizeof(names), &identity), OK);
+    assert_string_equal(identity.name, "naa.600102030405060708090a0b0c0d0e0f");
 }
 
 static void capacities(void **state)
@@ -406,9 +449,19 @@ static void decisions(void **state)
     };
     for (size_t i = 0; i < ARRAY_COUNT(attentions); i++) {
         struct scsi_verdict v = verdict(SCSI_UNIT_ATTENTION, attentions[i].asc, attentions[i].ascq, 0);
-        assert_int_equal(v.action, SCSI_RETRY);
+        bool fenced = attentions[i].asc == 0x2a && attentions[i].ascq >= 3 && attentions[i].ascq <= 5;
+        assert_int_equal(v.action, fenced ? SCSI_CONFLICT : SCSI_RETRY); /* who may be fenced out writes no more */
         assert_int_equal(v.news, attentions[i].news);
+        bool anew = fenced || attentions[i].asc == 0x29 || attentions[i].asc == 0x2f;
+        assert_int_equal(!!(v.news & SCSI_NEWS_PROVE), anew);
     }
+    assert_int_equal(scsi_decide(SCSI_TASK_ABORTED, &none, 0).news, SCSI_NEWS_COMMANDS_CLEARED);
+    /* A unit that is not there (its target was just started), or not on this path now, may come. */
+    assert_int_equal(verdict(SCSI_ILLEGAL_REQUEST, 0x25, 0, 50).action, SCSI_RETRY_LATER);
+    assert_int_equal(verdict(SCSI_ILLEGAL_REQUEST, 0x25, 0, 50).news, SCSI_NEWS_UNITS);
+    assert_int_equal(verdict(SCSI_NOT_READY, 0x04, 0x0b, 50).action, SCSI_RETRY_LATER);
+    assert_int_equal(verdict(SCSI_NOT_READY, 0x04, 0x0c, 50).action, SCSI_RETRY_LATER);
+    assert_int_equal(verdict(SCSI_NOT_READY, 0x04, 0x0c, 50).news, SCSI_NEWS_ACCESS_STATE);
     assert_int_equal(verdict(SCSI_UNIT_ATTENTION, 0x29, 0, 9).action, SCSI_RETRY_LATER);
     assert_int_equal(scsi_decide(SCSI_CHECK_CONDITION, &none, 0).action, SCSI_RETRY_LATER);
     assert_int_equal(scsi_decide(SCSI_CHECK_CONDITION, &none, 9).action, SCSI_FAIL);
@@ -423,6 +476,7 @@ int main(void)
         cmocka_unit_test(descriptor_blocks),
         cmocka_unit_test(parameter_lists),
         cmocka_unit_test(answers),
+        cmocka_unit_test(names_that_name_nothing),
         cmocka_unit_test(capacities),
         cmocka_unit_test(reservations),
         cmocka_unit_test(noise),
