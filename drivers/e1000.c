@@ -12,11 +12,14 @@
  * at the frame. What is sent is never copied: its pieces go into the ring, and the cookie comes back when the card is done.
  *
  * Interrupts: the handler reads the cause, which takes the line down, masks all and wakes; poll() unmasks when it found
- * nothing more, and looks once more then. A cause that came meanwhile interrupts at once, because causes are kept.
+ * nothing more. A cause that came meanwhile interrupts at once, because causes are kept: nobody reads them while all are
+ * masked, for then the card cannot be the one that holds a shared line up.
+ *
+ * Frames do not wait for a link: those that the card has when the link goes are given up after a while, so that nobody
+ * hears in ten minutes what was said before the cable was pulled.
  *
  * Section numbers: 8254x Software Developer's Manual, 317453-006, where nothing else is said.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "drivers/e1000_ring.h"
@@ -36,6 +39,7 @@
 #define REG_IMS 0x00d0
 #define REG_IMC 0x00d8
 #define REG_IVAR 0x00e4
+#define REG_EITR 0x00e8 /* of message 0 */
 #define REG_RCTL 0x0100
 #define REG_TCTL 0x0400
 #define REG_TIPG 0x0410
@@ -77,6 +81,7 @@
 #define CTRL_VLAN BIT(30)
 #define STATUS_FULL_DUPLEX BIT(0)
 #define STATUS_LINK_UP BIT(1)
+#define STATUS_MASTER_ON BIT(19) /* PCI Express: requests may be on their way */
 #define CAUSE_SENT BIT(0)
 #define CAUSE_LINK BIT(2)
 #define CAUSE_RECEIVE_LOW BIT(4)
@@ -106,6 +111,7 @@
 #define MTA_WORDS 128
 #define INTERRUPT_GAP 195      /* of 256 ns: 20,000 a second at most */
 #define SENT_DELAY 128         /* of 1.024 us */
+#define MASTER_OFF_SPINS 100   /* of 5 us */
 #define RESET_NS (20 * NS_PER_MS)
 #define STUCK_NS (2 * NS_PER_S)
 #define RESETS_IN_VAIN 5
@@ -141,11 +147,12 @@ static const struct model {
 };
 
 struct e1000 {
-    struct nic nic;
+    struct nic nic;              /* first */
     const struct model *model;
     volatile uint32_t *reg;
     enum pci_interrupt interrupt;
     uint32_t causes;             /* what is unmasked */
+    bool unmasked;               /* the card may interrupt */
     struct e1000_receive_ring rx;
     struct e1000_transmit_ring tx;
     hpa_t rx_ring, tx_ring, buffer_pages[RING / 2];
@@ -197,12 +204,23 @@ static void stop(const struct e1000 *e)
     (void)get(e, REG_STATUS); /* the writes have arrived */
 }
 
+/* On PCI Express what is on its way comes to its end first (82574 data sheet, 5.2: a reset may not cut it off). */
 static void begin_reset(struct e1000 *e)
 {
+    e->unmasked = false;
     stop(e);
-    if (e->model->quirks & EXPRESS)
+    if (e->model->quirks & EXPRESS) {
         put(e, REG_CTRL, get(e, REG_CTRL) | (uint32_t)CTRL_MASTER_OFF);
+        for (unsigned i = 0; i < MASTER_OFF_SPINS && (get(e, REG_STATUS) & STATUS_MASTER_ON); i++)
+            time_spin_ns(5000);
+    }
     put(e, REG_CTRL, get(e, REG_CTRL) | (uint32_t)CTRL_RESET);
+}
+
+static void unmask(struct e1000 *e)
+{
+    e->unmasked = true;
+    put(e, REG_IMS, e->causes);
 }
 
 /* A ring's registers (3.2.6, 3.4): empty, as it is after a reset, which not every emulator does for these. */
@@ -254,6 +272,8 @@ static void start(struct e1000 *e)
     put(e, REG_TIDV, SENT_DELAY);
     put(e, REG_TADV, SENT_DELAY);
     put(e, REG_ITR, INTERRUPT_GAP);
+    if (e->interrupt == PCI_INTERRUPT_MSIX)
+        put(e, REG_EITR, INTERRUPT_GAP); /* ITR is not for messages of MSI-X */
     put(e, REG_TIPG, TIPG_COPPER);
     put(e, REG_RXCSUM, RXCSUM_ON);
     if (e->model->quirks & IVAR)
@@ -277,7 +297,7 @@ static void start(struct e1000 *e)
     e->unflushed = false;
     e->link_changed = true;
     e->progress_ns = time_now_ns();
-    put(e, REG_IMS, e->causes);
+    unmask(e);
 }
 
 static void give_up_sent(struct e1000 *e)
@@ -296,6 +316,8 @@ static void set_link(struct e1000 *e, bool up, uint32_t status)
 
     if (up == e->nic.link_up && mbps == e->nic.mbps && full == e->nic.full_duplex)
         return;
+    if (up && !e->nic.link_up)
+        e->progress_ns = time_now_ns(); /* what waited for the link has its time from here on */
     e->nic.link_up = up;
     e->nic.mbps = mbps;
     e->nic.full_duplex = full;
@@ -303,15 +325,25 @@ static void set_link(struct e1000 *e, bool up, uint32_t status)
     e->nic.user->link(&e->nic);
 }
 
-/* The end of a card that does not work any more. */
+/* The end of a card that does not work any more. It may still answer: then it is kept from holding up a shared line. */
 static void fail(struct e1000 *e, const char *why)
 {
     log_error("%s (%s): %s; it is not used any more until the node restarts. Check the card and its slot", e->nic.name,
               e->nic.model, why);
     e->nic.failed = true;
+    e->unmasked = false;
+    stop(e);
     pci_master(e->nic.pci, false);
     give_up_sent(e);
     set_link(e, false, 0);
+}
+
+static void restart(struct e1000 *e, uint64_t now_ns)
+{
+    begin_reset(e);
+    e->resetting = true;
+    e->reset_ns = now_ns + RESET_NS;
+    give_up_sent(e);
 }
 
 static void reset(struct e1000 *e, const char *why, uint64_t now_ns)
@@ -324,10 +356,7 @@ static void reset(struct e1000 *e, const char *why, uint64_t now_ns)
     }
     log_warning("%s (%s): %s, so it is reset", e->nic.name, e->nic.model, why);
     e->nic.counters.resets++;
-    begin_reset(e);
-    e->resetting = true;
-    e->reset_ns = now_ns + RESET_NS;
-    give_up_sent(e);
+    restart(e, now_ns);
 }
 
 /* ---- Operations ---- */
@@ -337,11 +366,12 @@ static bool interrupted(void *arg)
     struct e1000 *e = arg;
     uint32_t cause;
 
-    if (e->nic.failed)
+    if (e->nic.failed || !e->unmasked)
         return false;
     cause = get(e, REG_ICR);
-    if (!cause || cause == GONE)
+    if (!(cause & e->causes) || cause == GONE)
         return false;
+    e->unmasked = false;
     put(e, REG_IMC, GONE);
     put(e, REG_ICR, cause); /* with MSI-X reading alone does not clear it (82574 data sheet, 7.4.3) */
     e->nic.counters.interrupts++;
@@ -408,7 +438,7 @@ static bool poll(struct nic *nic, unsigned budget)
     }
     if (frames == budget)
         return true;
-    put(e, REG_IMS, e->causes);
+    unmask(e);
     return false;
 }
 
@@ -465,15 +495,20 @@ static void tick(struct nic *nic, uint64_t now_ns)
     if (status == GONE) {
         fail(e, "it does not answer");
     } else if (e->resetting) {
-        if (now_ns >= e->reset_ns)
+        if (now_ns >= e->reset_ns && !(get(e, REG_CTRL) & CTRL_RESET))
             start(e);
+        else if (now_ns > e->reset_ns + STUCK_NS)
+            fail(e, "it does not come out of its reset");
     } else {
         read_counters(e);
         set_link(e, status & STATUS_LINK_UP, status);
         if (e->tx.next == e->tx.tail)
             e->progress_ns = now_ns;
-        else if (nic->link_up && now_ns > e->progress_ns + STUCK_NS)
+        else if (now_ns > e->progress_ns + STUCK_NS && nic->link_up)
             reset(e, "it has not sent what it was given for 2 s", now_ns);
+        else if (now_ns > e->progress_ns + STUCK_NS)
+            restart(e, now_ns); /* nothing is wrong with it, but its frames are old */
+        nic->user->wake(nic);
     }
 }
 
@@ -578,43 +613,40 @@ static const struct nic_ops e1000_ops = {
 struct nic *e1000_open(struct pci_function *f, uint32_t mtu, const struct nic_user *user)
 {
     struct pci_bar bar[PCI_BARS];
-    char at[PCI_NAME_BYTES];
-    struct e1000 *e = kzalloc(sizeof *e);
+    struct nic *nic = nic_begin(f, "e1000", sizeof(struct e1000), &e1000_ops, user, bar);
     const char *why = "there is no memory for it";
 
-    if (!e)
+    if (!nic)
         return NULL;
-    pci_name(f, at);
+    struct e1000 *e = of(nic);
     e->model = find_model(f);
-    e->nic.ops = &e1000_ops;
-    e->nic.pci = f;
-    e->nic.user = user;
-    snprintf(e->nic.name, sizeof e->nic.name, "e1000 %s", at);
-    e->nic.model = e->model ? e->model->name : "unknown";
-    e->nic.max_frame = MIN(mtu + NIC_HEADER_BYTES + NIC_VLAN_BYTES, JUMBO_FRAME);
-    e->nic.offers_checksum = true;
-    if (!e->model || pci_claim(f, "e1000", bar) != OK)
-        goto free_card;
+    if (!e->model) {
+        why = "the driver does not know it";
+        goto refuse;
+    }
+    nic->model = e->model->name;
+    nic->max_frame = MIN(mtu + NIC_HEADER_BYTES + NIC_VLAN_BYTES, JUMBO_FRAME);
+    nic->offers_checksum = true;
     e->reg = pci_map(&bar[0], REGISTER_BYTES);
     if (!e->reg) {
         why = "its registers have no address; the firmware did not set it up";
-        goto release;
+        goto refuse;
     }
     if (get(e, REG_STATUS) == GONE) {
         why = "it does not answer";
-        goto release;
+        goto refuse;
     }
     if (!take_memory(e))
-        goto release;
+        goto refuse;
     begin_reset(e);
     thread_sleep_ns(RESET_NS);
     if (get(e, REG_CTRL) & CTRL_RESET) {
         why = "it does not come out of its reset";
-        goto release;
+        goto refuse;
     }
     if (!read_mac(e)) {
         why = "it has no address of its own (its EEPROM is empty or does not answer)";
-        goto release;
+        goto refuse;
     }
     put(e, REG_IMC, GONE);
     (void)get(e, REG_ICR);
@@ -622,14 +654,11 @@ struct nic *e1000_open(struct pci_function *f, uint32_t mtu, const struct nic_us
     e->causes = (uint32_t)(CAUSE_SENT | CAUSE_LINK | CAUSE_RECEIVE_LOW | CAUSE_OVERRUN | CAUSE_RECEIVED) |
                 (e->interrupt == PCI_INTERRUPT_MSIX ? (uint32_t)CAUSE_QUEUES : 0);
     e->resetting = true;
-    filter(&e->nic, false, NULL, 0);
+    filter(nic, false, NULL, 0);
     start(e);
-    return &e->nic;
-release:
+    return nic;
+refuse:
     pci_release(f);
     free_memory(e);
-free_card:
-    log_error("e1000 %s: the card cannot be used: %s", at, why);
-    kfree(e, sizeof *e);
-    return NULL;
+    return nic_refuse(nic, sizeof *e, why);
 }

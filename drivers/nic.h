@@ -44,7 +44,12 @@ struct nic_received {
     unsigned piece_count;
     struct { const void *data; uint32_t bytes; } piece[NIC_MAX_PIECES];
     uint32_t bytes;         /* of all pieces */
-    bool checksum_good;     /* the card looked at the TCP or UDP checksum, and at IPv4's, and they are right */
+    bool checksum_good;     /* the TCP or UDP checksum need not be looked at; nothing is said of IPv4's own */
+    /*
+     * Where not 0: the frame comes from the same machine and never was on a wire; its checksum is still to be made, as in
+     * nic_send. checksum_good is set too, for a receiver needs none; who passes the frame on has to make it.
+     */
+    uint16_t checksum_start, checksum_at;
 };
 
 /* The user's side; called from within poll(), send() and tick(). */
@@ -54,7 +59,7 @@ struct nic_user {
     void (*sent)(struct nic *nic, void *cookie);
     /* nic->link_up or nic->mbps changed. */
     void (*link)(struct nic *nic);
-    /* There is something to poll for. Interrupt context. */
+    /* There is, or may be, something to poll for. Interrupt context, and within tick(). */
     void (*wake)(struct nic *nic);
 };
 
@@ -76,11 +81,14 @@ struct nic_ops {
     bool (*send)(struct nic *nic, const struct nic_send *frame);
     /* Tells the card of the frames handed over since the last flush. */
     void (*flush)(struct nic *nic);
-    /* About every 100 ms: the link, the card's own counters, and whether it is alive. */
+    /*
+     * About every 100 ms: the link, the card's own counters, and whether it is alive. Wakes the user as well, so that an
+     * interrupt that got lost on its way costs no more than the time to the next tick.
+     */
     void (*tick)(struct nic *nic, uint64_t now_ns);
     /* What to receive beside the card's own address and broadcasts: all; or these multicast addresses. */
     void (*filter)(struct nic *nic, bool promiscuous, const uint8_t (*multicast)[6], unsigned multicast_count);
-    /* Stops the card; its memory (*nic too) and its device are given back. Frames not sent yet are given up. On the CPU of e1000_open. */
+    /* Stops the card; its memory (*nic too) and its device are given back. Frames not sent yet are given up. On the CPU that opened it. */
     void (*close)(struct nic *nic);
 };
 
@@ -110,5 +118,15 @@ struct nic *virtio_nic_open(struct pci_function *function, uint32_t mtu, const s
 /* True if the driver takes such a device. */
 bool e1000_knows(const struct pci_function *function);
 bool virtio_nic_knows(const struct pci_function *function);
+
+/*
+ * For drivers. The beginning of an open: `bytes` of zeroed memory for the driver's own structure, whose first member is its
+ * struct nic, filled in as far as all drivers do it alike; and the device claimed, its registers in `bar`. NULL: no memory,
+ * or it has an owner; the reason was logged. Thread context.
+ */
+struct nic *nic_begin(struct pci_function *function, const char *driver, size_t bytes, const struct nic_ops *ops,
+                      const struct nic_user *user, struct pci_bar bar[PCI_BARS]) MUST_CHECK;
+/* And its end where the card turns out not to work: logs why, and frees what nic_begin gave. The device was released. NULL. */
+struct nic *nic_refuse(struct nic *nic, size_t bytes, const char *why);
 
 #endif

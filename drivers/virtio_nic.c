@@ -7,7 +7,6 @@
  * A reset is written in one tick and looked for in later ones, as in e1000.c, whose states these are. The device's words
  * (lengths, chains) are checked by virtio_ring.c; what it says that cannot be is answered by a reset.
  */
-#include <stdio.h>
 #include <string.h>
 
 #include "drivers/nic.h"
@@ -24,6 +23,7 @@
 #define CAP_OFFSET 8
 #define CAP_LENGTH 12
 #define CAP_NOTIFY_MULTIPLIER 16
+#define CAPS_MAX 48 /* that fit into configuration space: more is a list that loops */
 enum { TYPE_COMMON = 1, TYPE_NOTIFY, TYPE_ISR, TYPE_DEVICE };
 
 struct common { /* 4.1.4.3 */
@@ -81,7 +81,7 @@ struct sending {
 };
 
 struct virtio_nic {
-    struct nic nic;
+    struct nic nic;                   /* first */
     volatile struct common *common;
     volatile uint8_t *notify, *isr, *device;
     uint32_t notify_multiplier;
@@ -135,6 +135,8 @@ static void set_link(struct virtio_nic *v, bool up)
 {
     if (up == v->nic.link_up)
         return;
+    if (up)
+        v->progress_ns = time_now_ns(); /* what waited for the link has its time from here on */
     v->nic.link_up = v->nic.full_duplex = up;
     v->nic.mbps = up ? 10000 : 0; /* it has no speed of its own */
     v->nic.counters.link_changes++;
@@ -166,6 +168,15 @@ static uint64_t read_features(const struct virtio_nic *v)
     return (uint64_t)v->common->device_feature << 32 | low;
 }
 
+/* The device says by the register itself whether it has the vector (4.1.5.1.2.1). */
+static bool set_vector(const struct virtio_nic *v, volatile uint16_t *to)
+{
+    uint16_t vector = v->nic.pci->interrupt == PCI_INTERRUPT_MSIX ? 0 : NO_VECTOR;
+
+    *to = vector;
+    return *to == vector;
+}
+
 static bool set_queue(struct virtio_nic *v, unsigned number)
 {
     struct queue *q = &v->queue[number];
@@ -180,7 +191,8 @@ static bool set_queue(struct virtio_nic *v, unsigned number)
     memset(phys_to_virt(q->avail), 0, PAGE_BYTES);
     memset(phys_to_virt(q->used), 0, PAGE_BYTES);
     virtio_ring_init(&q->ring, phys_to_virt(q->desc), phys_to_virt(q->avail), phys_to_virt(q->used), q->slot, size);
-    c->queue_msix_vector = v->nic.pci->interrupt == PCI_INTERRUPT_MSIX ? 0 : NO_VECTOR;
+    if (!set_vector(v, &c->queue_msix_vector))
+        return false;
     const hpa_t where[] = { q->desc, q->avail, q->used };
     volatile uint32_t *to[] = { c->queue_desc, c->queue_driver, c->queue_device };
     for (unsigned i = 0; i < ARRAY_COUNT(where); i++) {
@@ -212,7 +224,8 @@ static bool start(struct virtio_nic *v)
     c->status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
     if (!(c->status & STATUS_FEATURES_OK))
         return false;
-    c->config_msix_vector = v->nic.pci->interrupt == PCI_INTERRUPT_MSIX ? 0 : NO_VECTOR;
+    if (!set_vector(v, &c->config_msix_vector))
+        return false;
     for (unsigned i = 0; i < QUEUES; i++)
         if (!set_queue(v, i))
             return false;
@@ -236,9 +249,18 @@ static void fail(struct virtio_nic *v, const char *why)
     log_error("%s: %s; it is not used any more until the node restarts. Check the host that this node runs on", v->nic.name,
               why);
     v->nic.failed = true;
+    v->common->status = 0; /* if it still listens: so that it does not hold up a line that others share */
     pci_master(v->nic.pci, false);
     give_up_sent(v);
     set_link(v, false);
+}
+
+static void restart(struct virtio_nic *v, uint64_t now_ns)
+{
+    v->common->status = 0;
+    v->resetting = true;
+    v->reset_ns = now_ns + RESET_NS;
+    give_up_sent(v);
 }
 
 static void reset(struct virtio_nic *v, const char *why, uint64_t now_ns)
@@ -251,10 +273,7 @@ static void reset(struct virtio_nic *v, const char *why, uint64_t now_ns)
     }
     log_warning("%s: %s, so it is reset", v->nic.name, why);
     v->nic.counters.resets++;
-    v->common->status = 0;
-    v->resetting = true;
-    v->reset_ns = now_ns + RESET_NS;
-    give_up_sent(v);
+    restart(v, now_ns);
 }
 
 /* ---- Operations ---- */
@@ -277,8 +296,9 @@ static bool interrupted(void *arg)
 static void receive(struct virtio_nic *v, unsigned chain, uint32_t bytes)
 {
     struct nic_received frame = { .piece_count = 0 };
-    const struct header *header = phys_to_virt(part_of(v, chain * v->parts));
+    const volatile struct header *header = phys_to_virt(part_of(v, chain * v->parts));
     uint32_t left = bytes;
+    uint8_t flags;
 
     if (bytes < sizeof *header + NIC_HEADER_BYTES || bytes - sizeof *header > v->nic.max_frame) {
         v->nic.counters.receive_errors++;
@@ -292,8 +312,17 @@ static void receive(struct virtio_nic *v, unsigned chain, uint32_t bytes)
         left -= here;
     }
     frame.bytes = bytes - (uint32_t)sizeof *header;
-    /* With NEEDS_CSUM the bytes never were on a wire, and their checksum is not made yet (5.1.6.4.2). */
-    frame.checksum_good = header->flags & (HEADER_NEEDS_CSUM | HEADER_DATA_VALID);
+    flags = header->flags;
+    frame.checksum_good = flags & (HEADER_NEEDS_CSUM | HEADER_DATA_VALID);
+    if (flags & HEADER_NEEDS_CSUM) { /* it never was on a wire, and its checksum is not made yet (5.1.6.4.2) */
+        uint32_t start = header->csum_start, at = start + header->csum_offset;
+        if (start < NIC_HEADER_BYTES || at + 2 > frame.bytes) {
+            v->nic.counters.receive_errors++;
+            return;
+        }
+        frame.checksum_start = (uint16_t)start;
+        frame.checksum_at = (uint16_t)at;
+    }
     v->nic.counters.received_frames++;
     v->nic.counters.received_bytes += frame.bytes;
     v->nic.user->receive(&v->nic, &frame);
@@ -433,8 +462,11 @@ static void tick(struct nic *nic, uint64_t now_ns)
         reset(v, "it asks for a reset", now_ns);
     else if (v->queue[TRANSMIT].ring.free_count == v->queue[TRANSMIT].ring.size)
         v->progress_ns = now_ns;
-    else if (nic->link_up && now_ns > v->progress_ns + STUCK_NS)
+    else if (now_ns > v->progress_ns + STUCK_NS && nic->link_up)
         reset(v, "it has not sent what it was given for 2 s", now_ns);
+    else if (now_ns > v->progress_ns + STUCK_NS)
+        restart(v, now_ns); /* nothing is wrong with it, but its frames are old */
+    nic->user->wake(nic);
 }
 
 /* Without a control queue the device passes all that reaches it (5.1.6.5.1); what is not ours lwIP or the switch drops. */
@@ -495,7 +527,9 @@ static bool find_registers(struct virtio_nic *v, const struct pci_function *f, c
     static const uint32_t needed[] = { [TYPE_COMMON] = sizeof(struct common), [TYPE_NOTIFY] = 2, [TYPE_ISR] = 1, [TYPE_DEVICE] = 8 };
     volatile uint8_t *found[TYPE_DEVICE + 1] = { NULL };
 
-    for (unsigned cap = 0; (cap = pci_find_capability(pci_access(), f, PCI_CAP_VENDOR, cap)) != 0;) {
+    unsigned cap = 0;
+
+    for (unsigned i = 0; i < CAPS_MAX && (cap = pci_find_capability(pci_access(), f, PCI_CAP_VENDOR, cap)) != 0; i++) {
         unsigned type = pci_read(f, cap + CAP_TYPE, 1), number = pci_read(f, cap + CAP_BAR, 1);
         uint32_t offset = pci_read(f, cap + CAP_OFFSET, 4), bytes = pci_read(f, cap + CAP_LENGTH, 4);
         if (type < TYPE_COMMON || type > TYPE_DEVICE || found[type] || number >= PCI_BARS || bytes < needed[type] ||
@@ -522,34 +556,27 @@ static const struct nic_ops virtio_ops = {
 struct nic *virtio_nic_open(struct pci_function *f, uint32_t mtu, const struct nic_user *user)
 {
     struct pci_bar bar[PCI_BARS];
-    char at[PCI_NAME_BYTES];
-    struct virtio_nic *v = kzalloc(sizeof *v);
+    struct nic *nic = nic_begin(f, "virtio-net", sizeof(struct virtio_nic), &virtio_ops, user, bar);
     const char *why = "there is no memory for it";
 
-    if (!v)
+    if (!nic)
         return NULL;
-    pci_name(f, at);
-    v->nic.ops = &virtio_ops;
-    v->nic.pci = f;
-    v->nic.user = user;
-    v->nic.model = "virtio";
-    snprintf(v->nic.name, sizeof v->nic.name, "virtio-net %s", at);
-    v->nic.max_frame = mtu + NIC_HEADER_BYTES + NIC_VLAN_BYTES;
-    v->parts = (unsigned)((sizeof(struct header) + v->nic.max_frame + PART_BYTES - 1) / PART_BYTES);
-    if (pci_claim(f, "virtio-net", bar) != OK)
-        goto free_card;
+    struct virtio_nic *v = of(nic);
+    nic->model = "virtio";
+    nic->max_frame = mtu + NIC_HEADER_BYTES + NIC_VLAN_BYTES;
+    v->parts = (unsigned)((sizeof(struct header) + nic->max_frame + PART_BYTES - 1) / PART_BYTES);
     if (!find_registers(v, f, bar)) {
         why = "it has no modern interface (virtio 1.0)";
-        goto release;
+        goto refuse;
     }
     if (!take_memory(v))
-        goto release;
+        goto refuse;
     v->common->status = 0;
     for (unsigned i = 0; i < RESET_SPINS && v->common->status; i++)
         thread_sleep_ns(NS_PER_MS);
     if (v->common->status) {
         why = "it does not come out of its reset";
-        goto release;
+        goto refuse;
     }
     /* The handler is called for nothing that was before: the rings are made first. */
     for (unsigned i = 0; i < QUEUES; i++)
@@ -558,18 +585,15 @@ struct nic *virtio_nic_open(struct pci_function *f, uint32_t mtu, const struct n
     (void)pci_listen(f, bar, PCI_ALLOW_MSIX, interrupted, v);
     if (!start(v) || !(v->features & FEATURE_MAC)) {
         why = "it refuses what it offered, or has no address of its own";
-        goto release;
+        goto refuse;
     }
     for (unsigned i = 0; i < 6; i++)
-        v->nic.mac[i] = v->device[i];
-    return &v->nic;
-release:
+        nic->mac[i] = v->device[i];
+    return nic;
+refuse:
     if (v->common)
         v->common->status = 0;
     pci_release(f);
     free_memory(v);
-free_card:
-    log_error("virtio-net %s: the card cannot be used: %s", at, why);
-    kfree(v, sizeof *v);
-    return NULL;
+    return nic_refuse(nic, sizeof *v, why);
 }

@@ -5,45 +5,25 @@
  * memory is given back only after it cannot reach memory any more; every frame that was taken comes back; no interrupt is
  * unmasked while there is work, nor left masked when there is none.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "drivers/e1000_ring.h"
-#include "drivers/nic.h"
-#include "fake_kernel.h"
-#include "kernel/log.h"
-#include "kernel/page.h"
-#include "kernel/thread.h"
-#include "kernel/time.h"
+#include "nic_fixture.h"
 
 #define RING 256
 #define BUDGET 64
 
 /* Registers as the manual numbers them. */
-enum { CTRL = 0, STATUS = 8, EERD = 0x14, ICR = 0xc0, IMS = 0xd0, IMC = 0xd8, RCTL = 0x100, TCTL = 0x400, RDBAL = 0x2800,
+enum { CTRL = 0, STATUS = 8, EERD = 0x14, ICR = 0xc0, ITR = 0xc4, IMS = 0xd0, IMC = 0xd8, EITR = 0xe8, RCTL = 0x100, TCTL = 0x400, RDBAL = 0x2800,
        RDBAH = 0x2804, RDLEN = 0x2808, RDH = 0x2810, RDT = 0x2818, TDBAL = 0x3800, TDBAH = 0x3804, TDLEN = 0x3808, TDT = 0x3818,
        MTA = 0x5200, RAL = 0x5400, RAH = 0x5404 };
+#define CTRL_MASTER_OFF (1u << 2)
 #define CTRL_RST (1u << 26)
+#define STATUS_MASTER (1u << 19)
 #define LINK_1000 0x83u /* up, full duplex, 1000 Mbit/s */
 
 static uint32_t reg[0x10000 / 4];
 static uint16_t eeprom[3];
-static bool loads_mac, new_eeprom, resets_end, master;
-static unsigned pages_out, receive_at, send_at;
-static uint64_t now;
-static struct pci_function function;
-static bool (*handler)(void *arg);
-static void *handler_arg;
-static unsigned released, links, wakes;
-static void *back[4 * RING];
-static unsigned back_count;
-static struct nic_received last;
-static uint8_t last_bytes[16384];
-static unsigned frames;
+static bool loads_mac, new_eeprom, resets_end, cut_off;
+static unsigned receive_at, send_at;
 
 static uint32_t *r(unsigned offset)
 {
@@ -55,6 +35,9 @@ static uint32_t *r(unsigned offset)
 /* The card goes on for a moment. */
 static void step(void)
 {
+    if ((*r(CTRL) & CTRL_MASTER_OFF) && !(*r(CTRL) & CTRL_RST))
+        *r(STATUS) &= ~STATUS_MASTER;
+    cut_off |= (*r(CTRL) & CTRL_RST) && (*r(STATUS) & STATUS_MASTER);
     if ((*r(CTRL) & CTRL_RST) && resets_end) {
         *r(CTRL) &= ~CTRL_RST;
         *r(RCTL) = *r(TCTL) = 0;
@@ -67,51 +50,6 @@ static void step(void)
     }
 }
 
-void time_spin_ns(uint64_t ns)
-{
-    now += ns;
-    step();
-}
-void thread_sleep_ns(uint64_t ns)
-{
-    time_spin_ns(ns);
-}
-uint64_t time_now_ns(void)
-{
-    return now;
-}
-bool thread_should_yield(void)
-{
-    return false;
-}
-void thread_yield(void)
-{
-}
-bool page_alloc(uint64_t bytes, page_owner_t owner, unsigned flags, hpa_t *out)
-{
-    assert_true(bytes == PAGE_BYTES && owner == PAGE_OWNER_HV && (flags & PAGE_ZERO));
-    out->v = (uint64_t)aligned_alloc(PAGE_BYTES, PAGE_BYTES);
-    memset((void *)out->v, 0, PAGE_BYTES);
-    pages_out++;
-    return true;
-}
-void page_free(hpa_t hpa, uint64_t bytes, page_owner_t owner)
-{
-    (void)bytes;
-    (void)owner;
-    assert_false(master); /* the card could still write there */
-    free((void *)hpa.v);
-    pages_out--;
-}
-void *phys_to_virt(hpa_t hpa)
-{
-    return (void *)hpa.v;
-}
-void pci_name(const struct pci_function *f, char name[PCI_NAME_BYTES])
-{
-    (void)f;
-    strcpy(name, "00:02.0");
-}
 enum status pci_claim(struct pci_function *f, const char *driver, struct pci_bar bar[PCI_BARS])
 {
     if (f->driver)
@@ -132,12 +70,6 @@ void pci_master(const struct pci_function *f, bool on)
     assert_false(on && (*r(CTRL) & CTRL_RST)); /* only after the reset */
     master = on;
 }
-void pci_release(struct pci_function *f)
-{
-    f->driver = NULL;
-    master = false;
-    released++;
-}
 enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[PCI_BARS], unsigned allow,
                               bool (*function_handler)(void *arg), void *arg)
 {
@@ -148,47 +80,15 @@ enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[P
     return f->interrupt;
 }
 
-/* ---- The driver's user ---- */
-
-static void receive(struct nic *nic, const struct nic_received *frame)
-{
-    unsigned at = 0;
-    (void)nic;
-
-    last = *frame;
-    frames++;
-    for (unsigned i = 0; i < frame->piece_count; at += frame->piece[i++].bytes)
-        memcpy(last_bytes + at, frame->piece[i].data, frame->piece[i].bytes);
-    assert_int_equal(at, frame->bytes);
-}
-static void sent(struct nic *nic, void *cookie)
-{
-    (void)nic;
-    back[back_count++] = cookie;
-}
-static void link_changed(struct nic *nic)
-{
-    (void)nic;
-    links++;
-}
-static void wake(struct nic *nic)
-{
-    (void)nic;
-    wakes++;
-}
-static const struct nic_user user = { receive, sent, link_changed, wake };
-
 static int setup(void **state)
 {
     (void)state;
     memset(reg, 0, sizeof reg);
     *r(STATUS) = LINK_1000;
-    function = (struct pci_function){ .vendor = 0x8086, .device = 0x100e };
+    nic_fixture_setup(0x8086, 0x100e);
+    time_passes = step;
     loads_mac = resets_end = true;
-    new_eeprom = master = false;
-    pages_out = receive_at = send_at = released = links = wakes = back_count = frames = 0;
-    now = 1000000;
-    memset(fake_log_counts, 0, sizeof fake_log_counts);
+    new_eeprom = cut_off = false;
     return 0;
 }
 
@@ -200,15 +100,6 @@ static struct nic *open_card(uint32_t mtu)
     receive_at = send_at = 0;
     assert_false(nic->ops->poll(nic, BUDGET)); /* takes the link's state */
     return nic;
-}
-
-static void close_card(struct nic *nic)
-{
-    nic->ops->close(nic);
-    assert_int_equal(pages_out, 0);
-    assert_false(master);
-    assert_null(function.driver);
-    assert_int_equal(fake_heap_count, 0);
 }
 
 /* ---- The card's side of the rings ---- */
@@ -247,13 +138,6 @@ static unsigned send_all(void)
         if (transmit_ring()[send_at].command & E1000_TRANSMIT_REPORT)
             transmit_ring()[send_at].status = E1000_TRANSMIT_DONE;
     return count;
-}
-
-static bool send_frame(struct nic *nic, void *cookie)
-{
-    struct nic_send frame = { .piece_count = 2, .piece = { { HPA(0x1000), 14 }, { HPA(0x2000), 100 } }, .cookie = cookie };
-
-    return nic->ops->send(nic, &frame);
 }
 
 /* ---- Tests ---- */
@@ -295,7 +179,7 @@ static void the_address_is_in_the_eeprom_too(void **state)
 static void a_card_that_does_not_work_is_refused(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 7; i++) {
         setup(NULL);
         switch (i) {
         case 0: memset(reg, 0xff, sizeof reg); break;          /* nobody there */
@@ -303,14 +187,11 @@ static void a_card_that_does_not_work_is_refused(void **state)
         case 2: loads_mac = false; memset(eeprom, 0, 6); break;
         case 3: loads_mac = false; memset(eeprom, 0xff, 6); break; /* a multicast address */
         case 4: function.device = 0x1234; break;
+        case 5: function.driver = "another"; break;
+        case 6: pages_left = 100; break;
         }
-        size_t heap = fake_heap_count;
-        assert_null(e1000_open(&function, 1500, &user));
-        assert_int_equal(fake_heap_count, heap);
-        assert_int_equal(pages_out, 0);
-        assert_false(master);
-        assert_null(function.driver);
-        assert_int_equal(fake_log_counts[LOG_ERROR], 1);
+        assert_refused(e1000_open(&function, 1500, &user));
+        assert_int_equal(function.driver != NULL, i == 5);
     }
 }
 
@@ -384,6 +265,11 @@ static void frames_go_out_with_one_ring_of_the_bell(void **state)
     assert_int_equal(*r(TDT), 6);
     assert_int_equal(transmit_ring()[0].address, 0x1000);
     assert_int_equal(transmit_ring()[1].bytes, 100);
+    for (unsigned i = 0; i < 6; i++) { /* each descriptor tells of the checksum, and the last one of the end */
+        assert_int_equal(transmit_ring()[i].command & E1000_TRANSMIT_CHECKSUM, E1000_TRANSMIT_CHECKSUM);
+        assert_true(transmit_ring()[i].checksum_start == 34 && transmit_ring()[i].checksum_at == 50);
+        assert_int_equal(!!(transmit_ring()[i].command & E1000_TRANSMIT_END), i % 2);
+    }
     assert_false(nic->ops->poll(nic, BUDGET));
     assert_int_equal(back_count, 0); /* not sent yet */
     assert_int_equal(send_all(), 6);
@@ -427,6 +313,9 @@ static void interrupts_are_acknowledged_or_somebody_elses(void **state)
     assert_int_equal(*r(IMC), 0xffffffff);
     assert_int_equal(wakes, 1);
     assert_int_equal(nic->counters.interrupts, 1);
+    assert_false(handler(handler_arg)); /* masked: somebody else holds the line up */
+    assert_int_equal(nic->counters.interrupts, 1);
+    assert_int_equal(wakes, 1);
     *r(STATUS) = 0; /* the link is down; only its interrupt has it looked at */
     assert_false(nic->ops->poll(nic, BUDGET));
     assert_true(nic->link_up);
@@ -520,6 +409,123 @@ static void time_that_went_on_during_a_round_is_no_hang(void **state)
     close_card(nic);
 }
 
+static void a_reset_that_does_not_end_is_waited_for_and_then_given_up(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    assert_true(send_frame(nic, NULL));
+    nic->ops->flush(nic);
+    resets_end = false;
+    now += 3 * NS_PER_S;
+    nic->ops->tick(nic, now);
+    for (unsigned i = 0; i < 20; i++) {
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+        assert_true((*r(CTRL) & CTRL_RST) && !(*r(RCTL) & 2) && !nic->failed);
+    }
+    now += 100 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    assert_true(nic->failed && !master);
+    assert_int_equal(back_count, 1);
+    close_card(nic);
+}
+
+/* What waits for a link that does not come back is given up, and a card whose link was away is not taken for dead. */
+static void frames_do_not_wait_for_a_link(void **state)
+{
+    static int cookie[2];
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    assert_true(send_frame(nic, &cookie[0]));
+    nic->ops->flush(nic);
+    *r(STATUS) = 0;
+    nic->ops->tick(nic, now);
+    assert_false(nic->link_up);
+    now += 1900 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    assert_int_equal(back_count, 0);
+    *r(STATUS) = LINK_1000;
+    now += 200 * NS_PER_MS;
+    nic->ops->tick(nic, now); /* it is back, and has its time from here on */
+    assert_int_equal(nic->counters.resets, 0);
+    assert_int_equal(back_count, 0);
+    assert_false(*r(CTRL) & CTRL_RST);
+    *r(STATUS) = 0;
+    now += 100 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    now += 2000 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    assert_int_equal(back_count, 1);
+    assert_ptr_equal(back[0], &cookie[0]);
+    assert_true(*r(CTRL) & CTRL_RST); /* so that the card forgets it too */
+    step();
+    for (unsigned i = 0; i < 100; i++) { /* once is enough */
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+        assert_false(*r(CTRL) & CTRL_RST);
+    }
+    receive_at = send_at = 0;
+    *r(STATUS) = LINK_1000;
+    nic->ops->tick(nic, now);
+    assert_true(send_frame(nic, &cookie[1]));
+    nic->ops->flush(nic);
+    assert_int_equal(send_all(), 2);
+    assert_false(nic->ops->poll(nic, BUDGET));
+    assert_int_equal(back_count, 2);
+    assert_int_equal(nic->counters.resets, 0);
+    assert_int_equal(fake_log_counts[LOG_WARNING] + fake_log_counts[LOG_ERROR], 0);
+    close_card(nic);
+}
+
+/* An interrupt that never arrived costs the time to the next tick, and the card is not taken for dead. */
+static void a_tick_has_the_user_look(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned i = 0; i < 50; i++) {
+        unsigned before = wakes;
+        assert_true(send_frame(nic, NULL));
+        nic->ops->flush(nic);
+        assert_int_equal(send_all(), 2);
+        arrive(60, 1);
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+        assert_int_equal(wakes, before + 1);
+        assert_false(nic->ops->poll(nic, BUDGET));
+        assert_int_equal(frames, i + 1);
+        assert_int_equal(back_count, i + 1);
+    }
+    assert_int_equal(nic->counters.resets, 0);
+    close_card(nic);
+}
+
+static void messages_of_msix_are_not_more_than_others(void **state)
+{
+    (void)state;
+    function.device = 0x10d3;
+    struct nic *nic = open_card(1500);
+    assert_int_equal(function.interrupt, PCI_INTERRUPT_MSIX);
+    assert_true(*r(ITR) >= 100 && *r(EITR) == *r(ITR));
+    close_card(nic);
+}
+
+static void what_is_on_its_way_is_not_cut_off_by_a_reset(void **state)
+{
+    (void)state;
+    function.device = 0x10d3;
+    *r(STATUS) |= STATUS_MASTER;
+    struct nic *nic = open_card(1500);
+    assert_false(cut_off);
+    *r(STATUS) |= STATUS_MASTER;
+    assert_true(send_frame(nic, NULL));
+    hang(nic);
+    assert_false(cut_off);
+    close_card(nic);
+}
+
 static void resets_in_vain_end(void **state)
 {
     struct nic *nic = open_card(1500);
@@ -532,10 +538,12 @@ static void resets_in_vain_end(void **state)
     assert_true(send_frame(nic, NULL));
     nic->ops->flush(nic);
     now += 3 * NS_PER_S;
+    *r(IMC) = 0;
     nic->ops->tick(nic, now);
     assert_true(nic->failed);
     assert_false(nic->link_up);
     assert_false(master);
+    assert_int_equal(*r(IMC), 0xffffffff); /* it holds no line up */
     assert_int_equal(nic->counters.resets, 5);
     assert_int_equal(back_count, 6);
     assert_int_equal(fake_log_counts[LOG_ERROR], 1);
@@ -611,6 +619,11 @@ int main(void)
         cmocka_unit_test_setup(a_tick_sees_the_link_without_an_interrupt, setup),
         cmocka_unit_test_setup(a_card_that_hangs_is_reset_and_goes_on, setup),
         cmocka_unit_test_setup(time_that_went_on_during_a_round_is_no_hang, setup),
+        cmocka_unit_test_setup(a_reset_that_does_not_end_is_waited_for_and_then_given_up, setup),
+        cmocka_unit_test_setup(frames_do_not_wait_for_a_link, setup),
+        cmocka_unit_test_setup(a_tick_has_the_user_look, setup),
+        cmocka_unit_test_setup(messages_of_msix_are_not_more_than_others, setup),
+        cmocka_unit_test_setup(what_is_on_its_way_is_not_cut_off_by_a_reset, setup),
         cmocka_unit_test_setup(resets_in_vain_end, setup),
         cmocka_unit_test_setup(a_card_that_is_pulled_out_is_given_up, setup),
         cmocka_unit_test_setup(a_length_beyond_the_buffer_costs_the_card_a_reset, setup),

@@ -4,20 +4,8 @@
  * Guarded: the device is set up in the standard's order; what it says that cannot be costs it a reset and nobody else
  * anything; its memory is given back only after it cannot reach memory any more; every frame that was taken comes back.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#include "drivers/nic.h"
 #include "drivers/virtio_ring.h"
-#include "fake_kernel.h"
-#include "kernel/log.h"
-#include "kernel/page.h"
-#include "kernel/thread.h"
-#include "kernel/time.h"
+#include "nic_fixture.h"
 
 #define RING 256
 #define HEADER 12
@@ -26,15 +14,6 @@ static struct {
     uint8_t common[0x1000], isr[0x1000], device[0x1000], notify[0x1000];
 } ALIGNED(4096) bar_space;
 static uint8_t config[256];
-static hpa_t pages[200];
-static unsigned page_count, pages_out, links, frames, back_count;
-static uint64_t now;
-static bool master;
-static struct pci_function function;
-static bool (*handler)(void *arg);
-static void *handler_arg, *back[RING];
-static uint8_t last_bytes[16384];
-static struct nic_received last;
 static uint16_t seen[2];
 
 /* Where the common configuration has things (virtio 1.2, 4.1.4.3). */
@@ -42,46 +21,6 @@ static uint16_t seen[2];
 #define STATUS (bar_space.common[20])
 #define QUEUE_SIZE (*(uint16_t *)(bar_space.common + 24))
 
-void time_spin_ns(uint64_t ns)
-{
-    now += ns;
-}
-void thread_sleep_ns(uint64_t ns)
-{
-    now += ns;
-}
-uint64_t time_now_ns(void)
-{
-    return now;
-}
-bool thread_should_yield(void)
-{
-    return false;
-}
-void thread_yield(void)
-{
-}
-bool page_alloc(uint64_t bytes, page_owner_t owner, unsigned flags, hpa_t *out)
-{
-    assert_true(bytes == PAGE_BYTES && owner == PAGE_OWNER_HV && (flags & PAGE_ZERO));
-    out->v = (uint64_t)aligned_alloc(PAGE_BYTES, PAGE_BYTES);
-    memset((void *)out->v, 0, PAGE_BYTES);
-    pages[page_count++] = *out;
-    pages_out++;
-    return true;
-}
-void page_free(hpa_t hpa, uint64_t bytes, page_owner_t owner)
-{
-    (void)bytes;
-    (void)owner;
-    assert_false(master); /* the device could still write there */
-    free((void *)hpa.v);
-    pages_out--;
-}
-void *phys_to_virt(hpa_t hpa)
-{
-    return (void *)hpa.v;
-}
 static uint32_t config_read(const struct pci_access *access, struct pci_address at, unsigned offset, unsigned bytes)
 {
     uint32_t value = 0;
@@ -99,13 +38,10 @@ uint32_t pci_read(const struct pci_function *f, unsigned offset, unsigned bytes)
 {
     return config_read(NULL, f->at, offset, bytes);
 }
-void pci_name(const struct pci_function *f, char name[PCI_NAME_BYTES])
-{
-    (void)f;
-    strcpy(name, "00:03.0");
-}
 enum status pci_claim(struct pci_function *f, const char *driver, struct pci_bar bar[PCI_BARS])
 {
+    if (f->driver)
+        return ERR_BUSY;
     f->driver = driver;
     memset(bar, 0, sizeof(struct pci_bar) * PCI_BARS);
     bar[4] = (struct pci_bar){ PCI_BAR_MEMORY, true, 0x1000000, sizeof bar_space };
@@ -121,11 +57,6 @@ void pci_master(const struct pci_function *f, bool on)
     (void)f;
     master = on;
 }
-void pci_release(struct pci_function *f)
-{
-    f->driver = NULL;
-    master = false;
-}
 enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[PCI_BARS], unsigned allow,
                               bool (*function_handler)(void *arg), void *arg)
 {
@@ -135,33 +66,6 @@ enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[P
     handler_arg = arg;
     return f->interrupt = PCI_INTERRUPT_MSIX;
 }
-
-static void receive(struct nic *nic, const struct nic_received *frame)
-{
-    unsigned at = 0;
-    (void)nic;
-
-    last = *frame;
-    frames++;
-    for (unsigned i = 0; i < frame->piece_count; at += frame->piece[i++].bytes)
-        memcpy(last_bytes + at, frame->piece[i].data, frame->piece[i].bytes);
-    assert_int_equal(at, frame->bytes);
-}
-static void sent(struct nic *nic, void *cookie)
-{
-    (void)nic;
-    back[back_count++] = cookie;
-}
-static void link_changed(struct nic *nic)
-{
-    (void)nic;
-    links++;
-}
-static void wake(struct nic *nic)
-{
-    (void)nic;
-}
-static const struct nic_user user = { receive, sent, link_changed, wake };
 
 static void capability(unsigned at, unsigned next, unsigned type, uint32_t offset, uint32_t bytes)
 {
@@ -179,11 +83,7 @@ static int setup(void **state)
     memset(&bar_space, 0, sizeof bar_space);
     memset(config, 0, sizeof config);
     memset(seen, 0, sizeof seen);
-    memset(fake_log_counts, 0, sizeof fake_log_counts);
-    page_count = pages_out = links = frames = back_count = 0;
-    now = NS_PER_S;
-    master = false;
-    function = (struct pci_function){ .vendor = 0x1af4, .device = 0x1041 };
+    nic_fixture_setup(0x1af4, 0x1041);
     config[PCI_STATUS] = PCI_STATUS_CAPABILITIES;
     config[PCI_CAPABILITIES] = 0x40;
     capability(0x40, 0x50, 1, 0, 0x1000);
@@ -252,22 +152,6 @@ static struct nic *open_card(uint32_t mtu)
     return nic;
 }
 
-static void close_card(struct nic *nic)
-{
-    nic->ops->close(nic);
-    assert_int_equal(pages_out, 0);
-    assert_int_equal(fake_heap_count, 0);
-    assert_false(master);
-}
-
-static bool send_frame(struct nic *nic, void *cookie)
-{
-    struct nic_send frame = { .piece_count = 2, .piece = { { HPA(0x1000), 14 }, { HPA(0x2000), 100 } }, .cookie = cookie,
-                              .checksum_start = 34, .checksum_at = 50 };
-
-    return nic->ops->send(nic, &frame);
-}
-
 static void a_card_is_set_up(void **state)
 {
     struct nic *nic = open_card(1500);
@@ -283,7 +167,7 @@ static void a_card_is_set_up(void **state)
 static void a_device_that_does_not_work_is_refused(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < 6; i++) {
+    for (unsigned i = 0; i < 8; i++) {
         setup(NULL);
         switch (i) {
         case 0: FEATURES = 1u << 5; break;                         /* not VERSION_1 */
@@ -292,12 +176,10 @@ static void a_device_that_does_not_work_is_refused(void **state)
         case 3: QUEUE_SIZE = 100; break;                           /* no power of two */
         case 4: capability(0x40, 0x50, 1, 0x3fff, 0x1000); break;  /* outside of its register */
         case 5: config[0x80] = 0xff; memset(bar_space.common + 30, 0xff, 2); break; /* a doorbell far away */
+        case 6: capability(0x60, 0x50, 4, 0x2000, 0x1000); break;  /* a list that loops, and never comes to the doorbells */
+        case 7: function.driver = "another"; break;
         }
-        assert_null(virtio_nic_open(&function, 1500, &user));
-        assert_int_equal(pages_out, 0);
-        assert_int_equal(fake_heap_count, 0);
-        assert_false(master);
-        assert_int_equal(fake_log_counts[LOG_ERROR], 1);
+        assert_refused(virtio_nic_open(&function, 1500, &user));
     }
 }
 
@@ -393,6 +275,106 @@ static void lies_and_hangs_cost_a_reset(void **state)
     }
 }
 
+/* A frame that never was on a wire says where its checksum is to be made; one that says nonsense there is an error. */
+static void a_checksum_that_is_not_made_yet_is_told(void **state)
+{
+    static const struct { uint16_t start, offset; bool good; } where[] = {
+        { 34, 16, true }, { 14, 0, true }, { 58, 0, true }, { 34, 24, true },
+        { 58, 1, false }, { 59, 0, false }, { 13, 16, false }, { 0, 0, false }, { 34, 0xffff, false }, { 0xffff, 0xffff, false },
+    };
+    struct nic *nic = open_card(1500);
+    unsigned errors = 0;
+    (void)state;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(where); i++) {
+        uint8_t *header = (uint8_t *)desc(0)[avail(0)->ring[seen[0] % RING]].address;
+        unsigned before = frames;
+        arrive(60, 1, 1);
+        memcpy(header + 6, &where[i].start, 2);
+        memcpy(header + 8, &where[i].offset, 2);
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(frames, before + where[i].good);
+        errors += !where[i].good;
+        assert_int_equal(nic->counters.receive_errors, errors);
+        if (where[i].good)
+            assert_true(last.checksum_good && last.checksum_start == where[i].start &&
+                        last.checksum_at == where[i].start + where[i].offset);
+    }
+    arrive(60, 1, 2);
+    assert_false(nic->ops->poll(nic, 64));
+    assert_true(last.checksum_good && !last.checksum_start && !last.checksum_at);
+    close_card(nic);
+}
+
+static void frames_do_not_wait_for_a_link(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    assert_true(send_frame(nic, NULL));
+    nic->ops->flush(nic);
+    bar_space.device[6] = 0;
+    nic->ops->tick(nic, now);
+    assert_false(nic->link_up);
+    now += 1900 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    bar_space.device[6] = 1;
+    now += 200 * NS_PER_MS;
+    nic->ops->tick(nic, now); /* it is back, and has its time from here on */
+    assert_true(STATUS == 15 && nic->link_up);
+    bar_space.device[6] = 0;
+    now += 2100 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    assert_int_equal(STATUS, 0);
+    assert_int_equal(back_count, 1);
+    now += 100 * NS_PER_MS;
+    nic->ops->tick(nic, now);
+    assert_int_equal(STATUS, 15);
+    assert_int_equal(nic->counters.resets, 0);
+    assert_int_equal(fake_log_counts[LOG_WARNING] + fake_log_counts[LOG_ERROR], 0);
+    close_card(nic);
+}
+
+static void a_tick_has_the_user_look(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned i = 0; i < 50; i++) {
+        unsigned before = wakes;
+        assert_true(send_frame(nic, NULL));
+        nic->ops->flush(nic);
+        give_back(1, avail(1)->ring[i], 0);
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+        assert_int_equal(wakes, before + 1);
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(back_count, i + 1);
+    }
+    assert_int_equal(nic->counters.resets, 0);
+    close_card(nic);
+}
+
+static void resets_in_vain_end(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(nic->counters.resets, i);
+        assert_true(send_frame(nic, NULL));
+        now += 3 * NS_PER_S;
+        nic->ops->tick(nic, now);
+        assert_int_equal(STATUS, 0); /* in the end, too: it interrupts nobody any more */
+        now += 100 * NS_PER_MS;
+        nic->ops->tick(nic, now);
+    }
+    assert_true(nic->failed && !master && STATUS == 0);
+    assert_int_equal(nic->counters.resets, 5);
+    assert_int_equal(fake_log_counts[LOG_ERROR], 1);
+    close_card(nic);
+}
+
 static void short_and_long_frames_are_errors(void **state)
 {
     struct nic *nic = open_card(1500);
@@ -431,6 +413,10 @@ int main(void)
         cmocka_unit_test_setup(long_frames_come_in_several_buffers, setup),
         cmocka_unit_test_setup(frames_go_out_behind_a_header, setup),
         cmocka_unit_test_setup(lies_and_hangs_cost_a_reset, setup),
+        cmocka_unit_test_setup(a_checksum_that_is_not_made_yet_is_told, setup),
+        cmocka_unit_test_setup(frames_do_not_wait_for_a_link, setup),
+        cmocka_unit_test_setup(a_tick_has_the_user_look, setup),
+        cmocka_unit_test_setup(resets_in_vain_end, setup),
         cmocka_unit_test_setup(short_and_long_frames_are_errors, setup),
         cmocka_unit_test_setup(a_device_that_is_gone_is_given_up, setup),
     };
