@@ -28,7 +28,7 @@
 #define ARP_BYTES 28
 #define VLAN_MASK 0x0fff
 #define CHECKED_BY_CARD \
-    (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_IP | NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
+    (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
 
 /* ---- Receiving ---- */
@@ -330,8 +330,13 @@ static err_t init(struct netif *netif)
 
 static void set_ipv6(struct network *n)
 {
+    ip6_addr_t all_nodes;
+
     if (n->config->ipv6 == CONFIG_ADDRESS_NONE)
         return;
+    /* Routers advertise to all nodes, a group that nobody joins: lwIP takes it for granted that the card lets it in. */
+    ip6_addr_set_allnodes_linklocal(&all_nodes);
+    (void)mld_filter(&n->netif, &all_nodes, NETIF_ADD_MAC_FILTER);
     netif_create_ip6_linklocal_address(&n->netif, 1);
     if (n->config->ipv6 == CONFIG_ADDRESS_AUTO) {
         netif_set_ip6_autoconfig_enabled(&n->netif, 1);
