@@ -13,7 +13,7 @@
 
 #define OWNED VLAN_ID_RESERVED
 #define SWEEP_NS UINT64_C(1000000000)
-#define FRAME_COST 512u /* what a frame costs beside its bytes, in bytes */
+#define FRAME_COST 512u /* what a frame costs each port, beside its bytes: in bytes */
 
 const char *vswitch_drop_name(enum vswitch_drop drop)
 {
@@ -254,6 +254,7 @@ static void finish_and_give(struct vswitch *sw, struct vswitch_port *vp, struct 
         return;
     }
     count(&vp->counters.finished, 1);
+    sw->work += frame->bytes;
     if (frame->gso != FRAME_GSO_NONE) {
         give_pieces(sw, vp, frame, offloads);
         return;
@@ -293,13 +294,18 @@ static struct frame *retagged(struct frame_pool *pool, struct frame *frame, bool
     return copy;
 }
 
-/* A port that is alive, in the VLAN, and may hear the sender. */
-static void output(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint16_t vlan)
+/* A port that is alive, in the VLAN, and may hear the sender. `type` is what the frame's bytes say. */
+static void output(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint16_t vlan, uint16_t type)
 {
     bool tagged = vlan != vp->vlan;
     uint16_t tci = tagged ? (uint16_t)((frame->tci & ~VLAN_ID_MASK) | vlan) : 0;
     struct frame *copy = NULL;
 
+    sw->work += FRAME_COST;
+    if (!tagged && type == ETH_TYPE_VLAN) {
+        drop(vp, VSWITCH_DROP_VLAN, 1);
+        return;
+    }
     if (!fits(vp, frame)) {
         drop(vp, VSWITCH_DROP_TOO_BIG, 1);
         return;
@@ -323,15 +329,16 @@ static bool may_reach(const struct vswitch_port *from, const struct vswitch_port
     return from != to && !(from->group && from->group == to->group);
 }
 
-static void flood(struct vswitch *sw, struct vswitch_port *from, struct frame *frame, uint16_t vlan, bool to_group,
-                  uint64_t now_ns)
+static void flood(struct vswitch *sw, struct vswitch_port *from, struct frame *frame, uint16_t vlan,
+                  const uint8_t *header, uint64_t now_ns)
 {
+    bool to_group = eth_is_group(eth_address(header));
     unsigned ports = 0;
 
     for (struct vswitch_port *vp = sw->first; vp; vp = vp->next) {
         if (!may_reach(from, vp) || !is_member(vp, vlan) || !is_alive(vp, now_ns) || (vp->single && !to_group))
             continue;
-        output(sw, vp, frame, vlan);
+        output(sw, vp, frame, vlan, be16_get(header + ETH_TYPE_OFFSET));
         ports++;
     }
     count(&from->counters.flooded, ports > 1);
@@ -397,9 +404,9 @@ void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
     destination = eth_address(header);
     to = eth_is_group(destination) ? NULL : vswitch_where(sw, vlan, destination, now_ns);
     if (!to)
-        flood(sw, vp, frame, vlan, eth_is_group(destination), now_ns);
+        flood(sw, vp, frame, vlan, header, now_ns);
     else if (may_reach(vp, to)) /* and is in the VLAN, or it would not be known there */
-        output(sw, to, frame, vlan);
+        output(sw, to, frame, vlan, be16_get(header + ETH_TYPE_OFFSET));
     else
         drop(vp, VSWITCH_DROP_LOCAL, 1);
 }
@@ -415,18 +422,18 @@ void vswitch_flush(struct vswitch *sw)
     }
 }
 
-/* One port's burst. *work grows by what it cost. True: it has more. */
-static bool serve(struct vswitch *sw, struct vswitch_port *vp, uint32_t *work, uint64_t now_ns)
+/* One port's burst. True: it has more. */
+static bool serve(struct vswitch *sw, struct vswitch_port *vp, uint64_t now_ns)
 {
     struct frame_queue *inbox = &vp->port->inbox;
     bool more;
 
     if (!inbox->size || !frame_queue_count(inbox) || !frame_queue_begin(inbox))
         return false;
-    for (unsigned i = 0; i < VSWITCH_BURST && *work < VSWITCH_TURN_BYTES && frame_queue_first(inbox); i++) {
+    for (unsigned i = 0; i < VSWITCH_BURST && sw->work < VSWITCH_TURN_BYTES && frame_queue_first(inbox); i++) {
         struct frame *frame = frame_queue_take(inbox);
 
-        *work += frame->bytes + FRAME_COST;
+        sw->work += frame->bytes + FRAME_COST;
         vswitch_input(sw, vp, frame, now_ns);
         frame_put(frame);
     }
@@ -440,14 +447,14 @@ bool vswitch_run(struct vswitch *sw, uint64_t now_ns)
 {
     struct vswitch_port *first = sw->turn ? sw->turn : sw->first, *vp = first;
     bool more = false;
-    uint32_t work = 0;
 
+    sw->work = 0;
     while (vp) {
-        more |= serve(sw, vp, &work, now_ns);
+        more |= serve(sw, vp, now_ns);
         vp = vp->next ? vp->next : sw->first;
         if (vp == first)
             break;
-        if (work >= VSWITCH_TURN_BYTES) {
+        if (sw->work >= VSWITCH_TURN_BYTES) {
             more = true;
             break;
         }

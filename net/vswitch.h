@@ -13,6 +13,9 @@
  *     unknown stations: a guest in promiscuous mode sees its own frames and those for groups.
  *   - Addresses are learnt from physical ports and from guests with any_source, each up to its quota. The quotas of
  *     all ports fit into the table together, so no port can push out or keep out another's.
+ *   - What is behind a frame's tag does not become its tag: a frame that would leave a port untagged with a further 802.1Q
+ *     tag in front is lost, for the next switch would take that for its VLAN. That is how a guest's two tags are no way
+ *     into another VLAN, and why tags in tags reach trunks only.
  *   - Frames for the other end of a cable (IEEE 802.1Q, 8.6.3; PAUSE) are not passed on: a guest could stop a LAN with
  *     them.
  *   - Past a port's deadline nothing comes from it or goes to it: it is as if it were gone, and its address is free to
@@ -38,7 +41,7 @@
 #define VSWITCH_AGE_NS UINT64_C(300000000000) /* silent for so long: forgotten (IEEE 802.1Q, 8.8.3) */
 #define VSWITCH_STALL_NS UINT64_C(100000000)  /* after this an outbox that nobody empties is emptied */
 #define VSWITCH_BURST 32                      /* frames of one port before the next has its turn */
-#define VSWITCH_TURN_BYTES (256 * 1024u)      /* of work before vswitch_run returns: far below a millisecond */
+#define VSWITCH_TURN_BYTES (256 * 1024u)      /* of work, for all receivers, before vswitch_run returns: far below 1 ms */
 
 enum vswitch_drop {
     /* Frames that came from the port. */
@@ -46,7 +49,7 @@ enum vswitch_drop {
     VSWITCH_DROP_DEADLINE,  /* its VM's run deadline has passed (also of frames to it) */
     VSWITCH_DROP_MALFORMED, /* shorter than its header, its source cannot be a station, or TCP to a group */
     VSWITCH_DROP_SOURCE,    /* not the port's own address, or another port's */
-    VSWITCH_DROP_VLAN,      /* a VLAN that the port is not in */
+    VSWITCH_DROP_VLAN,      /* a VLAN that the port is not in (also of frames to it: one that would seem to be in another) */
     VSWITCH_DROP_CONTROL,   /* meant for the other end of the cable */
     VSWITCH_DROP_LOCAL,     /* its destination is behind the same port, or in the same isolation group */
     /* Frames that were to leave by the port. */
@@ -99,6 +102,7 @@ struct vswitch {
     struct vswitch_port *turn; /* whose inbox is next */
     struct mac_table table;
     uint32_t promised;       /* entries that ports are entitled to */
+    uint32_t work;           /* in this turn, in bytes */
     struct frame_pool *pool; /* for what the switch makes itself */
     uint64_t swept_ns;
 };

@@ -171,6 +171,54 @@ static void a_guest_cannot_choose_its_vlan(void **state)
     bench_free(b);
 }
 
+/* Two tags, or one that is only a priority before another: the second one never is the first on a wire. */
+static void a_second_tag_is_no_way_into_another_vlan(void **state)
+{
+    struct bench *b = bench_bare();
+    const struct vswitch_port_config trunk = { .trunk = true }, ten = { .vlan = 10 };
+    struct vswitch_port *vps[] = { &b->va, &b->vb, &b->vc, &b->vwire };
+    struct fake_port *ports[] = { &b->wire, &b->a, &b->b, &b->c };
+    static const int outer[] = { -1, 0, 0xe000, 10, 20 };
+
+    (void)state;
+    attach(b, &b->vwire, &b->wire, &physical);
+    attach(b, &b->va, &b->a, &plain);
+    attach(b, &b->vb, &b->b, &ten);
+    attach(b, &b->vc, &b->c, &trunk);
+    for (unsigned from = 0; from < ARRAY_COUNT(vps); from++) {
+        for (unsigned i = 0; i < ARRAY_COUNT(outer); i++) {
+            for (uint32_t bytes = 14; bytes < 100; bytes += bytes < 20 ? 1 : 40) {
+                struct frame *frame = frame_of(b, ALL, vps[from]->port->mac ? vps[from]->port->mac : STATION, bytes);
+
+                be16_put(frame->segment[0].at + 12, ETH_TYPE_VLAN);
+                if (bytes >= 16)
+                    be16_put(frame->segment[0].at + 14, 20);
+                frame->tagged = outer[i] >= 0;
+                frame->tci = outer[i] >= 0 ? (uint16_t)outer[i] : 0;
+                clear(b);
+                vswitch_input(&b->sw, vps[from], frame, b->now);
+                frame_put(frame);
+                for (unsigned j = 0; j < ARRAY_COUNT(ports); j++)
+                    for (unsigned k = 0; k < ports[j]->got_count; k++)
+                        assert_true(ports[j]->got[k]->tagged);
+            }
+        }
+    }
+    clear(b);
+    assert_true(b->vwire.counters.drop[VSWITCH_DROP_VLAN] > 0);
+    /* On a trunk the outer tag stays, and what is within goes along. */
+    struct frame *frame = frame_of(b, ALL, MAC_C, 100);
+    be16_put(frame->segment[0].at + 12, ETH_TYPE_VLAN);
+    frame->tagged = true;
+    frame->tci = 10;
+    vswitch_input(&b->sw, &b->vc, frame, b->now);
+    frame_put(frame);
+    assert_int_equal(b->wire.got_count, 1);
+    assert_int_equal(b->wire.got[0]->tci, 10);
+    assert_int_equal(b->b.got_count, 0);
+    bench_free(b);
+}
+
 /* Random configurations and frames against the rule in its plainest form. */
 static void no_frame_ever_leaves_its_vlan(void **state)
 {
@@ -366,6 +414,7 @@ int main(void)
         cmocka_unit_test(isolated_ports_do_not_meet),
         cmocka_unit_test(vlans_are_separate),
         cmocka_unit_test(a_guest_cannot_choose_its_vlan),
+        cmocka_unit_test(a_second_tag_is_no_way_into_another_vlan),
         cmocka_unit_test(no_frame_ever_leaves_its_vlan),
         cmocka_unit_test(a_guest_sends_from_its_own_address_only),
         cmocka_unit_test(nobody_takes_an_address_that_a_port_owns),

@@ -274,6 +274,43 @@ static void without_memory_frames_are_lost_and_counted(void **state)
     bench_free(b);
 }
 
+/* What a frame costs for all who get it counts: a broadcast to many ports whose checksum each of them needs is much work. */
+static void a_turn_is_bounded_for_floods_too(void **state)
+{
+    static struct fake_port ports[40];
+    static struct vswitch_port vports[40];
+    struct bench *b = bench_bare();
+    struct frame *frame;
+    unsigned given = 0, turns = 0;
+    bool more = true;
+
+    (void)state;
+    attach(b, &b->va, &b->a, &plain);
+    for (unsigned i = 0; i < 40; i++) {
+        fake_port_make(&ports[i], "many", 0x020000001000ull + i, 0);
+        attach(b, &vports[i], &ports[i], &plain);
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        frame = large(b, ALL, 1400, 0);
+        assert_true(frame_queue_put(&b->a.port.inbox, frame));
+    }
+    while (more) {
+        unsigned frames = 0, before = given;
+
+        more = vswitch_run(&b->sw, b->now);
+        for (unsigned i = 0; i < 40; i++) {
+            frames += ports[i].got_count;
+            given += fake_port_clear(&ports[i]);
+            assert_int_equal(vports[i].counters.drop[VSWITCH_DROP_MEMORY], 0);
+        }
+        assert_int_equal(given, before + frames);
+        assert_true(frames * 1454 < VSWITCH_TURN_BYTES + 40 * 1454);
+        assert_true(++turns <= 64);
+    }
+    assert_int_equal(given, 64 * 40);
+    bench_free(b);
+}
+
 /* However much waits, a turn ends soon, and the ports after the one that it ended at are next. */
 static void a_turn_is_bounded_and_the_next_goes_on(void **state)
 {
@@ -347,6 +384,7 @@ int main(void)
         cmocka_unit_test(a_port_gets_what_it_can_use),
         cmocka_unit_test(no_frame_is_larger_than_the_mtu),
         cmocka_unit_test(without_memory_frames_are_lost_and_counted),
+        cmocka_unit_test(a_turn_is_bounded_for_floods_too),
         cmocka_unit_test(a_turn_is_bounded_and_the_next_goes_on),
         cmocka_unit_test(a_vm_that_arrived_is_announced),
         cmocka_unit_test(every_drop_has_a_word),
