@@ -59,6 +59,17 @@ def test_an_address_by_dhcp_and_an_echo(lan):
     assert not [pool for pool in shown["memory"] if pool["refused"]]
 
 
+def test_a_router_is_heard(lan):
+    """Routers advertise to a group that nobody joins: a card with a filter has to be told of it."""
+    node, (model, _), _ = lan
+    if node.machine.cpu == "intel":
+        pytest.skip("the router in Bochs has no IPv6")
+    deadline = time.monotonic() + 60 * node.patience
+    while not [a for a in node.shell_json("net show")["ipv6"] if a["address"].startswith("fec0::")]:
+        assert time.monotonic() < deadline, (model, node.shell_json("net show")["ipv6"])
+        time.sleep(0.5)
+
+
 def test_the_card_is_listed(lan):
     node, _, interrupt = lan
     devices = node.shell_json("pci list")["devices"]
