@@ -118,12 +118,14 @@ static void release(struct frame_owner *owner, struct frame *frame)
     struct frame_pool *pool = CONTAINER_OF(owner, struct frame_pool, owner);
     struct frame *first = __atomic_load_n(&pool->returned, __ATOMIC_RELAXED);
 
+    __atomic_fetch_add(&pool->releasing, 1, __ATOMIC_SEQ_CST);
     do
         frame->next = first;
     while (!__atomic_compare_exchange_n(&pool->returned, &first, frame, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     if (__atomic_load_n(&pool->wanted, __ATOMIC_SEQ_CST) && __atomic_exchange_n(&pool->wanted, 0, __ATOMIC_SEQ_CST) &&
         pool->freed)
         pool->freed(pool->context);
+    __atomic_fetch_sub(&pool->releasing, 1, __ATOMIC_RELEASE); /* the last that is touched of the pool */
 }
 
 void frame_pool_init(struct frame_pool *pool, struct frame *frames, uint32_t frame_count, struct frame_chunk *chunks,
@@ -235,7 +237,7 @@ uint8_t *frame_push_head(struct frame *frame, uint32_t count)
 bool frame_pool_idle(struct frame_pool *pool)
 {
     collect(pool);
-    return pool->free_frame_count == pool->frame_count;
+    return pool->free_frame_count == pool->frame_count && !__atomic_load_n(&pool->releasing, __ATOMIC_ACQUIRE);
 }
 
 /* ---- Queues ---- */

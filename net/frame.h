@@ -125,6 +125,7 @@ struct frame_pool {
     uint32_t *free_chunks;       /* numbers of free chunks: a stack */
     /* Any context: */
     struct frame *returned;      /* atomic */
+    uint32_t releasing;          /* atomic: how many are just giving a frame back */
     uint32_t wanted;             /* atomic: somebody waits for `freed` */
     void (*freed)(void *context);
     void *context;
@@ -157,7 +158,10 @@ struct frame *frame_pool_get(struct frame_pool *pool, uint32_t bytes);
  */
 uint8_t *frame_push_head(struct frame *frame, uint32_t count);
 
-/* True if all frames are back: the pool's memory may go. The pool's context; nobody takes frames any more. */
+/*
+ * True if all frames are back, and nobody is still at it: the pool's memory may go, and `freed` is not called any more.
+ * One context, when nobody takes frames any more.
+ */
 bool frame_pool_idle(struct frame_pool *pool);
 
 /* ---- Queues between two contexts ---- */

@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A network: lwIP's interface on a card.
+ * A network: lwIP's interface at a port of its card's switch, in the network's VLAN. No guest is needed for that: the
+ * switch is what joins the card and the node, and tags and tells apart what is on the card.
  *
- * Received frames are copied once, from the card's buffer into lwIP's, so that the card's buffers never wait for a peer.
- * Sent ones are not copied: the card reads lwIP's buffers, and a reference keeps them until it is done. A VLAN tag is four
- * bytes of constant memory, sent as a piece of its own between the addresses and the type.
+ * Received frames are copied once, into lwIP's buffers, and never kept. Sent ones are not copied: the frame's segments
+ * are lwIP's buffers, and a reference keeps them until the last of all receivers is done, which may be a guest: frames
+ * come back on a list, in any context, and are given to lwIP in the service's. What lwIP may change after it has handed
+ * it over (PBUF_NEEDS_COPY) is copied; a segment of TCP's it leaves alone while somebody else holds it.
+ *
+ * A frame that the card has no room for is not lost but refused, and TCP comes back with it.
  */
 #include "net/network.h"
 
@@ -12,8 +16,8 @@
 
 #include "kernel/heap.h"
 #include "kernel/log.h"
-#include "kernel/page.h"
 #include "kernel/time.h"
+#include "net/card.h"
 
 #include "lwip/dhcp.h"
 #include "lwip/etharp.h"
@@ -22,43 +26,23 @@
 #include "lwip/pbuf.h"
 #include "netif/ethernet.h"
 
-#define ADDRESSES_BYTES 12
-#define TYPE_VLAN 0x8100
-#define TYPE_ARP 0x0806
 #define ARP_BYTES 28
-#define VLAN_MASK 0x0fff
-#define CHECKED_BY_CARD \
-    (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
+#define CHECKED_ELSEWHERE (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
+#define SENDING 512 /* frames of all networks that are on their way */
+#define PIECES_MAX (NIC_MAX_PIECES - 2) /* of them; a tag makes two more */
 
 /* ---- Receiving ---- */
 
-static void copy_out(const struct nic_received *frame, uint32_t from, void *to, uint32_t bytes)
-{
-    for (unsigned i = 0; i < frame->piece_count && bytes; i++) {
-        uint32_t here = frame->piece[i].bytes;
-        if (from >= here) {
-            from -= here;
-            continue;
-        }
-        uint32_t count = MIN(here - from, bytes);
-        memcpy(to, (const uint8_t *)frame->piece[i].data + from, count);
-        to = (uint8_t *)to + count;
-        bytes -= count;
-        from = 0;
-    }
-}
-
 /* Somebody else says that our address is his (RFC 5227, 2.4, as far as an admin is told). */
-static void watch_for_duplicate(struct network *n, const struct nic_received *frame, uint32_t at)
+static void watch_for_duplicate(struct network *n, const struct frame *frame)
 {
     uint8_t arp[ARP_BYTES];
     uint32_t own = netif_ip4_addr(&n->netif)->addr;
     uint64_t now = time_now_ns();
 
-    if (!own || frame->bytes - at < ARP_BYTES)
+    if (!own || frame_read(frame, ETH_HEADER_BYTES, arp, ARP_BYTES) != ARP_BYTES)
         return;
-    copy_out(frame, at, arp, ARP_BYTES);
     if (memcmp(arp + 14, &own, 4) || !memcmp(arp + 8, n->netif.hwaddr, 6) ||
         (n->conflict_ns && now - n->conflict_ns < CONFLICT_NS))
         return;
@@ -68,140 +52,146 @@ static void watch_for_duplicate(struct network *n, const struct nic_received *fr
               arp[16], arp[17]);
 }
 
-void network_receive(struct nic *nic, const struct nic_received *frame)
+static bool give(struct netport *port, struct frame *frame)
 {
-    struct card *card = nic->user_data;
-    uint8_t head[ADDRESSES_BYTES + 6];
-    uint16_t type, vlan = 0;
-    uint32_t skip = 0;
-    struct network *n;
+    struct network *n = CONTAINER_OF(port, struct network, port);
+    uint8_t type[2];
 
-    if (frame->bytes < sizeof head)
-        return; /* nothing that is sent on Ethernet is so short */
-    copy_out(frame, 0, head, sizeof head);
-    type = (uint16_t)(head[12] << 8 | head[13]);
-    if (type == TYPE_VLAN) {
-        vlan = (uint16_t)((head[14] << 8 | head[15]) & VLAN_MASK);
-        type = (uint16_t)(head[16] << 8 | head[17]);
-        skip = NIC_VLAN_BYTES;
-    }
-    for (n = card->networks; n && n->config->vlan != vlan; n = n->next_on_card)
-        ;
-    if (!n)
-        return;
-    if (type == TYPE_ARP)
-        watch_for_duplicate(n, frame, NIC_HEADER_BYTES + skip);
-    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)(frame->bytes - skip), PBUF_POOL);
+    if (frame_read(frame, ETH_TYPE_OFFSET, type, sizeof type) == sizeof type && be16_get(type) == ETH_TYPE_ARP)
+        watch_for_duplicate(n, frame);
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)frame->bytes, PBUF_POOL);
     if (!p) {
         n->dropped++;
-        return;
+        return false;
     }
     uint32_t at = 0;
-    for (struct pbuf *q = p; q; q = q->next) {
-        uint32_t to_addresses = at < ADDRESSES_BYTES ? MIN(ADDRESSES_BYTES - at, (uint32_t)q->len) : 0;
-        copy_out(frame, at, q->payload, to_addresses);
-        copy_out(frame, at + to_addresses + skip, (uint8_t *)q->payload + to_addresses, q->len - to_addresses);
-        at += q->len;
-    }
+    for (struct pbuf *q = p; q; q = q->next)
+        at += (uint32_t)frame_read(frame, at, q->payload, q->len);
     n->received_frames++;
     n->received_bytes += frame->bytes;
     /* Input is done with the frame, or has put it aside as a fragment, when it returns: the setting is this frame's alone. */
-    NETIF_SET_CHECKSUM_CTRL(&n->netif, frame->checksum_good ? CHECKED_BY_CARD : NETIF_CHECKSUM_ENABLE_ALL);
+    NETIF_SET_CHECKSUM_CTRL(&n->netif, frame->checksum == FRAME_CHECKSUM_THERE ? NETIF_CHECKSUM_ENABLE_ALL : CHECKED_ELSEWHERE);
     if (n->netif.input(p, &n->netif) != ERR_OK)
         (void)pbuf_free(p);
+    return true;
 }
+
+static const struct netport_ops network_port = { .give = give };
 
 /* ---- Sending ---- */
 
-/* The pieces of a frame where they lie; false: some of it is where no card can read it, or it is too many. */
-static bool pieces_of(const struct network *n, const struct pbuf *p, struct nic_send *send)
-{
-    unsigned count = 0;
-    bool tagged = !n->tag;
+/* A frame of lwIP's buffers. */
+struct sending {
+    struct frame frame; /* first member */
+    struct pbuf *buffers;
+};
 
-    for (; p; p = p->next) {
-        const uint8_t *from = p->payload;
-        uint32_t bytes = p->len;
-        if (!bytes)
-            continue;
-        if (count + 3 > NIC_MAX_PIECES)
-            return false;
-        if (!tagged) {
-            if (bytes < ADDRESSES_BYTES || !net_physical(from, ADDRESSES_BYTES, &send->piece[count].hpa))
-                return false;
-            send->piece[count++].bytes = ADDRESSES_BYTES;
-            if (!net_physical(n->tag, NIC_VLAN_BYTES, &send->piece[count].hpa))
-                return false;
-            send->piece[count++].bytes = NIC_VLAN_BYTES;
-            from += ADDRESSES_BYTES;
-            bytes -= ADDRESSES_BYTES;
-            tagged = true;
-            if (!bytes)
-                continue;
-        }
-        if (!net_physical(from, bytes, &send->piece[count].hpa))
-            return false;
-        send->piece[count++].bytes = bytes;
-    }
-    send->piece_count = count;
-    return count > 0;
+static struct sending *sendings;
+static struct frame *free_sendings;
+static struct frame *returned; /* atomic: from any context */
+
+static void come_back(struct frame_owner *owner, struct frame *frame)
+{
+    struct frame *first = __atomic_load_n(&returned, __ATOMIC_RELAXED);
+    (void)owner;
+
+    do
+        frame->next = first;
+    while (!__atomic_compare_exchange_n(&returned, &first, frame, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 }
 
-static bool volatile_data(const struct pbuf *p)
+static struct frame_owner sending_owner = { come_back };
+
+static bool make_sendings(void)
 {
+    if (sendings)
+        return true;
+    sendings = kzalloc(SENDING * sizeof *sendings);
+    for (unsigned i = 0; sendings && i < SENDING; i++) {
+        sendings[i].frame.next = free_sendings;
+        free_sendings = &sendings[i].frame;
+    }
+    return sendings;
+}
+
+void network_collect(void)
+{
+    struct frame *frame = __atomic_load_n(&returned, __ATOMIC_RELAXED);
+
+    if (!frame)
+        return;
+    for (frame = __atomic_exchange_n(&returned, NULL, __ATOMIC_ACQUIRE); frame;) {
+        struct frame *next = frame->next;
+        (void)pbuf_free(((struct sending *)frame)->buffers);
+        frame->next = free_sendings;
+        free_sendings = frame;
+        frame = next;
+    }
+}
+
+/* True if the buffers can be sent as they lie: not too many, where cards can read them, and not to be changed. */
+static bool can_lend(const struct pbuf *p)
+{
+    unsigned count = 0;
+    hpa_t hpa;
+
     for (; p; p = p->next)
-        if (PBUF_NEEDS_COPY(p))
-            return true;
-    return false;
+        if (PBUF_NEEDS_COPY(p) || ++count > PIECES_MAX || (p->len && !net_physical(p->payload, p->len, &hpa)))
+            return false;
+    return true;
+}
+
+/* A frame of the buffers, with a reference to them or to a copy; NULL: no memory. */
+static struct frame *frame_of(struct pbuf *p)
+{
+    if (!free_sendings)
+        network_collect();
+    struct frame *frame = free_sendings;
+    if (!frame)
+        return NULL;
+    if (can_lend(p))
+        pbuf_ref(p);
+    else if (!(p = pbuf_clone(PBUF_RAW, PBUF_RAM, p)))
+        return NULL;
+    free_sendings = frame->next;
+    frame_init(frame, &sending_owner);
+    ((struct sending *)frame)->buffers = p;
+    frame->checksum = FRAME_CHECKSUM_GOOD;
+    frame->bytes = p->tot_len;
+    for (; p; p = p->next)
+        if (p->len)
+            frame->segment[frame->segment_count++] = (struct frame_segment){ p->payload, p->len };
+    return frame;
 }
 
 static err_t output(struct netif *netif, struct pbuf *p)
 {
     struct network *n = netif->state;
-    struct nic_send send = { .checksum_at = 0 };
-    struct nic *nic = n->card->nic;
+    struct card *card = n->card;
+    struct frame *frame = card->nic->link_up ? frame_of(p) : NULL;
 
-    if (volatile_data(p) || !pieces_of(n, p, &send)) {
-        struct pbuf *copy = pbuf_clone(PBUF_RAW, PBUF_RAM, p);
-        if (!copy || !pieces_of(n, copy, &send)) {
-            if (copy)
-                (void)pbuf_free(copy);
-            n->dropped++;
-            return ERR_MEM;
-        }
-        p = copy;
-    } else {
-        pbuf_ref(p);
-    }
-    send.cookie = p;
-    if (!nic->ops->send(nic, &send)) {
-        (void)pbuf_free(p);
+    if (!frame) {
         n->dropped++;
-        return nic->link_up ? ERR_MEM : ERR_CONN;
+        return card->nic->link_up ? ERR_MEM : ERR_CONN;
+    }
+    card->refused = false;
+    vswitch_input(&card->sw, &n->vport, frame, time_now_ns());
+    frame_put(frame);
+    if (card->refused) {
+        n->dropped++;
+        return ERR_MEM;
     }
     n->sent_frames++;
     n->sent_bytes += p->tot_len;
     return ERR_OK;
 }
 
-void network_sent(struct nic *nic, void *cookie)
-{
-    (void)nic;
-    (void)pbuf_free(cookie);
-}
-
 /* ---- The interface ---- */
 
-void network_link(struct nic *nic)
+void network_link(struct card *card)
 {
-    struct card *card = nic->user_data;
-
-    if (nic->link_up)
-        log_info("%s: the link is up, %u Mbit/s, %s duplex", nic->name, nic->mbps, nic->full_duplex ? "full" : "half");
-    else
-        log_warning("%s: the link is down", nic->name);
     for (struct network *n = card->networks; n; n = n->next_on_card) {
-        if (nic->link_up)
+        if (card->nic->link_up)
             netif_set_link_up(&n->netif);
         else
             netif_set_link_down(&n->netif);
@@ -258,49 +248,6 @@ static void address_changed(struct netif *netif)
         log_warning("network %s: its address is gone%s", n->config->name, dhcp ? "; no DHCP server renews it" : "");
 }
 
-static void set_filter(struct card *card)
-{
-    uint8_t list[NIC_MAX_MULTICAST + 1][6];
-    unsigned count = card->multicast_count;
-
-    for (unsigned i = 0; i < count; i++)
-        memcpy(list[i], card->multicast[i].mac, 6);
-    if (card->multicast_left_out)
-        count = NIC_MAX_MULTICAST + 1; /* more than a card is told one by one: all */
-    card->nic->ops->filter(card->nic, false, (const uint8_t (*)[6])list, count);
-}
-
-/* Multicast addresses of a card, counted: several networks and protocols may want one. */
-static err_t multicast(struct card *card, const uint8_t mac[6], bool add)
-{
-    struct multicast *m = card->multicast, *end = m + card->multicast_count;
-
-    while (m < end && memcmp(m->mac, mac, 6))
-        m++;
-    if (m < end && add) {
-        m->users++;
-        return ERR_OK;
-    }
-    if (add) {
-        if (card->multicast_count == NIC_MAX_MULTICAST) {
-            card->multicast_left_out++;
-        } else {
-            memcpy(m->mac, mac, 6);
-            m->users = 1;
-            card->multicast_count++;
-        }
-    } else if (m == end) {
-        if (card->multicast_left_out)
-            card->multicast_left_out--;
-    } else if (--m->users == 0) {
-        *m = card->multicast[--card->multicast_count];
-    } else {
-        return ERR_OK;
-    }
-    set_filter(card);
-    return ERR_OK;
-}
-
 /* 33:33 and the address's last four bytes (RFC 2464, 7). */
 static err_t mld_filter(struct netif *netif, const ip6_addr_t *group, enum netif_mac_filter_action action)
 {
@@ -308,7 +255,8 @@ static err_t mld_filter(struct netif *netif, const ip6_addr_t *group, enum netif
     uint8_t mac[6] = { 0x33, 0x33 };
 
     memcpy(mac + 2, &group->addr[3], 4);
-    return multicast(n->card, mac, action == NETIF_ADD_MAC_FILTER);
+    card_multicast(n->card, mac, action == NETIF_ADD_MAC_FILTER);
+    return ERR_OK;
 }
 
 static err_t init(struct netif *netif)
@@ -352,18 +300,19 @@ static void set_ipv6(struct network *n)
 bool network_open(struct network *n, struct card *card, const char *hostname)
 {
     const struct config_network *config = n->config;
+    struct vswitch_port_config port = { .vlan = config->vlan };
     ip4_addr_t address = { 0 }, mask = { 0 }, gateway = { 0 };
 
     n->card = card;
-    if (config->vlan) {
-        n->tag = kzalloc(16);
-        if (!n->tag) {
-            n->problem = "no memory for it";
-            return false;
-        }
-        n->tag[0] = TYPE_VLAN >> 8;
-        n->tag[2] = (uint8_t)(config->vlan >> 8);
-        n->tag[3] = (uint8_t)config->vlan;
+    if (!make_sendings() || card_join(card, time_now_ns()) != OK) {
+        n->problem = "no memory for it";
+        return false;
+    }
+    n->port = (struct netport){ .ops = &network_port, .name = config->name, .mac = eth_address(card->nic->mac),
+                                .mtu = config->mtu, .offloads = NETPORT_CHECKSUM, .link = 1 };
+    if (vswitch_attach(&card->sw, &n->vport, &n->port, &port, time_now_ns()) != OK) {
+        n->problem = "another network has this card and VLAN";
+        return false;
     }
     if (config->ipv4 == CONFIG_ADDRESS_STATIC) {
         memcpy(&address.addr, config->address.bytes, 4);
@@ -371,6 +320,7 @@ bool network_open(struct network *n, struct card *card, const char *hostname)
         memcpy(&gateway.addr, config->gateway.bytes, 4);
     }
     if (!netif_add(&n->netif, &address, &mask, &gateway, n, init, ethernet_input)) {
+        vswitch_detach(&card->sw, &n->vport);
         n->problem = "no memory for it";
         return false;
     }

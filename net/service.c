@@ -3,8 +3,8 @@
  * The network service's thread: it polls the cards that have interrupted, runs lwIP's timers and what other threads have
  * asked for, and sleeps until the next of these is due. lwIP has no locks because all of it runs here.
  *
- * A round gives each card a bounded number of frames and then lets others run if they want to, so that no flood keeps a
- * guest on this CPU from its turn. Doorbells are rung once a round. A card without an interrupt is polled every
+ * A round gives each card and each switch a bounded number of frames and then lets others run if they want to, so that no
+ * flood keeps a guest on this CPU from its turn. Doorbells are rung once a round, guests' and cards'. A card without an interrupt is polled every
  * millisecond.
  *
  * `net_lock` guards the list of calls alone. What the shell shows of cards and networks is copied here, in the service.
@@ -24,6 +24,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "kernel/vmap.h"
+#include "net/card.h"
 #include "net/network.h"
 
 #include "lwip/dns.h"
@@ -35,6 +36,7 @@
 
 #define BUDGET 64
 #define TICK_NS (100 * NS_PER_MS)
+#define GUESTS_NS (50 * NS_PER_MS)
 #define POLL_NS (1 * NS_PER_MS)
 #define FAST_TIMER_NS (10 * NS_PER_MS) /* delayed acknowledgements wait no longer (lwipopts.h) */
 
@@ -80,6 +82,12 @@ static void poke(void)
 {
     __atomic_store_n(&pending, true, __ATOMIC_RELEASE);
     wake_all(&wake);
+}
+
+void network_kicked(void *unused)
+{
+    (void)unused;
+    poke();
 }
 
 static void card_wants(struct nic *nic)
@@ -138,7 +146,7 @@ bool net_wait(const bool *done, uint64_t deadline_ns)
 /* ---- Setting up ---- */
 
 static const struct nic_user user = {
-    .receive = network_receive, .sent = network_sent, .link = network_link, .wake = card_wants,
+    .receive = card_receive, .sent = card_sent, .link = card_link, .wake = card_wants,
 };
 
 static const struct {
@@ -270,6 +278,23 @@ static bool set_up(void)
     return true;
 }
 
+struct network *network_find(const char *name)
+{
+    struct network *n = networks;
+
+    while (n && strcmp(n->config->name, name))
+        n = n->next;
+    return n;
+}
+
+bool net_is_configured(const char *name)
+{
+    for (uint32_t i = 0; config && i < config->network_count; i++)
+        if (!strcmp(config->networks[i].name, name))
+            return true;
+    return false;
+}
+
 /* ---- The loop ---- */
 
 /* One look at each card that wants it; true: one has more. */
@@ -286,10 +311,25 @@ static bool poll_cards(void)
     return more;
 }
 
-static uint64_t next_deadline(uint64_t now, uint64_t next_tick, uint64_t next_fast)
+/* What waits in guests' queues, and then the doorbells of all that was given in this round; true: there is more. */
+static bool run_switches(uint64_t now)
+{
+    bool more = false;
+
+    for (struct card *card = cards; card; card = card->next) {
+        if (!card->joined)
+            continue;
+        more |= vswitch_run(&card->sw, now);
+        card->nic->ops->flush(card->nic);
+    }
+    network_collect();
+    return more;
+}
+
+static uint64_t next_deadline(uint64_t now, uint64_t next_tick, uint64_t next_fast, uint64_t next_guests)
 {
     uint32_t sleep_ms = sys_timeouts_sleeptime();
-    uint64_t deadline = next_tick;
+    uint64_t deadline = MIN(next_tick, next_guests);
 
     if (sleep_ms != SYS_TIMEOUTS_SLEEPTIME_INFINITE)
         deadline = MIN(deadline, now + sleep_ms * NS_PER_MS);
@@ -303,7 +343,7 @@ static uint64_t next_deadline(uint64_t now, uint64_t next_tick, uint64_t next_fa
 
 static void service(void *arg)
 {
-    uint64_t next_tick = 0, next_fast = 0;
+    uint64_t next_tick = 0, next_fast = 0, next_guests = 0;
     (void)arg;
 
     ready = set_up();
@@ -325,15 +365,18 @@ static void service(void *arg)
         }
         sys_check_timeouts();
         netif_poll_all(); /* what the node sent to itself */
-        for (struct card *card = cards; card; card = card->next)
-            card->nic->ops->flush(card->nic);
+        if (now >= next_guests) {
+            guests_tick(cards, now);
+            next_guests = now + GUESTS_NS;
+        }
+        more |= run_switches(now);
         if (more) {
             if (thread_should_yield())
                 thread_yield();
             continue;
         }
         (void)wait_event_until(&wake, __atomic_load_n(&pending, __ATOMIC_ACQUIRE),
-                               next_deadline(now, next_tick, next_fast));
+                               next_deadline(now, next_tick, next_fast, guests_wait(cards) ? next_guests : next_tick));
     }
 }
 

@@ -10,6 +10,7 @@
 
 #include "kernel/random.h"
 #include "kernel/time.h"
+#include "net/card.h"
 #include "net/network.h"
 
 #include "lwip/dhcp.h"
@@ -20,7 +21,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static uint64_t now = NS_PER_S;
-static struct nic nic = { .mac = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 }, .link_up = true };
+static struct nic nic = { .mac = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 }, .link_up = true, .max_frame = 1518 };
 static struct card card = { .nic = &nic };
 static struct network networks[2];
 static struct config_network configs[2];
@@ -57,7 +58,7 @@ static bool card_send(struct nic *n, const struct nic_send *frame)
             sum = (uint8_t)(sum + ((const uint8_t *)frame->piece[i].hpa.v)[j]);
     }
     assert(bytes >= NIC_HEADER_BYTES && bytes <= 1500 + NIC_HEADER_BYTES + NIC_VLAN_BYTES);
-    network_sent(&nic, frame->cookie);
+    card_sent(&nic, frame->cookie);
     return true;
 }
 static void card_filter(struct nic *n, bool all, const uint8_t (*multicast)[6], unsigned count)
@@ -99,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         data += 2;
         size -= 2;
         count = count < size ? count : size;
+        network_collect();
         sys_check_timeouts();
         struct nic_received frame = { .piece_count = 1, .bytes = (uint32_t)count };
         uint8_t *copy = malloc(count); /* gone after the call, so that the sanitizer sees who keeps it */
@@ -106,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         frame.piece[0].data = copy;
         frame.piece[0].bytes = (uint32_t)count;
         if (count >= NIC_HEADER_BYTES)
-            network_receive(&nic, &frame);
+            card_receive(&nic, &frame);
         free(copy);
         data += count;
         size -= count;
