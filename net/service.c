@@ -289,10 +289,7 @@ struct network *network_find(const char *name)
 
 bool net_is_configured(const char *name)
 {
-    for (uint32_t i = 0; config && i < config->network_count; i++)
-        if (!strcmp(config->networks[i].name, name))
-            return true;
-    return false;
+    return config && config_find_network(config, name);
 }
 
 /* ---- The loop ---- */
@@ -449,7 +446,7 @@ static void get_card(void *arg)
         .failed = nic->failed, .mbps = nic->mbps, .received_frames = c->received_frames,
         .received_bytes = c->received_bytes, .sent_frames = c->sent_frames, .sent_bytes = c->sent_bytes,
         .receive_errors = c->receive_errors, .receive_missed = c->receive_missed, .send_refused = c->send_refused,
-        .interrupts = c->interrupts, .link_changes = c->link_changes, .resets = c->resets,
+        .interrupts = c->interrupts, .link_changes = c->link_changes, .resets = c->resets, .no_memory = card->no_room,
     };
     str_copy(info->name, sizeof info->name, nic->name);
     str_copy(info->model, sizeof info->model, nic->model);
@@ -461,6 +458,53 @@ bool net_card_get(unsigned i, struct net_card_info *info)
     struct query query = { .i = i, .info = info };
 
     return net_call(get_card, &query) && query.found;
+}
+
+/* Which network a port is of; NULL: the card's own, and of all. */
+static const struct network *network_of(const struct card *card, const struct vswitch_port *vp)
+{
+    for (const struct network *n = card->networks; n; n = n->next_on_card)
+        if (vp == &n->vport)
+            return n;
+    for (const struct net_guest *guest = card->guests; guest; guest = guest->next)
+        if (vp == &guest->vport)
+            return guest->at;
+    return NULL;
+}
+
+static void get_port(void *arg)
+{
+    struct query *query = arg;
+    struct net_port_info *info = query->info;
+    const struct vswitch_port *vp = NULL;
+    const struct card *card;
+    unsigned left = query->i, count;
+
+    for (card = cards; card; left -= count, card = card->next) {
+        for (vp = card->sw.first, count = 0; vp; vp = vp->next)
+            count++;
+        if (left < count)
+            break;
+    }
+    if (!card)
+        return;
+    vp = card->sw.first; /* the newest; the card's is the oldest */
+    for (left = count - 1 - left; left; left--)
+        vp = vp->next;
+    const struct network *n = network_of(card, vp);
+    query->found = true;
+    *info = (struct net_port_info){
+        .network = n ? n->config->name : NULL, .mac = vp->port->mac, .vlan = vp->vlan, .link_up = netport_is_up(vp->port),
+        .expired = time_now_ns() >= __atomic_load_n(&vp->deadline_ns, __ATOMIC_RELAXED), .counters = vp->counters,
+    };
+    str_copy(info->name, sizeof info->name, n && vp == &n->vport ? "node" : vp->port->name);
+}
+
+bool net_port_get(unsigned i, struct net_port_info *info)
+{
+    struct query query = { .i = i, .info = info };
+
+    return net_call(get_port, &query) && query.found;
 }
 
 static void get_pool(void *arg)

@@ -10,6 +10,7 @@
 
 #include "kernel/status.h"
 #include "net/address.h"
+#include "net/vswitch.h"
 #include "vm/config.h"
 
 /* Starts the service if `config` has a network. The configuration must stay. Boot, once, after pci_init. */
@@ -50,8 +51,21 @@ struct net_card_info {
     uint32_t mbps;
     uint64_t received_frames, received_bytes, sent_frames, sent_bytes;
     uint64_t receive_errors, receive_missed, send_refused, interrupts, link_changes, resets;
+    uint64_t no_memory;       /* frames for guests that no copy could be made of */
 };
 bool net_card_get(unsigned i, struct net_card_info *info);
+
+/* A port of a card's switch. */
+struct net_port_info {
+    char name[80];            /* the card's, "node", or "VM: card N" */
+    const char *network;      /* NULL: the card's port, which is in all of them */
+    uint64_t mac;             /* 0: the card's port */
+    uint16_t vlan;            /* 0: untagged */
+    bool link_up, expired;    /* expired: its VM's run deadline has passed */
+    struct vswitch_counters counters;
+};
+/* Port number i, switch by switch, the card's first; false behind the last. */
+bool net_port_get(unsigned i, struct net_port_info *info);
 
 /* lwIP's memory, for `net show`: pool number i. False behind the last. */
 struct net_pool_info {

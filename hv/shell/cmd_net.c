@@ -105,6 +105,75 @@ static void show_cards(struct out *out)
     out_array_end(out);
 }
 
+static uint64_t dropped(const struct vswitch_counters *counters)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < VSWITCH_DROP_COUNT; i++)
+        sum += counters->drop[i];
+    return sum;
+}
+
+static void show_ports(struct out *out)
+{
+    struct net_port_info info;
+    uint8_t mac[6];
+
+    out_array_begin(out, "ports");
+    for (unsigned i = 0; net_port_get(i, &info); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "port", info.name);
+        out_string(out, "network", info.network);
+        eth_address_put(mac, info.mac);
+        if (info.mac)
+            out_mac(out, "mac", mac);
+        else
+            out_string(out, "mac", NULL);
+        out_string(out, "link", info.expired ? "past its deadline" : info.link_up ? "up" : "down");
+        out_uint(out, "in", info.counters.in_frames);
+        out_uint(out, "out", info.counters.out_frames);
+        out_uint(out, "dropped", dropped(&info.counters));
+        out_object_end(out);
+    }
+    out_array_end(out);
+}
+
+static void show_port_counters(struct out *out)
+{
+    struct net_port_info info;
+
+    out_array_begin(out, "switched");
+    for (unsigned i = 0; net_port_get(i, &info); i++) {
+        const struct vswitch_counters *c = &info.counters;
+        out_object_begin(out, NULL);
+        out_string(out, "port", info.name);
+        out_string(out, "network", info.network);
+        out_uint(out, "in", c->in_frames);
+        out_bytes(out, "in_size", c->in_bytes);
+        out_uint(out, "out", c->out_frames);
+        out_bytes(out, "out_size", c->out_bytes);
+        out_uint(out, "flooded", c->flooded);
+        out_uint(out, "finished", c->finished);
+        out_uint(out, "learn_refused", c->learn_refused);
+        out_object_end(out);
+    }
+    out_array_end(out);
+    out_array_begin(out, "drops");
+    for (unsigned i = 0; net_port_get(i, &info); i++) {
+        for (unsigned reason = 0; reason < VSWITCH_DROP_COUNT; reason++) {
+            if (!info.counters.drop[reason])
+                continue;
+            out_object_begin(out, NULL);
+            out_string(out, "port", info.name);
+            out_string(out, "network", info.network);
+            out_string(out, "reason", vswitch_drop_name((enum vswitch_drop)reason));
+            out_uint(out, "frames", info.counters.drop[reason]);
+            out_object_end(out);
+        }
+    }
+    out_array_end(out);
+}
+
 static void show_counters(struct out *out)
 {
     struct net_info network;
@@ -134,6 +203,7 @@ static void show_counters(struct out *out)
         out_uint(out, "errors", info.receive_errors);
         out_uint(out, "missed", info.receive_missed);
         out_uint(out, "refused", info.send_refused);
+        out_uint(out, "no_memory", info.no_memory);
         out_uint(out, "interrupts", info.interrupts);
         out_uint(out, "link_changes", info.link_changes);
         out_uint(out, "resets", info.resets);
@@ -159,8 +229,11 @@ static enum status net_show(struct shell *shell, const struct command_call *call
 {
     show_networks(&shell->out);
     show_cards(&shell->out);
-    if (command_option(call, "--counters"))
+    show_ports(&shell->out);
+    if (command_option(call, "--counters")) {
         show_counters(&shell->out);
+        show_port_counters(&shell->out);
+    }
     return OK;
 }
 
@@ -231,7 +304,7 @@ static enum status net_ping(struct shell *shell, const struct command_call *call
 }
 
 static const struct command_option show_options[] = {
-    { .name = "--counters", .help = "what cards and memory have counted, too" },
+    { .name = "--counters", .help = "what networks, cards, ports and memory have counted, too" },
     { .name = NULL },
 };
 static const struct command_argument ping_arguments[] = {
@@ -246,7 +319,7 @@ static const struct command_option ping_options[] = {
 };
 
 const struct command net_commands[] = {
-    { .noun = "net", .verb = "show", .summary = "Show the node's networks, their addresses and cards",
+    { .noun = "net", .verb = "show", .summary = "Show the node's networks, their addresses and cards, and who is joined to them",
       .options = show_options, .run = net_show },
     { .noun = "net", .verb = "ping", .summary = "Ask a station for an echo", .arguments = ping_arguments,
       .options = ping_options, .run = net_ping },

@@ -318,6 +318,7 @@ static enum status config_show(struct shell *shell, const struct command_call *c
         out_uint(out, "vcpus", vm->vcpus);
         out_string(out, "start", vm->start == CONFIG_START_AUTO ? "auto" : "manual");
         out_uint(out, "disks", vm->disk_count);
+        out_uint(out, "cards", vm->card_count);
         out_string(out, "kernel", vm->kernel);
         out_object_end(out);
     }

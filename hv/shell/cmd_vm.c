@@ -7,6 +7,7 @@
 #include "kernel/heap.h"
 #include "kernel/log.h"
 #include "kernel/time.h"
+#include "net/ethernet.h"
 #include "shell/service.h"
 #include "shell/tables.h"
 #include "vm/vm.h"
@@ -96,6 +97,26 @@ static enum status vm_list(struct shell *shell, const struct command_call *call)
     return OK;
 }
 
+static void show_cards(struct out *out, const struct vm_info *info)
+{
+    uint8_t mac[6];
+    char text[18];
+
+    if (!info->card_count)
+        return;
+    out_array_begin(out, "networks");
+    for (unsigned i = 0; i < info->card_count; i++) {
+        eth_address_put(mac, info->card[i].mac);
+        mac_to_text(mac, text);
+        out_object_begin(out, NULL);
+        out_uint(out, "card", i);
+        out_string(out, "network", info->card[i].network);
+        out_string(out, "mac", text);
+        out_object_end(out);
+    }
+    out_array_end(out);
+}
+
 static enum status vm_show(struct shell *shell, const struct command_call *call)
 {
     struct out *out = &shell->out;
@@ -115,10 +136,12 @@ static enum status vm_show(struct shell *shell, const struct command_call *call)
     out_bytes(out, "memory", info.memory_bytes);
     out_bytes(out, "held", info.held_bytes);
     out_uint(out, "disks", info.disk_count);
+    out_uint(out, "cards", info.card_count);
     out_bool(out, "apic_virtualization", info.apic_virtualization);
     out_uint(out, "exits", info.exits);
     out_duration(out, "guest_time", info.guest_ns);
     out_uint(out, "resets", info.reset_count);
+    show_cards(out, &info);
     return OK;
 }
 
@@ -260,7 +283,7 @@ static enum status vm_dirty_command(struct shell *shell, const struct command_ca
 static enum status vm_create_command(struct shell *shell, const struct command_call *call)
 {
     static const char *const options[] = { "memory", "vcpus", "kernel", "initrd", "cmdline", "disk", "cpu",
-                                          "tsc-frequency" };
+                                          "tsc-frequency", "network" };
     struct config_vm config;
     char text[VM_TEXT_BYTES] = "", option[24];
 
@@ -388,6 +411,7 @@ static const struct command_option create_options[] = {
     { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
     { .name = "--disk", .value = "PATH", .help = "likewise, for each disk; a copy in memory", .repeated = true },
     { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
+    { .name = "--network", .value = "NETWORK", .help = "a card there; \"NETWORK MAC\" with that address", .repeated = true },
     { .name = "--tsc-frequency", .value = "HZ", .help = "of its TSC, as in 2400MHz" },
     { .name = NULL },
 };

@@ -232,6 +232,7 @@ static const struct {
     [CONFIG_VM_START] = { "start", set_start },
     [CONFIG_VM_CPU] = { "cpu", set_cpu },
     [CONFIG_VM_TSC_FREQUENCY] = { "tsc-frequency", set_tsc_frequency },
+    [CONFIG_VM_NETWORK] = { "network", config_vm_add_card },
 };
 
 static const char *node_key_name(unsigned key)
@@ -268,9 +269,11 @@ static unsigned find_key(const char *key, size_t bytes, const char *(*name)(unsi
 
 static enum status apply_vm_key(struct config_vm *vm, unsigned key, const char *value, struct message *reason)
 {
-    if (key == CONFIG_VM_DISK && vm->disk_count == CONFIG_MAX_DISKS) {
-        add(reason, "one disk too many: a VM has at most ");
-        add_number(reason, CONFIG_MAX_DISKS);
+    bool is_disk = key == CONFIG_VM_DISK, is_card = key == CONFIG_VM_NETWORK;
+
+    if ((is_disk && vm->disk_count == CONFIG_MAX_DISKS) || (is_card && vm->card_count == CONFIG_MAX_CARDS)) {
+        add(reason, is_disk ? "one disk too many: a VM has at most " : "one card too many: a VM has at most ");
+        add_number(reason, is_disk ? CONFIG_MAX_DISKS : CONFIG_MAX_CARDS);
         return ERR_NO_MEMORY;
     }
     return vm_keys[key].set(vm, value, reason) ? OK : ERR_INVALID;
@@ -506,7 +509,7 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
     if (in_vm) {
         done = apply_vm_key(p->vm, index, kept, &reason) == OK;
         key_line = &p->vm->key_line[index];
-        repeatable = index == CONFIG_VM_DISK;
+        repeatable = index == CONFIG_VM_DISK || index == CONFIG_VM_NETWORK;
     } else if (in_network) {
         done = config_network_set(p->network, index, kept, &reason);
         key_line = &p->network->key_line[index];
@@ -523,8 +526,10 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
         add(&m, reason_text);
         return;
     }
-    if (in_vm && repeatable)
+    if (in_vm && index == CONFIG_VM_DISK)
         p->vm->disk_line[p->vm->disk_count - 1] = p->line;
+    if (in_vm && index == CONFIG_VM_NETWORK)
+        p->vm->cards[p->vm->card_count - 1].line = p->line;
     if (repeatable)
         *key_line = p->line;
     else
@@ -610,6 +615,15 @@ static void check_vms(struct parser *p)
         if (!p->vm->kernel && !p->vm->key_line[CONFIG_VM_KERNEL]) {
             struct message m = diagnose(p, CONFIG_ERROR, NULL);
             add(&m, "there is no kernel to start: add kernel = PATH of a bzImage or a Multiboot kernel");
+        }
+        for (uint32_t j = 0; j < p->vm->card_count; j++) {
+            char text[CONFIG_DIAGNOSTIC_BYTES] = "";
+            struct message reason = { text, sizeof(text) };
+            p->line = p->vm->cards[j].line;
+            if (config_card_check(p->config, &p->vm->cards[j], &reason))
+                continue;
+            struct message m = diagnose(p, CONFIG_ERROR, NULL);
+            add(&m, text);
         }
     }
 }

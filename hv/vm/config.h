@@ -18,6 +18,7 @@
 #define CONFIG_MAX_NETWORKS 16
 #define CONFIG_MAX_DNS 2           /* of one network */
 #define CONFIG_MAX_DISKS 16        /* of one VM */
+#define CONFIG_MAX_CARDS 8         /* network cards of one VM */
 #define CONFIG_MAX_DIAGNOSTICS 64  /* kept; further ones are counted */
 #define CONFIG_MAX_BYTES (1u << 20) /* of the file; more is not read */
 #define CONFIG_MAX_LINE_BYTES 4096
@@ -69,6 +70,7 @@ enum config_vm_key {
     CONFIG_VM_START,
     CONFIG_VM_CPU,
     CONFIG_VM_TSC_FREQUENCY,
+    CONFIG_VM_NETWORK,
     CONFIG_VM_KEYS,
 };
 
@@ -95,6 +97,13 @@ struct config_node {
     uint32_t key_line[CONFIG_NODE_KEYS];
 };
 
+/* One `network =` of a VM: a card at one of the node's networks. */
+struct config_card_of_vm {
+    char network[CONFIG_MAX_NAME_BYTES + 1];
+    uint64_t mac;  /* ethernet.h; 0: one is made of the VM's identity */
+    uint32_t line;
+};
+
 struct config_vm {
     const char *name;
     uint64_t memory_bytes; /* multiple of 4 KiB */
@@ -105,6 +114,8 @@ struct config_vm {
     const char *disks[CONFIG_MAX_DISKS]; /* paths, in the order of the file */
     uint32_t disk_line[CONFIG_MAX_DISKS];
     uint32_t disk_count;
+    struct config_card_of_vm cards[CONFIG_MAX_CARDS]; /* in the order of the file */
+    uint32_t card_count;
     enum config_start start;
     uint32_t tsc_khz; /* of the guest's TSC; 0 = the host's. Whether a host can run it is not known here. */
     const char *cpu; /* name of the CPU model; NULL = host. Whether a host can have it is not known here. */
@@ -152,8 +163,9 @@ struct config {
  */
 void config_parse(struct config *config, const char *text, size_t bytes, char *strings);
 
-/* The VM of that name, or NULL. */
+/* The VM, or the network, of that name, or NULL. */
 const struct config_vm *config_find_vm(const struct config *config, const char *name);
+const struct config_network *config_find_network(const struct config *config, const char *name);
 
 /* Makes *vm a VM with default settings. `name` must outlive it and have passed config_name_ok(). */
 void config_vm_defaults(struct config_vm *vm, const char *name);
@@ -164,10 +176,16 @@ bool config_name_ok(const char *name);
 /*
  * Sets one key of a VM, as a line of its section does; `value` must outlive *vm. On failure *vm is unchanged and
  * `reason` (cut at `reason_bytes`) says what is wrong with the value and what would be right: ERR_NOT_FOUND for an
- * unknown key, ERR_INVALID for a bad value, ERR_NO_MEMORY for one disk too many.
+ * unknown key, ERR_INVALID for a bad value, ERR_NO_MEMORY for one disk or card too many.
  */
 enum status config_vm_set(struct config_vm *vm, const char *key, const char *value, char *reason,
                           size_t reason_bytes) MUST_CHECK;
+
+/*
+ * The MAC address of a VM's card that the configuration gives none: always the same for the same node, VM and card,
+ * locally administered (IEEE 802, 8.2.2), and no other's but by chance (one in 2^46).
+ */
+uint64_t config_card_mac(const char *node, const char *vm, uint32_t card);
 
 /* The name of a VM's key, for messages. */
 const char *config_vm_key_name(enum config_vm_key key);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * [network NAME]: one network that this node is on, by which card, and with which addresses. The keys' values, and what
- * only all of them together can tell. Pure; runs in the loader too.
+ * only all of them together can tell. And `network =` of a VM, its card at such a network. Pure; runs in the loader too.
  */
 #include "vm/config_network.h"
 
 #include <string.h>
 
 #include "kernel/text.h"
+#include "net/ethernet.h"
 
 #define MTU_MIN 576u
 #define MTU_MIN_IPV6 1280u
@@ -225,4 +226,70 @@ bool config_network_check(const struct config *config, const struct config_netwo
         return false;
     }
     return true;
+}
+
+const struct config_network *config_find_network(const struct config *config, const char *name)
+{
+    for (uint32_t i = 0; i < config->network_count; i++)
+        if (!strcmp(config->networks[i].name, name))
+            return &config->networks[i];
+    return NULL;
+}
+
+/* ---- Cards of VMs ---- */
+
+bool config_vm_add_card(struct config_vm *vm, const char *value, struct message *reason)
+{
+    struct config_card_of_vm card = { .mac = 0 };
+    size_t name_bytes = 0;
+    uint8_t mac[6];
+
+    while (value[name_bytes] && value[name_bytes] != ' ' && value[name_bytes] != '\t')
+        name_bytes++;
+    if (name_bytes < sizeof card.network)
+        memcpy(card.network, value, name_bytes);
+    if (!config_name_ok(card.network))
+        return refuse(reason, value, " begins with no name of a network: write NAME, or NAME and a MAC address");
+    const char *rest = value + name_bytes;
+    while (*rest == ' ' || *rest == '\t')
+        rest++;
+    if (*rest && !text_to_mac(rest, mac))
+        return refuse(reason, rest, " is not a MAC address: write one such as 52:54:00:12:34:56, or nothing for one that is "
+                                    "made of the VM's name");
+    if (*rest)
+        card.mac = eth_address(mac);
+    if (*rest && !eth_is_station(card.mac))
+        return refuse(reason, rest, " cannot be a card's address: its first byte is even, and not all bytes are 0");
+    vm->cards[vm->card_count++] = card;
+    return true;
+}
+
+bool config_card_check(const struct config *config, const struct config_card_of_vm *card, struct message *reason)
+{
+    if (config_find_network(config, card->network))
+        return true;
+    add(reason, "there is no network ");
+    add(reason, card->network);
+    add(reason, ": add a section [network NAME] of that name, or correct the name");
+    return false;
+}
+
+/* FNV-1a, and a finishing mix so that each bit of the input reaches each of the result. */
+static uint64_t mix_text(uint64_t hash, const char *text)
+{
+    do
+        hash = (hash ^ (uint8_t)*text) * 0x100000001b3ull;
+    while (*text++);
+    return hash;
+}
+
+uint64_t config_card_mac(const char *node, const char *vm, uint32_t card)
+{
+    uint64_t hash = mix_text(mix_text(0xcbf29ce484222325ull, node), vm);
+
+    hash = (hash ^ card) * 0x100000001b3ull;
+    hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93ull;
+    hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93ull;
+    hash ^= hash >> 32;
+    return (hash & 0xfcffffffffffull) | 0x020000000000ull;
 }

@@ -22,6 +22,7 @@
 #include "kernel/time.h"
 #include "vm/kernel_image.h"
 #include "vm/machine.h"
+#include "vm/machine_net.h"
 #include "vmm/cpu_state_stream.h"
 #include "vmm/vector.h"
 
@@ -31,7 +32,6 @@
 #define SCI_GSI 9
 #define SLOT_CONSOLE 1
 #define SLOT_RNG 2
-#define SLOT_DISK_FIRST 3
 #define DISK_FLOOR_BYTES (32 * MIB)
 #define SECTOR_BYTES 512u
 #define TOLD_PATH 80 /* bytes that a message shows of a path: what helps comes behind it */
@@ -288,7 +288,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         owner.name = disk->name;
         char id[20];
         snprintf(id, sizeof id, "disk%u", i);
-        status = virtio_blk_init(&disk->blk, &owner, &vm->pci, SLOT_DISK_FIRST + i, &disk->ram.dev, id, disk->slots,
+        status = virtio_blk_init(&disk->blk, &owner, &vm->pci, MACHINE_SLOT_DISK_FIRST + i, &disk->ram.dev, id, disk->slots,
                                  MACHINE_DISK_SLOTS);
         if (status != OK) {
             snprintf(text, text_bytes, "vm %s: disk %.*s%s cannot be attached (%s); stop another VM if memory is short",
@@ -297,7 +297,7 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
         }
         vm->device[vm->device_count++] = &disk->blk.device;
     }
-    return OK;
+    return machine_nets_build(vm, &owner, text, text_bytes);
 
 no_memory:
     snprintf(text, text_bytes, "vm %s: the node has no memory left for its disks; stop another VM", vm->name);
@@ -499,6 +499,7 @@ void machine_destroy(struct vm *vm)
     if (!vm->built)
         return;
     timer_cancel(&vm->host_timer);
+    machine_nets_destroy(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
         struct machine_cpu *cpu = vm->cpu[i];
         if (!cpu)
@@ -570,6 +571,7 @@ bool machine_work(struct vm *vm)
     uint64_t now = machine_now(vm);
     vtimer_run(&vm->timers, now);
     timers_changed(vm);
+    machine_nets_links(vm);
     for (unsigned i = 0; i < vm->device_count; i++)
         if (__atomic_load_n(&vm->device[i]->notified, __ATOMIC_ACQUIRE))
             more |= virtio_process(vm->device[i], now);

@@ -41,7 +41,9 @@
 #define MACHINE_IOAPIC_ID 0 /* four bits, in a space of its own: up to 32 local APICs do not leave it a number of theirs */
 #define MACHINE_PCI_BASE 0xe0000000ull
 #define MACHINE_PCI_END 0xfec00000ull
-#define MACHINE_DEVICES (CONFIG_MAX_DISKS + 2)
+#define MACHINE_SLOT_DISK_FIRST 3 /* on the guest's PCI bus */
+#define MACHINE_SLOT_NET_FIRST (MACHINE_SLOT_DISK_FIRST + CONFIG_MAX_DISKS)
+#define MACHINE_DEVICES (CONFIG_MAX_DISKS + CONFIG_MAX_CARDS + 2)
 #define MACHINE_DISK_SLOTS 32     /* requests in flight of one disk */
 #define MACHINE_CONSOLE_INPUT 1024
 #define MACHINE_REFUSED_MSRS 16   /* of which each is logged once */
@@ -142,6 +144,7 @@ struct vm {
     struct virtio_console console;
     struct virtio_rng rng;
     struct machine_disk *disk[CONFIG_MAX_DISKS];
+    struct machine_net *net[CONFIG_MAX_CARDS]; /* machine_net.h */
     struct virtio_device *device[MACHINE_DEVICES];
     unsigned device_count;
 
@@ -234,6 +237,8 @@ bool machine_simple_move(struct vcpu *vcpu, const struct vm_exit *exit) MUST_CHE
 
 /* vm.c, the list. The VM of that name, with a reference to give back by vm_put; NULL: there is none. Any thread. */
 struct vm *vm_get(const char *name) MUST_CHECK;
+/* One more reference, for who has one. */
+void vm_hold(struct vm *vm);
 /* Gives a reference back; the last one frees the VM, whose machine is taken down by then. */
 void vm_put(struct vm *vm);
 /* Takes it off the list, with the list's reference; nobody finds it any more. The caller holds a reference. */

@@ -15,6 +15,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
+#include "vm/machine_net.h"
 #include "vm/vm.h"
 #include "vmm/core.h"
 
@@ -269,6 +270,7 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
     if (!deferred)
         vm_unpark_all(vm);
     vm_signal(vm, ORDER_WORK | deferred);
+    machine_nets_announce(vm);
     return OK;
 }
 
@@ -365,6 +367,7 @@ static enum status do_deadline(struct vm *vm, char *text, size_t text_bytes)
     vm->run_deadline_ns = *deadline_ns; /* of a VM that does not run: for its next start */
     if (vm->built)
         vmm_set_deadline(&vm->core, vm->vcpu, vm->cpu_count, *deadline_ns);
+    machine_nets_deadline(vm);
     vm_signal(vm, ORDER_WORK);
     return OK;
 }

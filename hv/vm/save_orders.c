@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "kernel/log.h"
+#include "vm/machine_net.h"
 #include "vm/save.h"
 #include "vm/saved.h"
 
@@ -92,6 +93,8 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name,
                  vm->name);
     vm_signal(vm, ORDER_WORK);
+    if (!paused)
+        machine_nets_announce(vm);
     return OK;
 }
 

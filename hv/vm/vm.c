@@ -14,6 +14,7 @@
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
+#include "vm/machine_net.h"
 
 static struct spinlock list_lock = SPINLOCK_INIT("vm list");
 static struct vm *vms[VM_MAX];
@@ -60,6 +61,13 @@ void vm_list_remove(struct vm *vm)
             break;
         }
     }
+    spin_unlock_irqrestore(&list_lock, flags);
+}
+
+void vm_hold(struct vm *vm)
+{
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    vm->references++;
     spin_unlock_irqrestore(&list_lock, flags);
 }
 
@@ -191,6 +199,11 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
     info->vcpu_count = vm->config.vcpus;
     info->memory_bytes = vm->config.memory_bytes;
     info->disk_count = vm->config.disk_count;
+    info->card_count = vm->config.card_count;
+    for (uint32_t i = 0; i < vm->config.card_count; i++) {
+        snprintf(info->card[i].network, sizeof info->card[i].network, "%s", vm->config.cards[i].network);
+        info->card[i].mac = machine_net_mac(&vm->config, i);
+    }
     info->reset_count = vm->reset_count;
     snprintf(info->cpu_model, sizeof info->cpu_model, "%s",
              vm->built ? vm->model.name : vm->config.cpu ? vm->config.cpu : "host");

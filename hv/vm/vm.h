@@ -40,7 +40,8 @@ struct vm_info {
     uint64_t guest_ns;          /* the guest's own clock */
     uint64_t guest_zero_ns;     /* host time at which it would have shown 0, had it never stood; 0: there is no guest */
     unsigned reset_count;
-    unsigned disk_count;
+    unsigned disk_count, card_count;
+    struct { char network[CONFIG_MAX_NAME_BYTES + 1]; uint64_t mac; } card[CONFIG_MAX_CARDS];
     char cpu_model[32];
     uint32_t tsc_khz;           /* as the guest is told; 0: as the host, not known before it is started */
     bool apic_virtualization;   /* its interrupts are delivered by the CPU */

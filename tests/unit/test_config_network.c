@@ -185,9 +185,72 @@ static int free_strings(void **state)
     return 0;
 }
 
+static void cards_of_vms(void **state)
+{
+    static const struct { const char *line, *part; } wrong[] = {
+        { "network = lan 52:54:00:12:34", "is not a MAC address" }, { "network = lan 53:54:00:12:34:56", "first byte is even" },
+        { "network = lan 00:00:00:00:00:00", "not all bytes are 0" }, { "network = -", "no name of a network" },
+        { "network =", "no name of a network" }, { "network = wan", "there is no network wan: add a section [network NAME]" },
+        { "network = lan\nnetwork = lan\nnetwork = lan\nnetwork = lan\nnetwork = lan\nnetwork = lan\nnetwork = lan\n"
+          "network = lan\nnetwork = lan", "at most 8" },
+    };
+    char text[512], reason[200];
+    const struct config_vm *vm;
+    struct config_vm made;
+    (void)state;
+
+    parse("[vm a]\nkernel = \\k\nnetwork = lan\nnetwork = san\t 52:54:00:12:34:57\n[network lan]\n[network san]\nvlan = 5\n");
+    assert_int_equal(config.diagnostic_count, 0);
+    vm = &config.vms[0];
+    assert_int_equal(vm->card_count, 2);
+    assert_string_equal(vm->cards[0].network, "lan");
+    assert_true(vm->cards[0].mac == 0 && vm->cards[0].line == 3 && vm->cards[1].line == 4);
+    assert_string_equal(vm->cards[1].network, "san");
+    assert_true(vm->cards[1].mac == 0x525400123457ull);
+    assert_ptr_equal(config_find_network(&config, "san"), &config.networks[1]);
+    assert_null(config_find_network(&config, "sa"));
+    for (unsigned i = 0; i < ARRAY_COUNT(wrong); i++) {
+        snprintf(text, sizeof text, "[vm a]\nkernel = \\k\n%s\n[network lan]\n", wrong[i].line);
+        parse(text);
+        if (config.diagnostic_count != 1 || !strstr(config.diagnostics[0].text, wrong[i].part))
+            fail_msg("%s: %u diagnostics, the first \"%s\"", wrong[i].line, config.diagnostic_count, config.diagnostics[0].text);
+        assert_non_null(strstr(config.diagnostics[0].text, "vm a: "));
+        assert_int_equal(config.vms[0].error_count, 1);
+        assert_true(config.diagnostics[0].line >= 3);
+    }
+    config_vm_defaults(&made, "b"); /* from the shell: whether the network is there is told when it starts */
+    assert_int_equal(config_vm_set(&made, "network", "any", reason, sizeof reason), OK);
+    for (unsigned i = 1; i < CONFIG_MAX_CARDS; i++)
+        assert_int_equal(config_vm_set(&made, "network", "any", reason, sizeof reason), OK);
+    assert_int_equal(config_vm_set(&made, "network", "any", reason, sizeof reason), ERR_NO_MEMORY);
+    assert_int_equal(made.card_count, CONFIG_MAX_CARDS);
+}
+
+static void addresses_of_cards_are_stable_and_apart(void **state)
+{
+    static const char *const nodes[] = { "node", "alpha", "beta" }, *const vms[] = { "a", "b", "demo", "demo1", "nodea" };
+    uint64_t seen[3 * 5 * CONFIG_MAX_CARDS];
+    unsigned count = 0;
+    (void)state;
+
+    assert_true(config_card_mac("node", "demo", 0) == 0x2a8208581fdaull); /* guests keep it for ever: it may never change */
+    assert_true(config_card_mac("ab", "c", 0) != config_card_mac("a", "bc", 0));
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned j = 0; j < 5; j++)
+            for (uint32_t k = 0; k < CONFIG_MAX_CARDS; k++) {
+                uint64_t mac = config_card_mac(nodes[i], vms[j], k);
+                assert_true(mac >> 40 << 40 == (mac & 0xff0000000000ull) && (mac >> 40 & 3) == 2 && mac >> 48 == 0);
+                for (unsigned n = 0; n < count; n++)
+                    assert_true(seen[n] != mac);
+                seen[count++] = mac;
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(cards_of_vms),
+        cmocka_unit_test(addresses_of_cards_are_stable_and_apart),
         cmocka_unit_test(nothing_gives_the_defaults),       cmocka_unit_test(the_documented_example_is_read),
         cmocka_unit_test(wrong_values_say_what_is_right),   cmocka_unit_test(what_does_not_fit_together_is_told),
         cmocka_unit_test(two_networks_on_one_wire),         cmocka_unit_test(names_are_unique_and_bounded),
