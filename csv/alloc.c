@@ -6,7 +6,8 @@
  * are cleared by csv_apply_freed() when the transaction is put together. So nothing that a transaction frees is taken
  * again before that transaction is durable. Data is placed where the caller wishes (behind the file's last extent),
  * metadata from the beginning of the volume, so the two do not break each other's runs. The last blocks are kept for
- * metadata: a full volume can still delete.
+ * metadata, and a quarter of them for that of files that are there: a full volume can still delete, and turn what was
+ * preallocated to written.
  */
 #include <string.h>
 
@@ -138,6 +139,7 @@ static enum status take_run(struct csv *v, uint64_t goal, unsigned want, unsigne
                             uint64_t *count)
 {
     uint64_t first = goal < v->blocks ? goal / BITS : 0;
+    struct csv_block *passed = NULL; /* a group that was of no use: a search over many must not fill the memory */
     for (unsigned least = good; least; least = least == 1 ? 0 : 1)
         for (uint64_t i = 0; i < v->groups; i++) {
             uint64_t group = (first + i) % v->groups;
@@ -145,9 +147,11 @@ static enum status take_run(struct csv *v, uint64_t goal, unsigned want, unsigne
             if (v->group_free[group] < least || granted(v, group))
                 continue;
             struct csv_block *block;
+            csv_block_shed(v, passed);
             enum status status = group_get(v, group, &block);
             if (status)
                 return status;
+            passed = block;
             if (granted(v, group))
                 continue;
             const uint8_t *map = block->bytes + CSV_GR_BITMAP;
@@ -199,6 +203,20 @@ enum status csv_alloc_meta(struct csv *v, uint64_t *number)
     return status;
 }
 
+enum status csv_in_use(struct csv *v, uint64_t number, bool *used)
+{
+    struct csv_block *block;
+    enum status status = group_get(v, number / BITS, &block);
+    if (!status)
+        *used = bit_get(block->bytes + CSV_GR_BITMAP, number % BITS);
+    return status;
+}
+
+bool csv_nearly_full(const struct csv *v, const struct csv_block *root)
+{
+    return le64_get(root->bytes + CSV_RT_FREE) <= csv_reserve(v) / 4;
+}
+
 /* Calls bits_set, or only looks, for each group of a run. */
 static enum status each_group(struct csv *v, uint64_t start, uint64_t count, bool clear)
 {
@@ -229,6 +247,15 @@ enum status csv_free_blocks(struct csv *v, uint64_t start, uint64_t count)
     v->freed_groups += last - first + (before && (before->start + before->count - 1) / BITS == first ? 0 : 1);
     v->pending_free += count;
     return csv_runs_add(v, &v->freed, start, count);
+}
+
+enum status csv_load_freed(struct csv *v)
+{
+    struct csv_block *root;
+    enum status status = csv_root_block(v, &root);
+    for (size_t i = 0; i < v->freed.count && !status; i++)
+        status = each_group(v, v->freed.run[i].start, v->freed.run[i].count, false);
+    return status;
 }
 
 enum status csv_apply_freed(struct csv *v)

@@ -164,6 +164,12 @@ void csv_breathe(struct csv *v)
     }
 }
 
+void csv_block_shed(struct csv *v, struct csv_block *block)
+{
+    if (block && v->block_count > v->block_limit && !block->is_changed && !block->is_logged)
+        csv_block_drop(v, block);
+}
+
 static enum status owner_check(struct csv *v, const struct csv_block *block, uint32_t type, uint64_t owner)
 {
     if (le32_get(block->bytes + CSV_H_TYPE) != type)
@@ -237,6 +243,7 @@ enum status csv_block_get(struct csv *v, uint64_t number, uint32_t type, uint64_
         return status;
     csv_link_remove(&block->recent);
     csv_link_add(&v->recent, &block->recent);
+    block->seen = v->operation;
     *out = block;
     return OK;
 }
@@ -284,7 +291,9 @@ enum status csv_block_change(struct csv *v, struct csv_block *block)
 enum status csv_block_new(struct csv *v, uint64_t number, uint32_t type, uint64_t owner, struct csv_block **out)
 {
     struct csv_block *block = csv_block_find(v, number);
-    if (block) /* it was metadata, was freed and committed; nobody has it any more */
+    if (block && (block->is_changed || block->is_logged || (v->in_operation && block->seen == v->operation)))
+        return csv_corrupt(v, number, "the bitmap says that it is free, but it is in use");
+    if (block) /* somebody looked at what it was before it was freed */
         csv_block_drop(v, block);
     block = block_make(v, number);
     if (!block)

@@ -153,22 +153,6 @@ static enum status each_extent(struct csv_checker *c, const struct csv_record *r
     return status ? status : edge_add(c, disk + count, -1, shared ? 0 : -1);
 }
 
-/* The orphan record of an inode; 0: none. */
-static enum status orphan_kind(struct csv *v, uint64_t inode, uint8_t *kind)
-{
-    struct csv_block *root;
-    struct csv_record record;
-    *kind = 0;
-    enum status status = csv_root_block(v, &root);
-    if (status)
-        return status;
-    struct csv_tree tree = csv_orphans_tree(v, root);
-    status = csv_tree_from(&tree, inode, &record);
-    if (!status && record.key == inode)
-        *kind = record.value[0];
-    return status == ERR_NOT_FOUND ? OK : status;
-}
-
 /* An inode that was reached once: its own fields and its extents. Directories are only entered in the list. */
 static enum status check_inode(struct csv_checker *c, uint64_t inode, uint32_t type, uint32_t links, uint64_t parent)
 {
@@ -178,13 +162,15 @@ static enum status check_inode(struct csv_checker *c, uint64_t inode, uint32_t t
     if (!csv_check_use(c, inode, "an inode"))
         return OK;
     csv_breathe(v);
-    enum status status = orphan_kind(v, inode, &kind);
+    enum status status = csv_orphan_kind(v, inode, &kind);
     if (!status)
         status = csv_inode_get(v, inode, 0, &block);
     if (status)
         return csv_check_pass(c, status);
     const uint8_t *bytes = block->bytes;
     c->inodes++;
+    if (le64_get(bytes + CSV_IN_GENERATION) >= c->generation)
+        csv_check_say(c, "inode %llu has a generation that was not given to any yet", (unsigned long long)inode);
     if (type && le16_get(bytes + CSV_IN_TYPE) != type)
         csv_check_say(c, "inode %llu is not of the type that its directory says", (unsigned long long)inode);
     if (le32_get(bytes + CSV_IN_LINKS) != links || (!links && kind != CSV_ORPHAN_DELETE) ||
@@ -225,6 +211,10 @@ static enum status each_entry(struct csv_checker *c, const struct csv_record *re
              (record->key & 0xff) >= CSV_HASH_SLOTS)
         csv_check_say(c, "directory %llu has an entry that is not where its name's hash says",
                       (unsigned long long)directory);
+    if (c->entries > 1 && !((record->key ^ c->previous.key) & ~UINT64_C(0xff)) &&
+        record->bytes == c->previous.bytes && !memcmp(name, c->previous.value + CSV_ENTRY_FIXED_BYTES, bytes))
+        csv_check_say(c, "directory %llu has the name \"%.*s\" twice", (unsigned long long)directory, (int)bytes, name);
+    c->previous = *record;
     if (record->value[8] != CSV_IS_FILE && record->value[8] != CSV_IS_DIRECTORY) {
         csv_check_say(c, "directory %llu has an entry of an unknown type", (unsigned long long)directory);
         return OK;
@@ -274,8 +264,10 @@ static enum status each_orphan(struct csv_checker *c, const struct csv_record *r
     c->check->orphans++;
     if (record->value[0] == CSV_ORPHAN_DELETE)
         return check_inode(c, record->key, CSV_IS_FILE, 0, 0);
+    struct csv_block *block;
     if (record->value[0] != CSV_ORPHAN_TRUNCATE || !csv_may_hold(c->v, record->key, 1) ||
-        !(c->used[record->key / 8] >> record->key % 8 & 1))
+        !(c->used[record->key / 8] >> record->key % 8 & 1) ||
+        csv_inode_get(c->v, record->key, CSV_IS_FILE, &block))
         csv_check_say(c, "the orphan record of %llu is wrong", (unsigned long long)record->key);
     return OK;
 }
@@ -285,9 +277,12 @@ static enum status check_all(struct csv_checker *c)
     struct csv *v = c->v;
     struct csv_block *root;
     unsigned good;
-    enum status status = csv_super_count(v, &good);
-    if (!status && good < CSV_SUPER_COPIES)
+    csv_super_count(v, &good);
+    if (good < CSV_SUPER_COPIES)
         csv_check_say(c, "only %u of %u superblocks are good", good, CSV_SUPER_COPIES);
+    enum status status = csv_root_block(v, &root);
+    if (!status)
+        c->generation = le64_get(root->bytes + CSV_RT_GENERATION);
     if (!status)
         status = check_inode(c, v->root_directory, CSV_IS_DIRECTORY, 1, v->root_directory);
     if (!status)
@@ -313,7 +308,9 @@ enum status csv_check(struct csv *v, struct csv_check *check)
     c.used = csv_alloc_zeroed(v, v->groups * (CSV_GROUP_BLOCKS / 8));
     if (!c.used)
         return ERR_NO_MEMORY;
+    v->checking = true;
     status = check_all(&c);
+    v->checking = false;
     csv_free(v, c.used, v->groups * (CSV_GROUP_BLOCKS / 8));
     csv_free(v, c.edge, c.edge_room * sizeof(*c.edge));
     csv_free(v, c.directory, c.directory_room * sizeof(*c.directory));

@@ -25,6 +25,8 @@ struct csv_checker {
     struct csv_place *directory; /* found, not yet read */
     size_t directory_count, directory_room;
     uint64_t inodes, counted_blocks, orphan_records;
+    uint64_t generation; /* the next one that the volume gives out */
+    struct csv_record previous; /* of the directory that is walked */
     /* Of the tree that is walked. */
     uint64_t owner, blocks, entries, last_end, size_blocks;
 };

@@ -24,8 +24,12 @@ static enum status clone_begin(struct csv *v, struct csv_file *file, uint64_t *i
 /* Shares what the operation has room for, from *block on. *block == CSV_FILE_BLOCKS: all done. */
 static enum status clone_some(struct csv *v, struct csv_file *file, uint64_t inode, uint64_t *block)
 {
-    struct csv_block *from;
-    enum status status = csv_inode_get(v, file->inode, CSV_IS_FILE, &from);
+    struct csv_block *from, *root;
+    enum status status = csv_root_block(v, &root);
+    if (!status && csv_nearly_full(v, root))
+        status = ERR_NO_SPACE;
+    if (!status)
+        status = csv_inode_get(v, file->inode, CSV_IS_FILE, &from);
     if (!status)
         status = csv_block_change(v, from);
     if (status)
@@ -88,9 +92,14 @@ static enum status clone_steps(struct csv *v, struct csv_file *file, uint64_t in
         else if (!csv_worth_again(v, &status, &tries))
             return status;
     }
-    if (!status)
+    if (status)
+        return status;
+    do {
         status = csv_begin(v);
-    return status ? status : csv_end(v, clone_end(v, inode, directory, name, bytes));
+        if (!status)
+            status = csv_end(v, clone_end(v, inode, directory, name, bytes));
+    } while (csv_worth_again(v, &status, &tries));
+    return status;
 }
 
 enum status csv_clone(struct csv_file *file, uint64_t directory, const char *name, size_t bytes, uint64_t *inode)
@@ -101,6 +110,9 @@ enum status csv_clone(struct csv_file *file, uint64_t directory, const char *nam
     enum status status = csv_entry_find(v, directory, name, bytes, &entry, &key);
     if (status != ERR_NOT_FOUND)
         return status ? status : ERR_EXISTS;
+    status = csv_settle(file);
+    if (status)
+        return status;
     unsigned tries = 0;
     do {
         status = csv_begin(v);

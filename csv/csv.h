@@ -11,10 +11,15 @@
  * frees them.
  *
  * Common errors, which the comments do not repeat: ERR_IO and ERR_NO_MEMORY (the disk, memory), ERR_CORRUPT (a block is
- * wrong; csv_problem() says which), ERR_READ_ONLY (mounted so, or after an error in a commit), ERR_NO_SPACE.
+ * wrong; csv_problem() says which), ERR_READ_ONLY (mounted so, or after an error of the disk in a commit or a flush),
+ * ERR_NO_SPACE. A file or directory is named by its inode number; the number of one that is gone gives ERR_INVALID, or
+ * ERR_CORRUPT where its block became something else, or another file: who keeps numbers compares the generation.
  *
  * The data path does not come through here: csv_map() gives extents from memory, the caller sends its I/O to the disk
  * itself (in place where the range is CSV_MAP_WRITTEN), and calls csv_write() or csv_converted() for everything else.
+ * A mapping is good until the next call that changes this file's map or size (csv_set_size(), csv_preallocate(),
+ * csv_write(), csv_punch(), csv_clone(), csv_converted()), deletes it, or unmounts: the caller's own I/O on it must have
+ * been answered before that call, and data that was written to unwritten blocks must have been told by csv_converted().
  */
 #ifndef CSV_CSV_H
 #define CSV_CSV_H
@@ -76,7 +81,10 @@ void csv_abandon(struct csv *volume);
 /* The time that the next operations write into inodes. */
 void csv_set_time(struct csv *volume, int64_t now_ns);
 
-/* All operations so far, and all data written so far, are durable when it returns OK. */
+/*
+ * All operations so far, and all data written so far, are durable when it returns OK. After ERR_NO_MEMORY it may be
+ * called again; after an error of the disk nobody knows what is durable, and the volume takes no more changes.
+ */
 enum status csv_sync(struct csv *volume) MUST_CHECK;
 
 /* What was last found wrong with a block, in words; "" if nothing. Valid until the next call. */
@@ -162,6 +170,7 @@ enum status csv_open(struct csv *volume, uint64_t inode, struct csv_file **file)
 enum status csv_close(struct csv_file *file) MUST_CHECK;
 
 uint64_t csv_inode_of(const struct csv_file *file);
+/* In bytes; 0 also where the inode cannot be read (csv_stat() tells). */
 uint64_t csv_size(struct csv_file *file);
 
 /* Grows (sparse) or cuts. ERR_RANGE: above 64 TiB. Cutting is atomic; the blocks are freed piece by piece. */
@@ -200,7 +209,7 @@ struct csv_mapping {
 
 /*
  * The mapping at `offset`, at most `count` (1 or more) bytes of it. No disk access once the file's map is in memory
- * (the first call reads it); then it cannot fail. Beyond the size everything is a hole.
+ * (the first call reads it); then it cannot fail. Beyond the block with the last byte everything is a hole.
  */
 enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping) MUST_CHECK;
 

@@ -79,6 +79,8 @@ static enum status entry_take(struct csv *v, uint64_t directory, const struct cs
     entry->name[entry->name_bytes] = 0;
     if (!csv_name_ok(entry->name, entry->name_bytes))
         return csv_corrupt(v, directory, "a directory has an entry whose name is none");
+    if (entry->type != CSV_IS_FILE && entry->type != CSV_IS_DIRECTORY)
+        return csv_corrupt(v, directory, "a directory has an entry of an unknown type");
     return OK;
 }
 

@@ -225,17 +225,7 @@ enum status csv_zero_part(struct csv_file *file, uint64_t from, uint64_t to)
     return from < to ? write_range(file, from, NULL, to - from, false) : OK;
 }
 
-enum status csv_zero_tail(struct csv_file *file)
-{
-    struct csv_block *inode;
-    enum status status = csv_inode_get(file->volume, file->inode, CSV_IS_FILE, &inode);
-    if (status)
-        return status;
-    uint64_t size = le64_get(inode->bytes + CSV_IN_SIZE);
-    return csv_zero_part(file, size, ALIGN_UP(size, CSV_BLOCK_BYTES));
-}
-
-static enum status size_of(struct csv_file *file, uint64_t *size)
+enum status csv_size_of(struct csv_file *file, uint64_t *size)
 {
     struct csv_block *inode;
     enum status status = csv_inode_get(file->volume, file->inode, CSV_IS_FILE, &inode);
@@ -244,12 +234,26 @@ static enum status size_of(struct csv_file *file, uint64_t *size)
     return status;
 }
 
+enum status csv_zero_tail(struct csv_file *file)
+{
+    struct csv *v = file->volume;
+    uint64_t size;
+    enum status status = csv_size_of(file, &size);
+    if (!status && size % CSV_BLOCK_BYTES && v->was_cut) /* those bytes count until the cut is durable */
+        status = csv_commit(v);
+    return status ? status : csv_zero_part(file, size, ALIGN_UP(size, CSV_BLOCK_BYTES));
+}
+
 enum status csv_write(struct csv_file *file, uint64_t offset, const void *bytes, uint64_t count)
 {
     uint64_t size;
     if (!range_within(offset, count, CSV_FILE_BYTES))
         return ERR_RANGE;
-    enum status status = size_of(file, &size);
+    enum status status = csv_size_of(file, &size);
+    if (!status && range_within(offset, count, size))
+        return write_range(file, offset, bytes, count, true);
+    if (!status)
+        status = csv_settle(file);
     if (!status && count && offset > size)
         status = csv_zero_tail(file);
     return status ? status : write_range(file, offset, bytes, count, true);
@@ -285,7 +289,7 @@ enum status csv_read(struct csv_file *file, uint64_t offset, void *bytes, uint64
     uint64_t size;
     *done = 0;
     csv_breathe(file->volume);
-    enum status status = size_of(file, &size);
+    enum status status = csv_size_of(file, &size);
     if (status || offset >= size)
         return status;
     count = MIN(count, size - offset);
@@ -343,12 +347,16 @@ enum status csv_converted(struct csv_file *file, uint64_t offset, uint64_t count
         return ERR_RANGE;
     uint64_t block = offset >> CSV_BLOCK_SHIFT, end = (offset + count + CSV_BLOCK_BYTES - 1) >> CSV_BLOCK_SHIFT;
     enum status status = OK;
+    unsigned tries = 0;
     while (!status && block < end) {
         uint64_t next = block;
         status = csv_begin(file->volume);
         if (!status)
             status = csv_end(file->volume, convert_some(file->volume, file, &next, end));
-        block = next;
+        if (!status)
+            block = next;
+        else if (!csv_worth_again(file->volume, &status, &tries))
+            break;
     }
     return status;
 }

@@ -42,6 +42,7 @@
 #define CSV_H_OWNER 16
 #define CSV_H_SEQUENCE 24
 #define CSV_H_BYTES 32
+#define CSV_LAST_SEQUENCE (UINT64_MAX >> 1) /* of blocks that are not journaled: one with a higher one is damaged */
 
 /* ---- Fixed places ---- */
 

@@ -32,6 +32,16 @@ enum status csv_inode_get(struct csv *v, uint64_t inode, uint32_t type, struct c
 {
     if (!csv_may_hold(v, inode, 1))
         return csv_corrupt(v, inode, "it is referred to as an inode, but is no place for one");
+    const struct csv_block *held = csv_block_find(v, inode);
+    bool used = true;
+    if (held)
+        used = !held->is_freed;
+    else if (!v->checking && !v->read_only && csv_in_use(v, inode, &used))
+        used = true; /* a damaged group ends allocations in it, and nothing else */
+    if (!used) {
+        (void)!csv_corrupt(v, inode, "it is asked for as an inode, but is free");
+        return ERR_INVALID;
+    }
     enum status status = csv_block_get(v, inode, CSV_INODE, inode, block);
     if (!status && type && le16_get((*block)->bytes + CSV_IN_TYPE) != type)
         return ERR_INVALID;
@@ -42,15 +52,17 @@ enum status csv_inode_new(struct csv *v, uint32_t type, uint64_t parent, uint32_
 {
     uint64_t number;
     struct csv_block *root;
-    enum status status = csv_alloc_meta(v, &number);
+    enum status status = csv_root_block(v, &root);
+    if (!status && csv_nearly_full(v, root))
+        status = ERR_NO_SPACE;
+    if (!status)
+        status = csv_alloc_meta(v, &number);
     if (!status)
         status = csv_block_new(v, number, CSV_INODE, number, block);
     if (!status)
         status = csv_root_add(v, CSV_RT_INODES, 1);
     if (!status)
         status = csv_root_add(v, CSV_RT_GENERATION, 1);
-    if (!status)
-        status = csv_root_block(v, &root);
     if (status)
         return status;
     uint8_t *bytes = (*block)->bytes;
@@ -99,4 +111,19 @@ enum status csv_orphan_remove(struct csv *v, uint64_t inode)
     struct csv_tree tree = csv_orphans_tree(v, root);
     status = csv_tree_remove(&tree, inode);
     return status ? status : csv_root_add(v, CSV_RT_ORPHANS, -1);
+}
+
+enum status csv_orphan_kind(struct csv *v, uint64_t inode, uint8_t *kind)
+{
+    struct csv_block *root;
+    struct csv_record record;
+    *kind = 0;
+    enum status status = csv_root_block(v, &root);
+    if (status)
+        return status;
+    struct csv_tree tree = csv_orphans_tree(v, root);
+    status = csv_tree_from(&tree, inode, &record);
+    if (!status && record.key == inode)
+        *kind = record.value[0];
+    return status == ERR_NOT_FOUND ? OK : status;
 }

@@ -6,7 +6,8 @@
  * head with FUA. The flush of a commit also makes durable whatever data was written before, so extents may turn from
  * unwritten to written, or be new and written, in the same transaction. A checkpoint is only made right after a commit:
  * then no block in memory is newer than the log, and each can be written home as it stands. Any error of the disk here
- * ends all changes (v->failed): what is durable is not known any more, and the next mount finds out.
+ * ends all changes (v->failed): what is durable is not known any more, and the next mount finds out. Too little memory
+ * does not: it is found before anything is changed.
  */
 #include <string.h>
 
@@ -182,7 +183,7 @@ static enum status commit(struct csv *v)
     discard_freed(v);
     v->freed.count = v->revoked.count = 0;
     v->freed_groups = v->pending_free = 0;
-    v->unshared = false;
+    v->unshared = v->was_cut = false;
     return OK;
 }
 
@@ -192,7 +193,11 @@ enum status csv_commit(struct csv *v)
         return ERR_READ_ONLY;
     if (!v->changed_count && !v->freed.count)
         return OK;
-    enum status status = commit(v);
+    enum status status = csv_load_freed(v);
+    if (status == ERR_NO_MEMORY)
+        return status; /* nothing was changed: another time */
+    if (!status)
+        status = commit(v);
     if (!status && (v->journal_blocks - v->used < v->journal_blocks / 4 + 1 || v->logged_count > v->block_limit / 2))
         status = csv_checkpoint(v);
     if (status)
@@ -224,6 +229,17 @@ static enum status write_sorted(struct csv *v, const struct home *home, size_t c
     return OK;
 }
 
+/* Without memory to sort them in: one by one. */
+static enum status write_unsorted(struct csv *v)
+{
+    enum status status = OK;
+    for (struct csv_link *link = v->logged.next; link != &v->logged && !status; link = link->next) {
+        const struct csv_block *block = CONTAINER_OF(link, struct csv_block, logged);
+        status = csv_write_blocks(v, block->number, block->bytes, 1, false);
+    }
+    return status;
+}
+
 static enum status write_home(struct csv *v)
 {
     size_t count = v->logged_count, at = 0;
@@ -231,7 +247,7 @@ static enum status write_home(struct csv *v)
         return OK;
     struct home *home = csv_alloc(v, count * sizeof(*home));
     if (!home)
-        return ERR_NO_MEMORY;
+        return write_unsorted(v);
     for (struct csv_link *link = v->logged.next; link != &v->logged; link = link->next, at++) {
         home[at].block = CONTAINER_OF(link, struct csv_block, logged);
         home[at].number = home[at].block->number;

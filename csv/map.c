@@ -133,8 +133,10 @@ static void array_cut(struct csv_file *file, uint64_t first, uint64_t end)
     size_t index = array_find(file, first);
     if (index == file->extent_count)
         return;
-    size_t count = rest_of(&file->extent[index], first, end, rest);
-    if (!array_splice(file, index, 1, rest, count))
+    const struct csv_extent *extent = &file->extent[index];
+    size_t count = rest_of(extent, first, end, rest);
+    /* In a damaged tree extents may overlap; the array then had another one. */
+    if (extent->file > first || extent->file + extent->count < end || !array_splice(file, index, 1, rest, count))
         array_drop(file);
 }
 
@@ -151,7 +153,8 @@ static void array_add(struct csv_file *file, const struct csv_extent *extent)
     }
     if (index + old < file->extent_count && joins(file->volume, &joined, &file->extent[index + old]))
         joined.count += file->extent[index + old++].count;
-    if (!array_splice(file, index, old, &joined, 1))
+    bool overlap = index + old < file->extent_count && file->extent[index + old].file < joined.file + joined.count;
+    if (overlap || !array_splice(file, index, old, &joined, 1))
         array_drop(file);
 }
 
@@ -181,13 +184,22 @@ void csv_maps_forget(struct csv *v)
 
 enum status csv_map_load(struct csv_file *file)
 {
+    struct csv *v = file->volume;
     struct csv_extent extent;
-    enum status status = OK;
+    uint64_t size = 0;
     if (file->mapped)
         return OK;
+    enum status status = csv_size_of(file, &size);
+    uint64_t end = (size + CSV_BLOCK_BYTES - 1) >> CSV_BLOCK_SHIFT; /* what lies beyond waits for being freed */
     for (uint64_t block = 0; !status; block = extent.file + extent.count) {
-        csv_breathe(file->volume);
-        status = csv_extent_find(file->volume, file->inode, block, &extent);
+        csv_breathe(v);
+        status = csv_extent_find(v, file->inode, block, &extent);
+        if (!status && extent.file < block)
+            status = csv_corrupt(v, file->inode, "extents of this inode overlap");
+        if (!status && extent.file >= end)
+            status = ERR_NOT_FOUND;
+        if (!status)
+            extent.count = MIN(extent.count, end - extent.file);
         if (!status && !array_splice(file, file->extent_count, 0, &extent, 1))
             status = ERR_NO_MEMORY;
     }
@@ -284,6 +296,11 @@ enum status csv_extent_add(struct csv *v, uint64_t inode, const struct csv_exten
     if (!status && file)
         array_add(file, extent);
     return status;
+}
+
+void csv_map_drop(struct csv_file *file)
+{
+    array_drop(file);
 }
 
 void csv_map_bump(struct csv_block *inode)

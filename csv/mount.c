@@ -97,7 +97,9 @@ static enum status take_root(struct csv *v)
     v->root_directory = le64_get(block->bytes + CSV_RT_DIRECTORY);
     if (le64_get(block->bytes + CSV_RT_FREE) > v->blocks)
         return csv_corrupt(v, CSV_AT_ROOT, "more free blocks than there are");
+    v->checking = true; /* fsck must get this far */
     status = csv_inode_get(v, v->root_directory, CSV_IS_DIRECTORY, &block);
+    v->checking = false;
     return status == ERR_INVALID ? csv_corrupt(v, v->root_directory, "the root directory is none") : status;
 }
 
@@ -108,8 +110,8 @@ static enum status start(struct csv *v, const struct csv_mount_options *options,
         status = csv_checkpoint(v);
     if (!status && v->super_good < CSV_SUPER_COPIES)
         status = csv_super_write(v, v->super);
-    if (!status)
-        status = csv_orphans_finish(v);
+    if (!status && csv_orphans_finish(v))
+        v->unfinished = true; /* one that is damaged, or needs space, does not keep the others' volume away */
     if (!status)
         status = csv_grant_end(v, CSV_NO_GRANT);
     return status ? status : csv_commit(v);
@@ -118,6 +120,11 @@ static enum status start(struct csv *v, const struct csv_mount_options *options,
 static enum status mount(struct csv *v, const struct csv_mount_options *options, char *message)
 {
     uint32_t state = 0;
+    if (v->disk->sector_bytes != 512 && v->disk->sector_bytes != CSV_BLOCK_BYTES) {
+        snprintf(message, CSV_MESSAGE_BYTES, "the disk has sectors of %u bytes: a volume needs 512 or 4096",
+                 v->disk->sector_bytes);
+        return ERR_UNSUPPORTED;
+    }
     enum status status = csv_super_read(v, options->read_only, message);
     if (status)
         return status;
@@ -202,7 +209,10 @@ enum status csv_sync(struct csv *v)
     finish_later(v);
     bool something = v->changed_count || v->freed.count;
     enum status status = csv_commit(v);
-    return status || something ? status : csv_flush(v);
+    if (status || something)
+        return status;
+    v->failed = csv_flush(v); /* after an error nobody knows what was lost, and no later flush tells */
+    return v->failed;
 }
 
 const char *csv_problem(const struct csv *v)

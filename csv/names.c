@@ -174,10 +174,15 @@ static void finish_unless_open(struct csv *v, uint64_t inode)
 static enum status remove_any(struct csv *v, uint64_t directory, const char *name, size_t bytes, uint32_t type)
 {
     struct csv_entry entry;
-    bool orphan = false;
-    enum status status = csv_begin(v);
-    if (!status)
-        status = csv_end(v, remove_name(v, directory, name, bytes, type, &entry, &orphan));
+    bool orphan;
+    enum status status;
+    unsigned tries = 0;
+    do {
+        orphan = false;
+        status = csv_begin(v);
+        if (!status)
+            status = csv_end(v, remove_name(v, directory, name, bytes, type, &entry, &orphan));
+    } while (csv_worth_again(v, &status, &tries));
     if (!status && orphan)
         finish_unless_open(v, entry.inode);
     return status;
@@ -195,10 +200,14 @@ enum status csv_rmdir(struct csv *v, uint64_t directory, const char *name, size_
 
 /* ---- Renaming ---- */
 
-/* ERR_INVALID if `directory` is `inode` or lies below it. */
+/*
+ * ERR_INVALID if `directory` is `inode` or lies below it. A circle of parents, which a damaged volume may have, is found
+ * by one directory of the way that is kept, and changed after 1, 2, 4 ... steps (Brent 1980).
+ */
 static enum status not_below(struct csv *v, uint64_t directory, uint64_t inode)
 {
-    for (uint64_t steps = 0; steps < v->blocks; steps++) {
+    uint64_t kept = 0;
+    for (uint64_t steps = 0, until = 1; directory != kept; steps++) {
         struct csv_block *block;
         if (directory == inode)
             return ERR_INVALID;
@@ -207,6 +216,10 @@ static enum status not_below(struct csv *v, uint64_t directory, uint64_t inode)
         enum status status = csv_inode_get(v, directory, CSV_IS_DIRECTORY, &block);
         if (status)
             return status;
+        if (steps == until) {
+            until *= 2;
+            kept = directory;
+        }
         directory = le64_get(block->bytes + CSV_IN_PARENT);
     }
     return csv_corrupt(v, directory, "directories that are each other's parents");
@@ -231,6 +244,8 @@ static enum status rename_to(struct csv *v, struct rename *r, const struct csv_e
         return status;
     if (r->replaced.type != entry->type)
         return ERR_INVALID;
+    if (r->replaced.inode == entry->inode)
+        return csv_corrupt(v, entry->inode, "two entries name this inode");
     status = lose(v, &r->replaced, &r->orphan);
     return status ? status : csv_entry_set(v, r->to, key, entry->inode, entry->type);
 }
@@ -318,6 +333,8 @@ enum status csv_close(struct csv_file *file)
     csv_free(v, file->extent, file->extent_room * sizeof(*file->extent));
     csv_free(v, file, sizeof(*file));
     enum status status = csv_inode_get(v, inode, CSV_IS_FILE, &block);
+    if (status)
+        v->unfinished = true; /* it may be an orphan */
     if (status || v->read_only || le32_get(block->bytes + CSV_IN_LINKS))
         return status;
     csv_orphan_try(v, inode, CSV_ORPHAN_DELETE);

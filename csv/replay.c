@@ -54,7 +54,8 @@ static enum status take_image(struct csv *v, uint64_t number, const uint8_t *byt
     struct csv_block *block = csv_block_find(v, number);
     if (block)
         csv_block_drop(v, block);
-    if (number != CSV_AT_ROOT && !csv_may_hold(v, number, 1) && le32_get(bytes) != CSV_GROUP)
+    bool group = le32_get(bytes) == CSV_GROUP && le32_get(bytes + CSV_GR_NUMBER) < v->groups;
+    if (number >= v->blocks || (number != CSV_AT_ROOT && !csv_may_hold(v, number, 1) && !group))
         return csv_corrupt(v, number, "the journal has an image for a place that is not journaled");
     return csv_block_logged(v, number, bytes);
 }
@@ -76,10 +77,10 @@ static enum status transaction(struct log_reader *r, uint64_t position, uint64_t
             return status;
         if (image < images) {
             const uint8_t *entry = list + image++ * CSV_JD_ENTRY_BYTES;
+            if (crc32c(0, bytes, CSV_BLOCK_BYTES) != le32_get(entry + 8))
+                return OK;
             if (take)
                 status = take_image(v, le64_get(entry), bytes);
-            else if (crc32c(0, bytes, CSV_BLOCK_BYTES) != le32_get(entry + 8))
-                return OK;
         } else if (is_log(v, bytes, CSV_DESCRIPTOR, position, number)) {
             images = le32_get(bytes + CSV_J_COUNT);
             image = 0;
@@ -129,6 +130,7 @@ static enum status read_head(struct csv *v)
         if (status)
             return status;
         if (!csv_sealed(v, v->io, CSV_JOURNAL_HEAD, CSV_AT_JOURNAL_HEAD + i) ||
+            le64_get(v->io + CSV_H_SEQUENCE) > CSV_LAST_SEQUENCE ||
             (found && le64_get(v->io + CSV_H_SEQUENCE) < v->head_sequence))
             continue;
         if (le64_get(v->io + CSV_JH_TAIL) >= v->journal_blocks)
@@ -154,7 +156,10 @@ enum status csv_replay(struct csv *v, bool unclean)
             return unclean ? nothing_newer(&reader, v->number) : OK;
         if (v->used + blocks > v->journal_blocks)
             return csv_corrupt(v, v->journal, "the journal is damaged: more transactions than it has room for");
-        status = transaction(&reader, v->head, v->number, true, &blocks);
+        uint64_t taken;
+        status = transaction(&reader, v->head, v->number, true, &taken);
+        if (!status && taken != blocks) /* somebody writes it */
+            status = csv_corrupt(v, v->journal + v->head, "the journal changed while it was read");
         v->head = (v->head + blocks) % v->journal_blocks;
         v->used += blocks;
         v->number++;

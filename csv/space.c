@@ -73,20 +73,24 @@ static enum status finish_some(struct csv *v, uint64_t inode, uint8_t kind, uint
 enum status csv_orphan_finish(struct csv *v, uint64_t inode, uint8_t kind)
 {
     bool finished = false;
+    unsigned tries = 0;
     for (uint64_t first = 0; !finished;) {
         uint64_t next = first;
         enum status status = csv_begin(v);
         if (!status)
             status = csv_end(v, finish_some(v, inode, kind, &next, &finished));
-        if (status)
+        finished = finished && !status;
+        if (!status)
+            first = next;
+        else if (!csv_worth_again(v, &status, &tries))
             return status;
-        first = next;
     }
     return OK;
 }
 
 enum status csv_orphans_finish(struct csv *v)
 {
+    enum status first = OK;
     for (uint64_t key = 0;;) {
         struct csv_block *root;
         struct csv_record record;
@@ -95,17 +99,27 @@ enum status csv_orphans_finish(struct csv *v)
             return status;
         struct csv_tree tree = csv_orphans_tree(v, root);
         status = csv_tree_from(&tree, key, &record);
-        if (status)
-            return status == ERR_NOT_FOUND ? OK : status;
+        if (status || v->failed)
+            return status && status != ERR_NOT_FOUND ? status : first;
         key = record.key + 1;
-        if (record.value[0] != CSV_ORPHAN_DELETE && record.value[0] != CSV_ORPHAN_TRUNCATE)
-            return csv_corrupt(v, record.key, "an orphan of an unknown kind");
         if (record.value[0] == CSV_ORPHAN_DELETE && csv_file_find(v, record.key))
             continue; /* its last close does it */
-        status = csv_orphan_finish(v, record.key, record.value[0]);
-        if (status)
-            return status;
+        if (record.value[0] != CSV_ORPHAN_DELETE && record.value[0] != CSV_ORPHAN_TRUNCATE)
+            status = csv_corrupt(v, record.key, "an orphan of an unknown kind");
+        else
+            status = csv_orphan_finish(v, record.key, record.value[0]);
+        first = first ? first : status;
     }
+}
+
+enum status csv_settle(struct csv_file *file)
+{
+    struct csv *v = file->volume;
+    uint8_t kind;
+    if (!v->unfinished)
+        return OK;
+    enum status status = csv_orphan_kind(v, file->inode, &kind);
+    return status || kind != CSV_ORPHAN_TRUNCATE ? status : csv_orphan_finish(v, file->inode, kind);
 }
 
 void csv_orphan_try(struct csv *v, uint64_t inode, uint8_t kind)
@@ -125,6 +139,7 @@ static enum status set_size(struct csv *v, struct csv_file *file, uint64_t bytes
         status = csv_block_change(v, inode);
     if (status)
         return status;
+    v->was_cut |= bytes < le64_get(inode->bytes + CSV_IN_SIZE) && bytes % CSV_BLOCK_BYTES;
     le64_put(inode->bytes + CSV_IN_SIZE, bytes);
     csv_touch(v, inode, true);
     status = csv_extent_last(v, file->inode, &last);
@@ -154,17 +169,24 @@ static enum status unmap_beyond(struct csv *v, struct csv_file *file, uint64_t b
 enum status csv_set_size(struct csv_file *file, uint64_t bytes)
 {
     struct csv *v = file->volume;
-    bool cut = false;
+    bool cut;
+    uint64_t size;
     if (bytes > CSV_FILE_BYTES)
         return ERR_RANGE;
-    enum status status = OK;
-    if (bytes > csv_size(file))
-        status = csv_zero_tail(file);
+    enum status status = csv_settle(file);
     if (!status)
-        status = csv_begin(v);
+        status = csv_size_of(file, &size);
+    if (!status && bytes > size)
+        status = csv_zero_tail(file);
     if (status)
         return status;
-    status = csv_end(v, set_size(v, file, bytes, &cut));
+    unsigned tries = 0;
+    do {
+        cut = false;
+        status = csv_begin(v);
+        if (!status)
+            status = csv_end(v, set_size(v, file, bytes, &cut));
+    } while (csv_worth_again(v, &status, &tries));
     if (status == ERR_EXISTS) {
         status = unmap_beyond(v, file, bytes);
         if (!status)
@@ -172,8 +194,11 @@ enum status csv_set_size(struct csv_file *file, uint64_t bytes)
         if (!status)
             status = csv_end(v, set_size(v, file, bytes, &cut));
     }
-    if (!status && cut)
+    if (!status && cut) {
         csv_orphan_try(v, file->inode, CSV_ORPHAN_TRUNCATE);
+        if (v->unfinished)
+            csv_map_drop(file);
+    }
     return status;
 }
 
@@ -209,8 +234,9 @@ static enum status fill_some(struct csv *v, uint64_t inode, uint64_t *block, uin
         if (status || *block >= end)
             return status;
         status = csv_alloc_data(v, goal, hole_end - *block, &start, &count);
-        if (!status)
-            status = csv_extent_add(v, inode, &(struct csv_extent){ *block, start, count, CSV_EXTENT_UNWRITTEN });
+        if (status)
+            return status;
+        status = csv_extent_add(v, inode, &(struct csv_extent){ *block, start, count, CSV_EXTENT_UNWRITTEN });
         *block += count;
         goal = start + count;
     }
@@ -240,9 +266,13 @@ enum status csv_preallocate(struct csv_file *file, uint64_t offset, uint64_t cou
         return ERR_RANGE;
     if (!count)
         return OK;
-    uint64_t block = offset >> CSV_BLOCK_SHIFT, end = blocks_of(offset + count);
-    enum status status = enough(file, block, end);
-    if (!status && offset + count > csv_size(file))
+    uint64_t block = offset >> CSV_BLOCK_SHIFT, end = blocks_of(offset + count), size = 0;
+    enum status status = csv_settle(file);
+    if (!status)
+        status = enough(file, block, end);
+    if (!status)
+        status = csv_size_of(file, &size);
+    if (!status && offset + count > size)
         status = csv_set_size(file, offset + count);
     unsigned tries = 0;
     while (!status && block < end) {
@@ -263,25 +293,30 @@ enum status csv_preallocate(struct csv_file *file, uint64_t offset, uint64_t cou
 enum status csv_punch(struct csv_file *file, uint64_t offset, uint64_t count)
 {
     struct csv *v = file->volume;
-    uint64_t size = csv_size(file);
+    uint64_t size;
     if (!range_within(offset, count, CSV_FILE_BYTES))
         return ERR_RANGE;
-    if (offset >= size || !count)
-        return OK;
+    enum status status = csv_size_of(file, &size);
+    if (status || offset >= size || !count)
+        return status;
     /* What lies beyond the size may go with its block. */
     uint64_t end = offset + count >= size ? ALIGN_UP(size, CSV_BLOCK_BYTES) : offset + count;
     uint64_t first = ALIGN_UP(offset, CSV_BLOCK_BYTES), last = ALIGN_DOWN(end, CSV_BLOCK_BYTES);
     if (first > last)
         return csv_zero_part(file, offset, end);
-    enum status status = csv_zero_part(file, offset, first);
+    status = csv_zero_part(file, offset, first);
     if (!status)
         status = csv_zero_part(file, last, end);
+    unsigned tries = 0;
     for (uint64_t block = first >> CSV_BLOCK_SHIFT; !status && block < last >> CSV_BLOCK_SHIFT;) {
         uint64_t next = block;
         status = csv_begin(v);
         if (!status)
             status = csv_end(v, unmap_some(v, file->inode, &next, last >> CSV_BLOCK_SHIFT));
-        block = next;
+        if (!status)
+            block = next;
+        else if (!csv_worth_again(v, &status, &tries))
+            break;
     }
     return status;
 }

@@ -8,6 +8,7 @@
 
 #include "csv/volume.h"
 #include "kernel/crc32c.h"
+#include "kernel/text.h"
 
 static const char magic[8] = "TASUKCSV";
 
@@ -27,7 +28,8 @@ static bool super_sealed(struct csv *v, const uint8_t *bytes, uint64_t number)
 {
     uint32_t before = v->crc_seed;
     v->crc_seed = crc32c(0, bytes + CSV_SU_UUID, 16);
-    bool sealed = csv_sealed(v, bytes, CSV_SUPER, number) && !memcmp(bytes + CSV_SU_MAGIC, magic, sizeof(magic));
+    bool sealed = csv_sealed(v, bytes, CSV_SUPER, number) && !memcmp(bytes + CSV_SU_MAGIC, magic, sizeof(magic)) &&
+                  le64_get(bytes + CSV_H_SEQUENCE) <= CSV_LAST_SEQUENCE;
     v->crc_seed = before;
     return sealed;
 }
@@ -63,12 +65,30 @@ static const char *geometry_fault(const uint8_t *bytes)
     return NULL;
 }
 
+/* Text for people: what is no character that can be shown becomes a question mark. */
+static void take_text(char *to, const uint8_t *from, size_t bytes)
+{
+    const char *text = (const char *)from;
+    size_t at = 0, end = strnlen(text, bytes - 1);
+    memset(to, 0, bytes);
+    while (at < end) {
+        uint32_t code;
+        unsigned length = utf8_decode(text + at, end - at, &code);
+        if (!length || code < 32 || (code >= 127 && code < 160))
+            to[at] = '?';
+        else
+            memcpy(to + at, text + at, length);
+        at += length ? length : 1;
+    }
+    for (size_t i = 0; i < end; i++) /* a character of two bytes that became one */
+        to[i] = to[i] ? to[i] : '?';
+}
+
 static void take_over(struct csv *v, const uint8_t *bytes)
 {
     memcpy(v->uuid, bytes + CSV_SU_UUID, sizeof(v->uuid));
     memcpy(v->hash_key, bytes + CSV_SU_HASH_KEY, sizeof(v->hash_key));
-    memcpy(v->label, bytes + CSV_SU_LABEL, sizeof(v->label));
-    v->label[sizeof(v->label) - 1] = 0;
+    take_text(v->label, bytes + CSV_SU_LABEL, sizeof(v->label));
     v->crc_seed = crc32c(0, v->uuid, sizeof(v->uuid));
     v->super_sequence = le64_get(bytes + CSV_H_SEQUENCE);
     v->blocks = le64_get(bytes + CSV_SU_BLOCKS);
@@ -117,25 +137,28 @@ enum status csv_super_read(struct csv *v, bool read_only, char *message)
     uint64_t blocks = csv_usable_blocks(v->disk->bytes);
     uint8_t *best = v->super;
     unsigned good = 0, newest = 0;
-    enum status status = OK;
-    for (unsigned copy = 0; copy < CSV_SUPER_COPIES && !status; copy++) {
+    enum status failed = OK, status = OK;
+    for (unsigned copy = 0; copy < CSV_SUPER_COPIES; copy++) {
         uint64_t number = place_of(copy, good ? le64_get(best + CSV_SU_BLOCKS) : blocks);
         if (!number && copy)
             continue;
         if (!range_within(number, 1, v->disk->bytes >> CSV_BLOCK_SHIFT))
             continue; /* cut off; check() says so */
         status = csv_read_blocks(v, number, v->io, 1);
+        failed = status ? status : failed;
         if (status || !super_sealed(v, v->io, number))
             continue;
         if (!good++ || le64_get(v->io + CSV_H_SEQUENCE) > le64_get(best + CSV_H_SEQUENCE)) {
             memcpy(best, v->io, CSV_BLOCK_BYTES);
             newest = 0;
         }
-        newest += le64_get(v->io + CSV_H_SEQUENCE) == le64_get(best + CSV_H_SEQUENCE);
+        newest += le64_get(v->io + CSV_H_SEQUENCE) == le64_get(best + CSV_H_SEQUENCE) &&
+                  !memcmp(v->io + CSV_SU_UUID, best + CSV_SU_UUID, sizeof(v->uuid));
     }
-    if (status)
-        snprintf(message, CSV_MESSAGE_BYTES, "the disk cannot be read: %s", status_name(status));
-    else if (!good) {
+    if (!good && failed) {
+        snprintf(message, CSV_MESSAGE_BYTES, "the disk cannot be read: %s", status_name(failed));
+        status = failed;
+    } else if (!good) {
         snprintf(message, CSV_MESSAGE_BYTES, "the disk has no volume: none of three superblocks is there; if it is the "
                  "right disk, make one (mkfs)");
         status = ERR_NOT_FOUND;
@@ -149,17 +172,14 @@ enum status csv_super_read(struct csv *v, bool read_only, char *message)
     return status;
 }
 
-enum status csv_super_count(struct csv *v, unsigned *good)
+void csv_super_count(struct csv *v, unsigned *good)
 {
     *good = 0;
     for (unsigned copy = 0; copy < CSV_SUPER_COPIES; copy++) {
-        enum status status = csv_read_blocks(v, place_of(copy, v->blocks), v->io, 1);
-        if (status)
-            return status;
-        *good += csv_sealed(v, v->io, CSV_SUPER, place_of(copy, v->blocks)) &&
+        *good += !csv_read_blocks(v, place_of(copy, v->blocks), v->io, 1) &&
+                 csv_sealed(v, v->io, CSV_SUPER, place_of(copy, v->blocks)) &&
                  le64_get(v->io + CSV_H_SEQUENCE) == v->super_sequence;
     }
-    return OK;
 }
 
 enum status csv_super_write(struct csv *v, uint8_t *bytes)
@@ -190,6 +210,7 @@ enum status csv_mount_record_read(struct csv *v, uint32_t *state)
         if (status)
             return status;
         if (!csv_sealed(v, bytes, CSV_MOUNT_RECORD, CSV_AT_MOUNT_RECORD + i) ||
+            le64_get(bytes + CSV_H_SEQUENCE) > CSV_LAST_SEQUENCE ||
             (found && le64_get(bytes + CSV_H_SEQUENCE) < v->mount_sequence))
             continue;
         found = true;
@@ -200,8 +221,7 @@ enum status csv_mount_record_read(struct csv *v, uint32_t *state)
         v->owner_kind = le32_get(bytes + CSV_MR_KIND);
         v->owner_key = le64_get(bytes + CSV_MR_KEY);
         memcpy(v->owner_uuid, bytes + CSV_MR_UUID, sizeof(v->owner_uuid));
-        memcpy(v->owner_name, bytes + CSV_MR_NAME, sizeof(v->owner_name));
-        v->owner_name[sizeof(v->owner_name) - 1] = 0;
+        take_text(v->owner_name, bytes + CSV_MR_NAME, sizeof(v->owner_name));
     }
     return found ? OK : csv_corrupt(v, CSV_AT_MOUNT_RECORD, "both mount records are damaged");
 }

@@ -40,7 +40,10 @@ static uint8_t *area_of(const struct csv_tree *tree, struct csv_block *block)
     return block == tree->root ? block->bytes + tree->offset : block->bytes + CSV_H_BYTES;
 }
 
-/* The child that record `index` of a node names. */
+/*
+ * The child that record `index` of a node names. Its keys must lie between those of the record and the next one, so no
+ * two records of a node can have one child.
+ */
 static enum status child_get(struct csv_tree *tree, struct csv_block *block, unsigned index, struct csv_block **child)
 {
     uint8_t *area = area_of(tree, block);
@@ -49,8 +52,12 @@ static enum status child_get(struct csv_tree *tree, struct csv_block *block, uns
     if (status)
         return status;
     const uint8_t *below = area_of(tree, *child);
-    if (csv_node_level(below) + 1 != csv_node_level(area) || !csv_node_count(below) || *child == tree->root)
+    unsigned count = csv_node_count(below);
+    if (csv_node_level(below) + 1 != csv_node_level(area) || !count || *child == tree->root)
         return csv_corrupt(tree->v, number, "a tree node of another level than its parent says, or an empty one");
+    if (csv_node_key(below, 0) < csv_node_key(area, index) ||
+        (index + 1 < csv_node_count(area) && csv_node_key(below, count - 1) >= csv_node_key(area, index + 1)))
+        return csv_corrupt(tree->v, number, "a tree node with keys outside of the range that its parent gives it");
     return OK;
 }
 

@@ -40,6 +40,7 @@ struct csv_block {
     bool was_changed;        /* before this operation */
     bool is_new;             /* made by this operation */
     uint64_t operation;      /* the last one that changed it */
+    uint64_t seen;           /* the last one that got it */
     uint8_t *before;         /* its bytes before this operation */
     uint8_t *bytes;
 };
@@ -113,6 +114,7 @@ struct csv {
     size_t freed_before, revoked_before;
     uint64_t freed_groups, freed_groups_before;
     uint64_t pending_free, pending_free_before;
+    bool was_cut;  /* a file was cut within a block in this transaction: on the disk its bytes there may still count */
     bool unshared; /* a count was lowered in this transaction: another file may still have the block on the disk */
     size_t transaction_limit;
 
@@ -129,6 +131,7 @@ struct csv {
 
     struct csv_file *files;
     bool unfinished; /* orphans that could not be freed */
+    bool checking;   /* fsck: inodes are read whatever the bitmaps say */
 };
 
 #define CSV_IO_BLOCKS 64u
@@ -182,6 +185,8 @@ enum status csv_block_free(struct csv *v, struct csv_block *block) MUST_CHECK;
 /* Puts bytes in memory as a block of the log (replay). */
 enum status csv_block_logged(struct csv *v, uint64_t number, const uint8_t *bytes) MUST_CHECK;
 struct csv_block *csv_block_find(struct csv *v, uint64_t number);
+/* Takes a block (or NULL) that nobody points to out of memory, if there are too many, and it can be read again. */
+void csv_block_shed(struct csv *v, struct csv_block *block);
 /* Takes a block out of memory, whatever its state. */
 void csv_block_drop(struct csv *v, struct csv_block *block);
 void csv_blocks_drop_all(struct csv *v);
@@ -227,6 +232,12 @@ enum status csv_alloc_data(struct csv *v, uint64_t goal, uint64_t want, uint64_t
 enum status csv_alloc_meta(struct csv *v, uint64_t *number) MUST_CHECK;
 /* Enters blocks in the list of what is freed; they must be in use. */
 enum status csv_free_blocks(struct csv *v, uint64_t start, uint64_t count) MUST_CHECK;
+/* True if a block is in use in its group's bitmap. */
+enum status csv_in_use(struct csv *v, uint64_t number, bool *used) MUST_CHECK;
+/* True if what is left is for the metadata of files that are there: no new inodes, no more sharing. */
+bool csv_nearly_full(const struct csv *v, const struct csv_block *root);
+/* At commit, first: what csv_apply_freed() needs comes into memory; nothing is changed if there is too little. */
+enum status csv_load_freed(struct csv *v) MUST_CHECK;
 /* At commit: clears the bits of all freed blocks. */
 enum status csv_apply_freed(struct csv *v) MUST_CHECK;
 /* After an operation was taken back: the group's free count in memory is that of its block again. */
@@ -241,7 +252,7 @@ bool csv_may_hold(const struct csv *v, uint64_t start, uint64_t count);
 enum status csv_root_block(struct csv *v, struct csv_block **block) MUST_CHECK;
 /* Adds to a 64-bit field of the volume root. */
 enum status csv_root_add(struct csv *v, unsigned offset, int64_t delta) MUST_CHECK;
-/* The inode, of this type (0: any), which must not be freed. */
+/* The inode, of this type (0: any). ERR_INVALID: it is of another type, or was freed. */
 enum status csv_inode_get(struct csv *v, uint64_t inode, uint32_t type, struct csv_block **block) MUST_CHECK;
 enum status csv_inode_new(struct csv *v, uint32_t type, uint64_t parent, uint32_t mode, struct csv_block **block)
     MUST_CHECK;
@@ -251,6 +262,8 @@ enum status csv_inode_free(struct csv *v, struct csv_block *block) MUST_CHECK;
 void csv_touch(struct csv *v, struct csv_block *inode, bool modified);
 enum status csv_orphan_add(struct csv *v, uint64_t inode, uint8_t kind) MUST_CHECK;
 enum status csv_orphan_remove(struct csv *v, uint64_t inode) MUST_CHECK;
+/* The orphan record of an inode; 0: none. */
+enum status csv_orphan_kind(struct csv *v, uint64_t inode, uint8_t *kind) MUST_CHECK;
 
 /* ---- directory.c ---- */
 
@@ -281,7 +294,9 @@ struct csv_file *csv_file_find(struct csv *v, uint64_t inode);
 void csv_map_bump(struct csv_block *inode);
 /* Forgets the maps that the operation which is taken back has changed. */
 void csv_maps_forget(struct csv *v);
-/* Reads the map of a file into memory if it is not there. */
+/* Forgets a map; the next csv_map_load() reads it again. */
+void csv_map_drop(struct csv_file *file);
+/* Reads the map of a file, up to its size, into memory if it is not there. */
 enum status csv_map_load(struct csv_file *file) MUST_CHECK;
 
 /* ---- counts.c ---- */
@@ -300,11 +315,15 @@ enum status csv_references(struct csv *v, uint64_t start, uint64_t count, uint64
 enum status csv_orphan_finish(struct csv *v, uint64_t inode, uint8_t kind) MUST_CHECK;
 /* The same, left for later if it fails. */
 void csv_orphan_try(struct csv *v, uint64_t inode, uint8_t kind);
-/* All that nobody has open. */
+/* All that nobody has open. Goes through all of them; the first error is the answer. */
 enum status csv_orphans_finish(struct csv *v) MUST_CHECK;
+/* Before a file gets longer or is cloned: frees what an earlier cut has left beyond its size. */
+enum status csv_settle(struct csv_file *file) MUST_CHECK;
 
 /* ---- file.c ---- */
 
+/* The size of a file in bytes. */
+enum status csv_size_of(struct csv_file *file, uint64_t *size) MUST_CHECK;
 /* Zeroes the file's bytes [from, to), within one block, where they are mapped and written; the size stays. */
 enum status csv_zero_part(struct csv_file *file, uint64_t from, uint64_t to) MUST_CHECK;
 /* Before the file gets longer: zeros from its end to the end of that block. */
@@ -317,7 +336,7 @@ uint64_t csv_usable_blocks(uint64_t disk_bytes);
 /* Finds the newest superblock and takes it over into v; `message` as csv_mount(). */
 enum status csv_super_read(struct csv *v, bool read_only, char *message) MUST_CHECK;
 /* How many of the three copies are there and as new as the one in use. */
-enum status csv_super_count(struct csv *v, unsigned *good) MUST_CHECK;
+void csv_super_count(struct csv *v, unsigned *good);
 /* Writes a superblock to all three places. */
 enum status csv_super_write(struct csv *v, uint8_t *bytes) MUST_CHECK;
 enum status csv_mount_record_read(struct csv *v, uint32_t *state) MUST_CHECK;

@@ -16,7 +16,8 @@
 #include <cmocka.h>
 /* clang-format on */
 
-#include "csv/csv.h"
+#include "csv/volume.h"
+#include "kernel/crc32c.h"
 #include "fake_csv_disk.h"
 
 #define ok(call) assert_int_equal((call), OK)
@@ -49,6 +50,14 @@ static inline void bench_format(struct bench *b, uint64_t bytes)
     fake_memory_init(&b->memory);
     ok(csv_mkfs(&b->disk->disk, &b->memory.memory, &options));
     assert_int_equal(b->memory.used, 0);
+}
+
+/* Writes a block whose checksum is right, as block `number` of the volume that bench_format() makes. */
+static inline void bench_seal(struct bench *b, uint64_t number, uint8_t *block)
+{
+    le64_put(block + CSV_H_NUMBER, number);
+    le32_put(block + CSV_H_CRC, csv_checksum(crc32c(0, (const uint8_t *)"a volume's uuid", 16), number, block));
+    fake_disk_poke(b->disk, number * CSV_BLOCK_BYTES, block, CSV_BLOCK_BYTES);
 }
 
 static inline void bench_init(struct bench *b, uint64_t bytes)

@@ -256,6 +256,7 @@ static void *memory_alloc(void *context, size_t bytes)
         return NULL;
     }
     m->used += bytes;
+    m->peak = MAX(m->peak, m->used);
     void *ptr = malloc(bytes);
     memset(ptr, 0xa5, bytes);
     return ptr;

@@ -55,7 +55,7 @@ uint64_t fake_random(uint64_t *seed);
 
 struct fake_memory {
     struct csv_memory memory;
-    size_t used, allocations;
+    size_t used, peak, allocations;
     long fail_after; /* allocations that still work; < 0: all */
 };
 void fake_memory_init(struct fake_memory *memory);
