@@ -62,7 +62,7 @@ class Machine:
 
     cpu      "amd" (QEMU, SVM) or "intel" (Bochs, VMX)
     image    disk image to boot from
-    smp      CPUs
+    smp      CPUs. Three in QEMU, since its boot CPU gets no guests (docs/platform.md), and two in Bochs
     threads  of them on each core
     memory   MiB
     log      file for the serial output; its directory is made
@@ -78,10 +78,11 @@ class Machine:
     ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
-    def __init__(self, cpu="amd", image=None, smp=2, threads=1, memory=2048, log=None, extra=(), qmp=False, model=None,
+    def __init__(self, cpu="amd", image=None, smp=None, threads=1, memory=2048, log=None, extra=(), qmp=False, model=None,
                  accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000, cards=()):
         if cpu not in ("amd", "intel"):
             raise ValueError(f"cpu {cpu!r}: amd or intel")
+        smp = smp or {"amd": 3, "intel": 2}[cpu]
         if smp % threads:
             raise ValueError(f"{smp} CPUs are not cores of {threads} threads")
         self.cpu, self.image, self.smp, self.threads, self.memory = cpu, image, smp, threads, memory

@@ -125,7 +125,7 @@ def bridge(machine):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cpu", choices=["amd", "intel"], default="amd")
-    parser.add_argument("--smp", type=int, default=2)
+    parser.add_argument("--smp", type=int, help="CPUs")
     parser.add_argument("--memory", type=int, default=2048, help="MiB")
     parser.add_argument("--log", help="file for what the serial port says")
     parser.add_argument("image")

@@ -64,6 +64,10 @@ static void detect(struct cpu_features *f)
     f->xsave = r.ecx & BIT(26);
     f->rdrand = r.ecx & BIT(30);
     f->hypervisor = r.ecx & BIT(31);
+    if (f->hypervisor) {
+        r = cpuid(0x40000000, 0);
+        f->tcg = r.ebx == 0x54474354 && r.ecx == 0x43544743 && r.edx == 0x47435447; /* "TCGTCGTCGTCG" */
+    }
     if (max >= 7) {
         r = cpuid(7, 0);
         f->fsgsbase = r.ebx & BIT(0);

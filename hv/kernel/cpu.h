@@ -77,6 +77,7 @@ struct cpu_features {
     uint32_t xsave_offset[64]; /* of each component in it */
     uint64_t arch_capabilities; /* Intel's MSR; 0: there is none */
     struct speculation speculation; /* what leaks, and what is done about it */
+    bool tcg;                 /* hypervisor: QEMU without any, which executes instructions itself */
     bool fpu_pointers_leak;   /* AMD without XSaveErPtr: APM vol. 3, CPUID 8000_0008H EBX bit 2 */
 };
 extern struct cpu_features cpu_features;

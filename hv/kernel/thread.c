@@ -267,6 +267,15 @@ void thread_set_switch_hook(void (*hook)(const struct thread *, bool, const stru
     switch_hook = hook;
 }
 
+/*
+ * In QEMU 7.2's emulation FXRSTOR and its like on any CPU change a word of the boot CPU's state, without a lock, in which
+ * that CPU's VMRUN and #VMEXIT keep whether nested paging is on (docs/platform.md). So no guest runs there.
+ */
+static unsigned guest_cpus_begin(void)
+{
+    return cpu_features.tcg && cpu_count > 1;
+}
+
 unsigned thread_guest_cpu_take(const unsigned *mine, unsigned mine_count, bool apart)
 {
     static struct placement_cpu table[CPU_MAX]; /* under the lock */
@@ -276,7 +285,7 @@ unsigned thread_guest_cpu_take(const unsigned *mine, unsigned mine_count, bool a
         table[i] = (struct placement_cpu){ .core = cpus[i]->core, .guests = cpus[i]->runqueue->guest_count };
     for (unsigned i = 0; i < mine_count; i++)
         table[mine[i]].mine++;
-    unsigned best = placement_pick(table, cpu_count, apart);
+    unsigned first = guest_cpus_begin(), best = first + placement_pick(table + first, cpu_count - first, apart);
     cpus[best]->runqueue->guest_count++;
     spin_unlock_irqrestore(&all_lock, flags);
     return best;
