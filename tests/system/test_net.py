@@ -214,7 +214,7 @@ def test_without_a_card(booted, cpu):
 def test_without_a_network(booted, cpu):
     """A card that nobody wants is not touched, and no memory is taken."""
     node = boot(booted, cpu, "net-unused", conf="[node]\nname = node\nlog = error\n")
-    assert node.shell_json("net show") == {"networks": [], "ipv6": [], "problems": [], "cards": []}
+    assert node.shell_json("net show") == {"networks": [], "ipv6": [], "problems": [], "cards": [], "ports": []}
     assert all(device["driver"] is None for device in node.shell_json("pci list")["devices"])
     assert "net" not in [thread["thread"] for thread in node.shell_json("thread list")["threads"]]
     with pytest.raises(ShellError) as caught:
