@@ -103,6 +103,9 @@ struct iscsi_session {
     uint64_t state_deadline_ns; /* of CONNECTING, LOGIN, PROVING, WAITING */
     uint64_t unusable_since_ns;
     bool progress;              /* READY, and a command was answered */
+    uint32_t sent_group;        /* portal group that the last command was sent to */
+    bool unanswered;            /* commands of an earlier connection may be at the target ... */
+    bool strays;                /* ... and a login at another portal group has not ended them */
     bool timed_out;
     uint64_t retry_ns, wait_floor_ns; /* next back-off; the target's Time2Wait */
     unsigned moves;

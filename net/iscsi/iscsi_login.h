@@ -8,7 +8,8 @@
  * that a target cannot keep it going for ever.
  *
  * A login always has TSIH 0: a session of the same initiator name, ISID and portal group that the target still has is
- * ended by it (session reinstatement, 6.3.5) and its tasks with it.
+ * ended by it (session reinstatement, 6.3.5) and its tasks with it. So an ISID belongs to one session, for good: two
+ * that share one would end each other in turn, and a registered key is the nexus's, whose name the ISID is part of.
  *
  * Pure: requests and responses go in and out as a header and text; the session frames them. Used by iscsi_session.c.
  */
@@ -29,7 +30,7 @@ struct iscsi_login_setup {
     const struct iscsi_chap_account *chap;   /* NULL: no authentication */
     const struct iscsi_wishes *wishes;
     bool discovery;
-    uint8_t isid[6];
+    uint8_t isid[6];                         /* the same at each login, another for each session (11.12.5) */
 };
 
 enum iscsi_login_result {

@@ -225,12 +225,16 @@ static void logged_in(struct iscsi_session *session)
     session->exp_stat_sn = login->exp_stat_sn;
     session->heard_ns = session->now_ns;
     session->counts.logins++;
+    session->strays |= session->unanswered && session->parameters.portal_group != session->sent_group;
+    session->unanswered = session->strays;
     if (session->settings->login.discovery) {
         session->text_wanted = true;
         become_ready(session);
     } else if (session->settings->prove) {
+        struct iscsi_event event = { .kind = ISCSI_EVENT_PROVE, .text = "" };
+        event.code = session->strays ? ISCSI_PROVE_STRAYS : ISCSI_PROVE_PLAIN;
         set_state(session, ISCSI_PROVING, session->settings->prove_ns);
-        iscsi_note(session, ISCSI_EVENT_PROVE, "");
+        iscsi_raise(session, &event);
     } else {
         become_ready(session);
     }
@@ -350,8 +354,10 @@ static bool wishes(struct iscsi_session *session)
     }
     if (session->want_resume) {
         session->want_resume = false;
-        if (session->state == ISCSI_PROVING)
+        if (session->state == ISCSI_PROVING) {
+            session->strays = session->unanswered = false;
             become_ready(session);
+        }
         return true;
     }
     if (session->state == ISCSI_LEAVING && !session->logout_wanted && !session->sent.first) {

@@ -158,7 +158,7 @@ struct iscsi_vec {
 };
 
 enum iscsi_event_kind {
-    ISCSI_EVENT_PROVE,     /* logged in: prove, then iscsi_session_resume() or iscsi_session_drop() */
+    ISCSI_EVENT_PROVE,     /* logged in: prove, then iscsi_session_resume() or _drop(); code: enum iscsi_prove_code */
     ISCSI_EVENT_READY,     /* commands flow */
     ISCSI_EVENT_DOWN,      /* the connection is gone or was not made; text; it is tried again at retry_ns */
     ISCSI_EVENT_REFUSED,   /* as DOWN, but a change is needed here or on the target before it can work */
@@ -171,6 +171,15 @@ enum iscsi_event_kind {
     ISCSI_EVENT_TARGET,    /* discovery: text is a target's name */
     ISCSI_EVENT_ADDRESS,   /* discovery: portal of the target named last */
 };
+/*
+ * Code of ISCSI_EVENT_PROVE. A login ends the session that the target still has of the same initiator name, ISID and
+ * portal group, and its tasks with it (6.3.5), so no earlier copy of a command lands any more. A login at another
+ * portal group (after a redirection, or at another address behind the same name) does not: with ISCSI_PROVE_STRAYS the
+ * proof must end them first (PREEMPT AND ABORT of this path's key, or a reset of the logical unit), as it is said under
+ * "Several paths". It stays until iscsi_session_resume().
+ */
+enum iscsi_prove_code { ISCSI_PROVE_PLAIN, ISCSI_PROVE_STRAYS };
+
 struct iscsi_event {
     enum iscsi_event_kind kind;
     const char *text;      /* what happened, for people: cause and cure; or "" */

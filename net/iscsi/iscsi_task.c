@@ -141,6 +141,7 @@ void iscsi_requeue(struct iscsi_session *session)
         command->referenced_until = 0;
     for (command = session->sent.last; command; command = previous) {
         previous = command->previous;
+        session->unanswered = true;
         command->referenced_until = 0;
         if (command->refused_now || command->cancelled || command->probe) {
             iscsi_finish(session, command, command->refused_now ? ISCSI_REFUSED : ISCSI_LOST);
@@ -237,6 +238,7 @@ bool iscsi_build_command(struct iscsi_session *session, union iscsi_bhs *bhs)
     command->transferred = 0;
     command->sent_ns = session->now_ns;
     command->cmd_sn = session->cmd_sn++;
+    session->sent_group = p->portal_group;
 
     uint32_t immediate = 0;
     command->unsolicited_left = command->unsolicited_sn = 0;

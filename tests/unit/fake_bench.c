@@ -61,6 +61,7 @@ static void on_event(void *context, const struct iscsi_event *event)
         snprintf(b->text, sizeof(b->text), "%s", event->text);
     if (event->kind == ISCSI_EVENT_PROVE) {
         b->prove_calls++;
+        b->prove_code = event->code;
         if (b->auto_resume)
             iscsi_session_resume(&b->session, b->now_ns);
     }

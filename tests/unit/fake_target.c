@@ -26,6 +26,7 @@ void fake_target_init(struct fake_target *t)
         .data_sequence_in_order = 1,
     };
     t->manners.window = 16;
+    t->manners.portal_group = 1;
     t->manners.targets = "";
 }
 

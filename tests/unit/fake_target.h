@@ -27,7 +27,7 @@ struct fake_target_manners {
     bool chap_no_sha;                 /* takes 7 for something else, as tgt does */
     bool chap_skip_proof, chap_reflect; /* mutual: leaves its proof out; sends the initiator's answer back */
     unsigned login_status;            /* answers the first login requests of `login_refusals` connections with it */
-    unsigned login_refusals;
+    unsigned login_refusals, portal_group;
     const char *moved_to;             /* TargetAddress of a redirection */
     unsigned login_chunk;             /* text of a login answer in pieces of so many bytes (C bit); 0: whole */
     const char *login_extra;          /* pairs, each ended by NUL, that it adds to its first operational answer */
@@ -136,7 +136,7 @@ struct bench {
     enum iscsi_event_kind event[BENCH_EVENTS];
     unsigned event_count;
     char text[400];                      /* of the last event with words */
-    unsigned prove_calls;
+    unsigned prove_calls, prove_code;
     bool auto_resume, refuse_stale;
     bool probes, stays;                  /* what is submitted next is a probe; has data that may be referred to */
     uint64_t epoch;

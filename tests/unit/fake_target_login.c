@@ -106,7 +106,7 @@ static void security(struct fake_target *t, const char *key, const char *value)
     if (!strcmp(key, "AuthMethod")) {
         bool can = strstr(value, "CHAP");
         put(t, "AuthMethod", chap ? (can ? "CHAP" : "Reject") : strstr(value, "None") ? "None" : "Reject");
-        put(t, "TargetPortalGroupTag", "1");
+        put_number(t, "TargetPortalGroupTag", t->manners.portal_group);
         if (!chap)
             t->chap_step = 3;
     } else if (!strcmp(key, "CHAP_A")) {

@@ -436,6 +436,73 @@ static void time_to_wait_is_kept(void **state)
     bench_free(b);
 }
 
+/*
+ * A login at the same portal group ends the session that was there, and its tasks; one at another does not, and the
+ * proof is told so until it is done.
+ */
+static void another_portal_group(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new();
+    bench_start(b);
+    bench_settle(b);
+    assert_int_equal(b->prove_code, ISCSI_PROVE_PLAIN);
+    b->target.manners.hold = true;
+    bench_write(b, 0, 0, 1, 1);
+    bench_settle(b);
+    bench_cut(b);
+    bench_pass(b, SECOND); /* the same group */
+    assert_int_equal(b->prove_calls, 2);
+    assert_int_equal(b->prove_code, ISCSI_PROVE_PLAIN);
+    b->auto_resume = false;
+    b->target.manners.portal_group = 2;
+    bench_cut(b);
+    bench_pass(b, SECOND);
+    assert_int_equal(b->prove_calls, 3);
+    assert_int_equal(b->prove_code, ISCSI_PROVE_STRAYS);
+    b->target.manners.hold = false; /* a probe there changes nothing about it, nor does the next login there */
+    b->probes = true;
+    good((bench_read(b, 1, 0, 1), bench_settle(b), &b->command[1]));
+    b->probes = false;
+    bench_cut(b);
+    bench_pass(b, SECOND);
+    assert_int_equal(b->prove_calls, 4);
+    assert_int_equal(b->prove_code, ISCSI_PROVE_STRAYS);
+    iscsi_session_resume(&b->session, b->now_ns);
+    assert_true(bench_run(b));
+    good(&b->command[0]);
+    b->target.manners.portal_group = 1; /* nothing under way: it does not matter where */
+    bench_cut(b);
+    bench_pass(b, 10 * SECOND);
+    assert_int_equal(b->prove_calls, 5);
+    assert_int_equal(b->prove_code, ISCSI_PROVE_PLAIN);
+    content(b);
+    bench_free(b);
+}
+
+/* What is not whole is not called so, whatever the status. */
+static void completeness(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new();
+    bench_start(b);
+    struct bench_command *r = bench_read(b, 0, 0, 100), *w = bench_write(b, 1, 0, 300, 1);
+    struct bench_command *beyond = bench_read(b, 2, 9999, 1);
+    assert_true(bench_run(b));
+    assert_true(r->command.complete && w->command.complete);
+    assert_false(beyond->command.complete);
+    r = bench_read(b, 3, 0, 1);
+    assert_true(bench_run(b));
+    r->done_count = 0;
+    r->command.cdb[0] = 0x12; /* an INQUIRY: 36 of 512 bytes, GOOD */
+    assert_int_equal(iscsi_submit(&b->session, &r->command, b->now_ns), OK);
+    assert_true(bench_run(b));
+    good(r);
+    assert_false(r->command.complete);
+    content(b);
+    bench_free(b);
+}
+
 /* ---- Text ---- */
 
 /* More names than fit into one answer of a login's size all arrive. */
@@ -519,6 +586,8 @@ int main(void)
         cmocka_unit_test(a_probe_is_not_sent_again),
         cmocka_unit_test(tasks_that_the_target_ended),
         cmocka_unit_test(time_to_wait_is_kept),
+        cmocka_unit_test(another_portal_group),
+        cmocka_unit_test(completeness),
         cmocka_unit_test(a_long_discovery),
         cmocka_unit_test(a_name_that_is_none),
         cmocka_unit_test(words_are_printable),
