@@ -11,7 +11,8 @@
  *     with back-off. Commands that have no answer wait, in order, and are sent again.
  *   - Before anything that waited goes out again, the owner proves that it may still write: after a login the session
  *     is in ISCSI_PROVING, where only commands marked `probe` and task requests are sent. iscsi_session_resume() ends
- *     that; it asks ops->may_send() for each command that waits, and what may not be sent is ended as ISCSI_STALE.
+ *     that; it asks ops->may_send() for each command that waits, and what may not be sent is ended as ISCSI_STALE. How
+ *     to prove it: net/scsi/scsi_proof.h.
  *   - A command's buffers are touched only between iscsi_submit() and its done(). An abort ends a command only when the
  *     target has confirmed it, or when the connection is gone and no byte of it is read any more. A tag is not used
  *     again on a connection within 2^31 / slot_count uses of its slot.
@@ -58,7 +59,7 @@ enum iscsi_attribute { ISCSI_UNTAGGED = 0, ISCSI_SIMPLE = 1, ISCSI_ORDERED = 2, 
 enum iscsi_outcome {
     ISCSI_ANSWERED,  /* `status`, sense and residual are the target's */
     ISCSI_FAILED,    /* the target could not do it, or not to the end: `response` (11.4.3) is not 0 */
-    ISCSI_STALE,     /* waited for a session, and may_send() said no: never sent since */
+    ISCSI_STALE,     /* waited, and may_send() said no: never sent since */
     ISCSI_ABORTED,   /* a task request ended it: it has no effect any more from now on */
     ISCSI_LOST,      /* a probe or a cancelled command: the connection went; it may have been done and may still be */
     ISCSI_REFUSED,   /* the target rejected its PDU three times */
@@ -202,7 +203,10 @@ struct iscsi_ops {
     /* Ends it at once (a reset). Nothing refers to bytes of ours afterwards; no answer is needed. */
     void (*close)(void *context, uint32_t connection);
     void (*event)(void *context, const struct iscsi_event *event);
-    /* Whether a command that waited for a session may still be sent; calls nothing of the session. NULL: always. */
+    /*
+     * Whether a command may still be sent: asked of all that wait when the session becomes READY, and of each again
+     * when it goes out, never of a probe. Calls nothing of the session. NULL: always.
+     */
     bool (*may_send)(void *context, const struct iscsi_command *command);
     /* Random bytes fit for secrets. */
     void (*random)(void *context, void *bytes, size_t count);

@@ -225,8 +225,14 @@ static struct iscsi_command *next_to_send(const struct iscsi_session *session)
 bool iscsi_build_command(struct iscsi_session *session, union iscsi_bhs *bhs)
 {
     const struct iscsi_parameters *p = &session->parameters;
-    struct iscsi_command *command = next_to_send(session);
-    if (!command || serial_before(session->max_cmd_sn, session->cmd_sn) || !take_slot(session, command))
+    struct iscsi_command *command;
+    if (serial_before(session->max_cmd_sn, session->cmd_sn))
+        return false;
+    /* However long it waited for the window: what may not be sent now is stale. */
+    while ((command = next_to_send(session)) && !command->probe && session->ops->may_send &&
+           !session->ops->may_send(session->context, command))
+        iscsi_finish(session, command, ISCSI_STALE);
+    if (!command || !take_slot(session, command))
         return false;
     iscsi_list_remove(&session->waiting, command);
     iscsi_list_push(&session->sent, command);

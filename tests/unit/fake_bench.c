@@ -62,7 +62,9 @@ static void on_event(void *context, const struct iscsi_event *event)
     if (event->kind == ISCSI_EVENT_PROVE) {
         b->prove_calls++;
         b->prove_code = event->code;
-        if (b->auto_resume)
+        if (b->on_prove)
+            b->on_prove(b);
+        else if (b->auto_resume)
             iscsi_session_resume(&b->session, b->now_ns);
     }
     if (event->kind == ISCSI_EVENT_ASYNC)
@@ -78,6 +80,8 @@ static void on_event(void *context, const struct iscsi_event *event)
 static bool on_may_send(void *context, const struct iscsi_command *command)
 {
     struct bench *b = context;
+    if (b->may_send)
+        return b->may_send(b, command);
     return !b->refuse_stale || command->epoch >= b->epoch;
 }
 
@@ -99,6 +103,8 @@ static const struct iscsi_ops ops = {
 static const void *give(struct iscsi_command *command, uint32_t offset, uint32_t *count, void *bounce, bool *stays)
 {
     struct bench_command *c = of(command);
+    if (!*count || *count > ISCSI_BOUNCE_BYTES || !range_within(offset, *count, command->write_bytes))
+        abort(); /* more than there is, or than there is room for */
     if (c->stays) {
         *stays = true;
         return c->buffer + offset;

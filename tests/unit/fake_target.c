@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fake_unit.h"
 #include "kernel/crc32c.h"
 
 void fake_target_complain(struct fake_target *t, const char *format, ...)
@@ -107,6 +108,7 @@ void fake_target_ping(struct fake_target *t)
     union iscsi_bhs bhs;
     iscsi_bhs_init(&bhs, ISCSI_NOP_IN, ISCSI_FINAL, ISCSI_TAG_NONE);
     be32_put(bhs.nop_in.ttt, 0x4000 + ++t->nop_ins);
+    iscsi_lun_encode(bhs.nop_in.lun, 5 + t->nop_ins % 3);
     fake_target_send(t, &bhs, NULL, 0, false);
 }
 
@@ -165,6 +167,20 @@ static void send_data(struct fake_target *t, struct fake_task *task, const uint8
         finish(t, task, 0, NULL, residual);
 }
 
+static void execute_by_unit(struct fake_target *t, struct fake_task *task)
+{
+    static uint8_t in[FAKE_DISK_BYTES];
+    uint8_t sense[18];
+    uint32_t bytes;
+    bool writes = task->flags & ISCSI_COMMAND_WRITE;
+    unsigned status = fake_unit_execute(t->unit, 0, task->cdb, task->data, writes ? task->expected : 0, in,
+                                        writes ? 0 : task->expected, &bytes, sense);
+    if (status == 0 && !writes && task->expected)
+        send_data(t, task, in, bytes);
+    else
+        finish(t, task, (uint8_t)status, status == 2 ? sense : NULL, status ? task->expected : 0);
+}
+
 static void execute(struct fake_target *t, struct fake_task *task)
 {
     uint64_t at = be64_get(task->cdb + 2) * 512, bytes = be32_get(task->cdb + 10) * 512ull;
@@ -174,6 +190,10 @@ static void execute(struct fake_target *t, struct fake_task *task)
     }
     if (t->manners.mute)
         return;
+    if (t->unit) {
+        execute_by_unit(t, task);
+        return;
+    }
     switch (task->cdb[0]) {
     case 0x00:
         finish(t, task, 0, NULL, 0);
@@ -393,6 +413,8 @@ static void nop_out(struct fake_target *t, const union iscsi_bhs *bhs)
     if (iscsi_itt(bhs) == ISCSI_TAG_NONE) {
         if (be32_get(bhs->nop_out.ttt) < 0x4000 || be32_get(bhs->nop_out.ttt) > 0x4000 + t->nop_ins)
             fake_target_complain(t, "NOP-Out with a tag that was not given");
+        else if (iscsi_lun_decode(bhs->nop_out.lun) != (int)(5 + (be32_get(bhs->nop_out.ttt) - 0x4000) % 3))
+            fake_target_complain(t, "NOP-Out with another LUN than its NOP-In");
         t->pings_answered++;
         return;
     }
@@ -451,6 +473,7 @@ static void handle(struct fake_target *t, const union iscsi_bhs *bhs, const uint
         if (t->manners.mute)
             break;
         iscsi_bhs_init(&answer, ISCSI_LOGOUT_RESPONSE, ISCSI_FINAL, iscsi_itt(bhs));
+        be16_put(answer.logout_response.time_to_wait, (uint16_t)t->manners.logout_wait);
         fake_target_send(t, &answer, NULL, 0, true);
         break;
     }

@@ -18,6 +18,7 @@
 #define FAKE_R2TS 16u
 
 struct fake_target;
+struct fake_unit;
 
 /* What it wants of the negotiation, and how it behaves. */
 struct fake_target_manners {
@@ -27,7 +28,7 @@ struct fake_target_manners {
     bool chap_no_sha;                 /* takes 7 for something else, as tgt does */
     bool chap_skip_proof, chap_reflect; /* mutual: leaves its proof out; sends the initiator's answer back */
     unsigned login_status;            /* answers the first login requests of `login_refusals` connections with it */
-    unsigned login_refusals, portal_group;
+    unsigned login_refusals, portal_group, logout_wait;
     const char *moved_to;             /* TargetAddress of a redirection */
     unsigned login_chunk;             /* text of a login answer in pieces of so many bytes (C bit); 0: whole */
     const char *login_extra;          /* pairs, each ended by NUL, that it adds to its first operational answer */
@@ -73,7 +74,7 @@ struct fake_target {
     char text[ISCSI_LOGIN_TEXT];
     size_t text_count, text_sent;
     unsigned text_flags;
-    uint8_t challenge[16], their_challenge[64], their_identifier, their_answer[32];
+    uint8_t identifier, challenge[16], their_challenge[64], their_identifier, their_answer[32];
     size_t their_challenge_bytes, their_answer_bytes;
     unsigned algorithm;
     bool discovery, extra_sent;
@@ -82,8 +83,9 @@ struct fake_target {
     struct fake_task task[FAKE_TASKS];
     /* Counted over all connections. */
     unsigned logins, pdus_in, pdus_out, commands, pings_answered, nop_ins, unsolicited_pdus, r2ts, tasks_seen, logouts;
-    unsigned immediate_bytes, most_outstanding;
+    unsigned immediate_bytes, most_outstanding, challenges;
     void *test;
+    struct fake_unit *unit;            /* executes the commands, as nexus 0; NULL: a plain disk of its own */
 };
 
 /* On memory that is all zero but for the streams. */
@@ -104,6 +106,7 @@ void fake_target_complain(struct fake_target *target, const char *format, ...) P
 
 /* ---- The bench ---- */
 
+struct bench;
 #define BENCH_COMMANDS 64u
 #define BENCH_EVENTS 256u
 
@@ -138,6 +141,8 @@ struct bench {
     char text[400];                      /* of the last event with words */
     unsigned prove_calls, prove_code;
     bool auto_resume, refuse_stale;
+    void (*on_prove)(struct bench *bench); /* in place of auto_resume */
+    bool (*may_send)(struct bench *bench, const struct iscsi_command *command); /* in place of refuse_stale */
     bool probes, stays;                  /* what is submitted next is a probe; has data that may be referred to */
     uint64_t epoch;
     unsigned async_code;

@@ -114,7 +114,8 @@ static void security(struct fake_target *t, const char *key, const char *value)
         for (size_t i = 0; i < sizeof(t->challenge); i++)
             t->challenge[i] = (uint8_t)(i * 7 + t->logins);
         put_number(t, "CHAP_A", t->algorithm);
-        put(t, "CHAP_I", "0x21");
+        t->identifier = (uint8_t)(0x20 + 37 * ++t->challenges);
+        put_number(t, "CHAP_I", t->identifier);
         put_hex(t, "CHAP_C", t->challenge, sizeof(t->challenge));
         t->chap_step = 1;
     } else if (!strcmp(key, "CHAP_N")) {
@@ -122,7 +123,7 @@ static void security(struct fake_target *t, const char *key, const char *value)
             t->text_flags = 0x0201;
     } else if (!strcmp(key, "CHAP_R") && chap) {
         uint8_t expected[ISCSI_CHAP_HASH_MAX];
-        size_t n = iscsi_chap_hash(t->algorithm, 0x21, &chap->secret, t->challenge, sizeof(t->challenge), expected);
+        size_t n = iscsi_chap_hash(t->algorithm, t->identifier, &chap->secret, t->challenge, sizeof(t->challenge), expected);
         t->their_answer_bytes = from_hex(value, t->their_answer, sizeof(t->their_answer));
         if (t->manners.chap_no_sha && t->algorithm == ISCSI_CHAP_SHA256)
             t->text_flags = 0x0200;

@@ -43,6 +43,17 @@ static void pairs(void **state)
         assert_int_equal(iscsi_text_next(&r, &key, &n, &value), ERR_INVALID);
         free(copy);
     }
+    char *large = malloc(ISCSI_VALUE_MAX + 4); /* the longest value, and one character more */
+    memset(large, 'v', ISCSI_VALUE_MAX + 4);
+    memcpy(large, "K=", 2);
+    large[ISCSI_VALUE_MAX + 2] = 0;
+    r = iscsi_text_reader(large, ISCSI_VALUE_MAX + 3);
+    assert_int_equal(iscsi_text_next(&r, &key, &n, &value), OK);
+    large[ISCSI_VALUE_MAX + 2] = 'v';
+    large[ISCSI_VALUE_MAX + 3] = 0;
+    r = iscsi_text_reader(large, ISCSI_VALUE_MAX + 4);
+    assert_int_equal(iscsi_text_next(&r, &key, &n, &value), ERR_INVALID);
+    free(large);
 }
 
 static void binary_values(void **state)
@@ -66,6 +77,11 @@ static void binary_values(void **state)
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++)
         assert_int_equal(iscsi_text_binary(bad[i], bytes, 8, &n), ERR_INVALID);
     assert_int_equal(iscsi_text_binary("0x112233445566778899", bytes, 8, &n), ERR_RANGE);
+    uint8_t *exact = malloc(8); /* so that a sanitizer sees one byte too many */
+    assert_int_equal(iscsi_text_binary("0x11223344556677889", exact, 8, &n), ERR_RANGE);
+    assert_int_equal(iscsi_text_binary("0x112233445566778", exact, 8, &n), OK);
+    assert_int_equal(exact[0], 1);
+    free(exact);
     assert_int_equal(iscsi_text_binary("0bAAAAAAAAAAAAAAAA", bytes, 8, &n), ERR_RANGE);
 }
 
@@ -196,8 +212,35 @@ static void rules_of_the_keys(void **state)
     assert_string_equal(out, "");
     assert_int_equal(one(&n, "TargetPortalGroupTag", "9", true), OK);
     assert_int_equal(n.result.portal_group, 9);
-    /* Twice; a required digest that is not there; bursts that contradict each other. */
+    /* What the offer decides alone holds without an answer; so does every default. */
     struct iscsi_text_writer w = { .text = out, .bytes = sizeof(out) };
+    wishes.values.immediate_data = 0;
+    iscsi_negotiation_start(&n, &wishes, false);
+    iscsi_negotiation_offer(&n, &w);
+    assert_int_equal(iscsi_negotiation_finish(&n), OK);
+    assert_int_equal(n.result.immediate_data, 0);
+    assert_int_equal(n.result.initial_r2t, 1);
+    assert_int_equal(n.result.max_send_bytes, 8192);
+    assert_int_equal(n.result.first_burst_bytes, 65536);
+    wishes.values.immediate_data = 1;
+    static const char *const nothing[] = { "NotUnderstood", "Irrelevant", "Reject" };
+    for (size_t i = 0; i < ARRAY_COUNT(nothing); i++) {
+        assert_int_equal(one(&n, "InitialR2T", nothing[i], true), OK);
+        assert_int_equal(n.result.initial_r2t, 1);
+        assert_int_equal(one(&n, "MaxRecvDataSegmentLength", nothing[i], true), OK);
+        assert_int_equal(n.result.max_send_bytes, 8192);
+        assert_int_equal(one(&n, "DataDigest", nothing[i], true), OK);
+        assert_int_equal(n.result.data_digest, 0);
+        assert_string_equal(out, "");
+    }
+    wishes.header_digest = ISCSI_DIGEST_REQUIRED; /* an offer that leaves out what is required */
+    assert_int_equal(one(&n, "HeaderDigest", "None", false), OK);
+    assert_string_equal(out, "HeaderDigest=Reject");
+    wishes.header_digest = ISCSI_DIGEST_PREFERRED;
+    assert_int_equal(one(&n, "HeaderDigest", "None", false), OK);
+    assert_string_equal(out, "HeaderDigest=None");
+    /* Twice; a required digest that is not there; bursts that contradict each other. */
+    w = (struct iscsi_text_writer){ .text = out, .bytes = sizeof(out) };
     assert_int_equal(one(&n, "InitialR2T", "Yes", true), OK);
     assert_int_equal(iscsi_negotiation_take(&n, "InitialR2T", 10, "Yes", &w), ERR_INVALID);
     wishes.header_digest = ISCSI_DIGEST_REQUIRED;
@@ -365,7 +408,10 @@ static void chap_refusals(void **state)
     b = bench_new();
     b->settings.login.chap = &both;
     b->target.manners.chap = &other;
-    bench_free(attempt(b, "does not know the secret"));
+    attempt(b, "does not know the secret");
+    assert_int_equal(bench_events(b, ISCSI_EVENT_REFUSED), 1); /* no second try with a weaker hash */
+    assert_false(b->session.md5_only);
+    bench_free(b);
 
     b = bench_new();
     b->settings.login.chap = &both;

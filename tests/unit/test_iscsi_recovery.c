@@ -398,6 +398,36 @@ static void a_probe_is_not_sent_again(void **state)
     bench_free(b);
 }
 
+/* What may be sent is asked when it goes out, not only after a login: an epoch may end while the window is shut. */
+static void an_epoch_that_ends_while_a_write_waits(void **state)
+{
+    (void)state;
+    struct bench *b = bench_new();
+    b->target.manners.window = 1;
+    b->target.manners.hold = true;
+    b->refuse_stale = true;
+    b->epoch = 1;
+    bench_start(b);
+    for (unsigned i = 0; i < 3; i++)
+        bench_write(b, i, i, 1, 1);
+    bench_settle(b);
+    assert_int_equal(b->target.commands, 1);
+    b->epoch = 2;
+    bench_write(b, 3, 3, 1, 1);
+    b->target.manners.hold = false;
+    fake_target_release(&b->target, false);
+    assert_true(bench_run(b));
+    good(&b->command[0]); /* it was sent while it might be */
+    assert_int_equal(b->command[1].command.outcome, ISCSI_STALE);
+    assert_int_equal(b->command[2].command.outcome, ISCSI_STALE);
+    assert_false(b->command[1].command.was_sent);
+    good(&b->command[3]);
+    assert_int_equal(b->target.commands, 2);
+    assert_int_equal(b->session.counts.drops, 0);
+    content(b);
+    bench_free(b);
+}
+
 /* What the target says it ended without being asked is begun anew, after the proof; it is no answer to anybody. */
 static void tasks_that_the_target_ended(void **state)
 {
@@ -584,6 +614,7 @@ int main(void)
         cmocka_unit_test(logouts_instead_of_proofs_time_out),
         cmocka_unit_test(an_abort_that_is_rejected),
         cmocka_unit_test(a_probe_is_not_sent_again),
+        cmocka_unit_test(an_epoch_that_ends_while_a_write_waits),
         cmocka_unit_test(tasks_that_the_target_ended),
         cmocka_unit_test(time_to_wait_is_kept),
         cmocka_unit_test(another_portal_group),

@@ -116,6 +116,16 @@ static void parameter_lists(void **state)
     assert_int_equal(scsi_full_status_next(&status, &r), OK);
     assert_int_equal(scsi_full_status_next(&status, &r), ERR_TRUNCATED);
     assert_int_equal(scsi_full_status_next(&status, &r), ERR_TRUNCATED);
+    /* A TransportID that says it is longer than its registration: the next one's bytes are no part of the name. */
+    uint8_t two[8 + 28 + 24] = { 0, 0, 0, 7, 0, 0, 0, 52 };
+    be32_put(two + 8 + 20, 8);
+    memcpy(two + 32, (const uint8_t[]){ 0x45, 0, 0, 255, 'a', 'b', 'c', 'd' }, 8);
+    be32_put(two + 4, 24 + 8 + 20);
+    memset(two + 40, 'X', 20);
+    assert_int_equal(scsi_full_status_start(&status, two, 8 + 24 + 8 + 20), OK);
+    assert_int_equal(scsi_full_status_next(&status, &r), OK);
+    assert_string_equal(r.initiator, "abcd");
+    assert_int_equal(scsi_full_status_next(&status, &r), ERR_TRUNCATED);
 }
 
 static void answers(void **state)
@@ -130,6 +140,12 @@ static void answers(void **state)
     assert_string_equal(i.product, "disk .");
     assert_string_equal(i.revision, "4.0");
     assert_int_equal(scsi_parse_inquiry(inquiry, 4, &i), ERR_TRUNCATED);
+    inquiry[4] = 3; /* the rest is there, but it does not say so */
+    assert_int_equal(scsi_parse_inquiry(inquiry, 96, &i), OK);
+    assert_true(!i.vendor[0] && !i.product[0] && i.command_queueing);
+    inquiry[4] = 1;
+    assert_int_equal(scsi_parse_inquiry(inquiry, 96, &i), OK);
+    assert_true(!i.command_queueing && i.port_groups == 1);
 
     static const uint8_t pages[] = { 0, 0, 0, 5, 0, 0x80, 0x83, 0xb0, 0xff };
     struct scsi_page_set set;
@@ -138,6 +154,9 @@ static void answers(void **state)
                 !scsi_has_page(&set, 0xb2));
     assert_int_equal(scsi_parse_pages(pages, 6, &set), OK);
     assert_false(scsi_has_page(&set, 0x83));
+    static const uint8_t fewer[] = { 0, 0, 0, 2, 0, 0x80, 0x83, 0xb0 }; /* bytes behind the page are not of it */
+    assert_int_equal(scsi_parse_pages(fewer, sizeof(fewer), &set), OK);
+    assert_true(scsi_has_page(&set, 0x80) && !scsi_has_page(&set, 0x83) && !scsi_has_page(&set, 0xb0));
 
     static const uint8_t serial[] = { 0, 0x80, 0, 8, ' ', ' ', 'A', 'B', '1', ' ', 0, 0 };
     char text[16];
@@ -157,6 +176,18 @@ static void answers(void **state)
     id[23] = 255; /* a length beyond the page: what came before it counts */
     assert_int_equal(scsi_parse_identity(id, sizeof(id), &identity), OK);
     assert_string_equal(identity.name, "t10.IET     disk");
+    /* The port's name, however good, is not the unit's. */
+    static const uint8_t port[] = { 0, 0x83, 0, 28, 0x61, 0x93, 0, 8, 0x50, 1, 2, 3, 4, 5, 6, 7,
+                                    0x02, 0x01, 0, 12, 'I', 'E', 'T', ' ', ' ', ' ', ' ', ' ', 'd', 'i', 's', 'k' };
+    assert_int_equal(scsi_parse_identity(port, sizeof(port), &identity), OK);
+    assert_string_equal(identity.name, "t10.IET     disk");
+    for (uint8_t beyond = 9; beyond < 13; beyond++) { /* one to four bytes more than there are */
+        uint8_t *exact = malloc(16);
+        memcpy(exact, "\0\x83\0\x0c\x03\x08\0\0iqn.abcd", 16);
+        exact[7] = beyond;
+        assert_int_equal(scsi_parse_identity(exact, 16, &identity), ERR_NOT_FOUND);
+        free(exact);
+    }
     static const uint8_t nameless[] = { 0, 0x83, 0, 8, 0x03, 0x08, 0, 4, 0, 0, 0, 0 };
     assert_int_equal(scsi_parse_identity(nameless, sizeof(nameless), &identity), ERR_NOT_FOUND);
     id[7] = 255;
@@ -177,8 +208,14 @@ static void answers(void **state)
                 l.unmap_blocks_max == 65536 && l.unmap_ranges_max == 256 && l.unmap_granularity == 8 &&
                     l.unmap_alignment == 3 &&
                 l.write_same_max == 0x10000);
+    limits[32] = 0; /* UGAVALID */
+    assert_int_equal(scsi_parse_limits(limits, 64, &l), OK);
+    assert_int_equal(l.unmap_alignment, 0);
     assert_int_equal(scsi_parse_limits(limits, 16, &l), OK);
     assert_int_equal(l.unmap_blocks_max, 0);
+    limits[3] = 12; /* the page ends there */
+    assert_int_equal(scsi_parse_limits(limits, 64, &l), OK);
+    assert_true(l.unmap_blocks_max == 0 && l.write_same_max == 0 && l.transfer_max == 8192);
 
     static const uint8_t b1[] = { 0, 0xb1, 0, 60, 0, 1 }, b2[] = { 0, 0xb2, 0, 4, 3, 0xe4, 2, 0 };
     uint16_t rotation;
@@ -253,6 +290,10 @@ static void capacities(void **state)
     assert_true(c.blocks == 0x20000 && c.block_bytes == 512 && c.physical_block_bytes == 4096 && c.provisioned &&
                 c.reads_zero &&
                 c.lowest_aligned == 7 && c.protected_data);
+    data[13] = 0x23; /* the exponent of protection intervals is another one */
+    data[14] = 0xff;
+    assert_int_equal(scsi_parse_capacity16(data, 32, &c), OK);
+    assert_true(c.physical_block_bytes == 4096 && c.lowest_aligned == 0x3f07);
     assert_int_equal(scsi_parse_capacity16(data, 12, &c), OK);
     assert_int_equal(scsi_parse_capacity16(data, 11, &c), ERR_TRUNCATED);
     static const uint32_t sizes[] = { 0, 1, 256, 520, 4095, 131072, 0xffffffff };
@@ -284,6 +325,13 @@ static void reservations(void **state)
     be64_put(keys + 16, 0x2222);
     assert_int_equal(scsi_parse_keys(keys, 24, &generation, got, 8, &count, &listed), OK);
     assert_true(generation == 5 && count == 2 && listed == 3 && got[1] == 0x2222);
+    keys[7] = 8; /* bytes behind the list are not of it */
+    got[1] = 0;
+    assert_int_equal(scsi_parse_keys(keys, 24, &generation, got, 8, &count, &listed), OK);
+    assert_true(count == 1 && listed == 1 && got[1] == 0);
+    keys[7] = 24;
+    assert_int_equal(scsi_parse_keys(keys, 24, &generation, got, 1, &count, &listed), OK); /* room for fewer */
+    assert_true(count == 1 && listed == 3 && got[1] == 0);
     uint8_t held[24] = { 0, 0, 0, 6, 0, 0, 0, 16 };
     struct scsi_reservation r;
     be64_put(held + 8, 0x77);
@@ -291,6 +339,11 @@ static void reservations(void **state)
     assert_int_equal(scsi_parse_reservation(held, 24, &r), OK);
     assert_true(r.held && r.key == 0x77 && r.type == 5 && r.generation == 6);
     assert_int_equal(scsi_parse_reservation(held, 23, &r), ERR_TRUNCATED);
+    held[21] = 0x17; /* scope and type */
+    assert_int_equal(scsi_parse_reservation(held, 24, &r), OK);
+    assert_int_equal(r.type, 7);
+    held[7] = 15;
+    assert_int_equal(scsi_parse_reservation(held, 24, &r), ERR_TRUNCATED);
     held[7] = 0;
     assert_int_equal(scsi_parse_reservation(held, 8, &r), OK);
     assert_false(r.held);
@@ -299,6 +352,8 @@ static void reservations(void **state)
     assert_int_equal(scsi_parse_pr_capabilities(caps, 8, &c), OK);
     assert_true(c.keeps && c.keeps_now && c.all_ports && c.specify_initiators && c.types_valid);
     assert_int_equal(c.types, 1 << 1 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
+    static const uint8_t few[] = { 0, 4, 0x1d, 0x81, 0xea, 0x01, 0, 0 };
+    assert_int_equal(scsi_parse_pr_capabilities(few, 8, &c), ERR_TRUNCATED);
     for (unsigned type = 0; type < 16; type++)
         assert_true(strlen(scsi_pr_type_name(type)) > 0);
 }
@@ -391,6 +446,19 @@ static void sense_in_both_formats(void **state)
     fixed[7] = 2; /* no ASC */
     scsi_parse_sense(fixed, 18, &s);
     assert_true(s.valid && s.asc == 0);
+    fixed[2] = 0xe3; /* FILEMARK, EOM, ILI */
+    scsi_parse_sense(fixed, 18, &s);
+    assert_int_equal(s.key, 3);
+    described[0] = 0x73;
+    described[10] = 0; /* information that is not valid */
+    scsi_parse_sense(described, sizeof(described), &s);
+    assert_true(s.valid && s.deferred && !s.has_information && s.has_field);
+    described[0] = 0x72;
+    described[10] = 0x80;
+    described[7] = 12; /* the second descriptor is behind the end */
+    scsi_parse_sense(described, sizeof(described), &s);
+    assert_true(s.valid && !s.deferred && s.has_information && !s.has_field);
+    described[7] = 20;
     scsi_parse_sense(described, sizeof(described), &s);
     assert_true(s.valid && s.key == 5 && s.asc == 0x24 && s.information == 0x100000002 && s.has_field &&
                 s.field_in_cdb && s.field_byte == 5);
