@@ -39,9 +39,9 @@ def count(lines, name):
 
 def use_disk(linux, disk):
     """Puts bytes that no run had before on the disk, and reads them back from there."""
-    answer = linux.run("dd if=/dev/urandom of=/random bs=64k count=16 2>/dev/null && "
-                       f"dd if=/random of=/dev/{disk} conv=fsync 2>/dev/null && echo 3 >/proc/sys/vm/drop_caches && "
-                       f"head -c 1048576 /dev/{disk} | cmp - /random && echo sa''me")
+    answer = linux.run("dd if=/dev/urandom of=/random bs=64k count=4 2>/dev/null && "
+                       f"dd if=/random of=/dev/{disk} bs=64k conv=fsync 2>/dev/null && echo 3 >/proc/sys/vm/drop_caches && "
+                       f"head -c 262144 /dev/{disk} | cmp - /random && echo sa''me")
     assert answer == "same\n", answer
 
 
@@ -97,7 +97,7 @@ def use_all(node, name, of_virtio, of_acpi):
         before = after
     if name == "pic":
         # Saved while it writes, so that a level may be asserted, or in service, at that moment.
-        linux.run("echo 0 >/writes; { (i=0; while dd if=/random of=/dev/vda conv=fsync 2>/dev/null; do i=$((i+1)); "
+        linux.run("echo 0 >/writes; { (i=0; while dd if=/random of=/dev/vda bs=64k conv=fsync 2>/dev/null; do i=$((i+1)); "
                   "echo $i >/writes.new; mv /writes.new /writes; done) & }; writer=$!")
         node.detach()
         node.shell_json(f"vm save {name}", timeout=120)
