@@ -40,7 +40,7 @@ static void name_content(struct device *device, char *text, size_t bytes)
         return;
     }
     csv_statfs(volume, &info);
-    snprintf(text, bytes, "the volume \"%s\" with %" PRIu64 " files and directories", info.label, info.inodes - 1);
+    snprintf(text, bytes, "the volume \"%s\" (files and directories: %" PRIu64 ")", info.label, info.inodes - 1);
     csv_abandon(volume);
 }
 

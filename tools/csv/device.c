@@ -2,13 +2,13 @@
 /*
  * Which kind of device a name means.
  */
-#include <string.h>
+#include "kernel/text.h"
 
 #include "device.h"
 
 struct device *device_open(const char *name, const struct device_options *options)
 {
-    return device_open_file(name, options);
+    return str_starts_with(name, "iscsi://") ? device_open_iscsi(name, options) : device_open_file(name, options);
 }
 
 bool device_close(struct device *device)

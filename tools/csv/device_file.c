@@ -20,10 +20,13 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "device.h"
 #include "say.h"
+
+#define LOCK_TICKS 40 /* of 50 ms */
 
 struct file_device {
     struct device device;
@@ -164,12 +167,19 @@ static void find_holder(const struct stat *file, char *text, size_t bytes)
         closedir(all);
 }
 
+/* Both locks. A mount that was just ended may need a moment more to let go of them. */
 static bool lock(struct file_device *f, const struct stat *file, bool alone)
 {
     char holder[128];
     struct flock range = { .l_type = alone ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
-    if (!flock(f->fd, (alone ? LOCK_EX : LOCK_SH) | LOCK_NB) && !fcntl(f->fd, F_OFD_SETLK, &range))
-        return true;
+    struct timespec tick = { .tv_nsec = 50000000 };
+    for (unsigned ticks = 0; ticks < LOCK_TICKS; ticks++) {
+        if (!flock(f->fd, (alone ? LOCK_EX : LOCK_SH) | LOCK_NB) && !fcntl(f->fd, F_OFD_SETLK, &range))
+            return true;
+        if (errno != EWOULDBLOCK && errno != EACCES)
+            break;
+        nanosleep(&tick, NULL);
+    }
     if (errno != EWOULDBLOCK && errno != EACCES) {
         say_error("%s: cannot be locked: %s; its file system must know flock and fcntl locks", f->device.name,
                   strerror(errno));

@@ -6,6 +6,7 @@
  *     tasuki-csv COMMAND [OPTION ...] VOLUME [ARGUMENT ...]
  */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,8 +73,12 @@ static const struct command {
     { "mkdir", command_mkdir, 1, 1, 0, "PATH", "make a directory" },
     { "put", command_put, 2, 2, OPT_QUIET, "SOURCE PATH", "copy a file from here (-: standard input) to the volume" },
     { "get", command_get, 2, 2, OPT_QUIET, "PATH TARGET", "copy a file from the volume to here (-: standard output)" },
+    { "import", command_import, 2, 2, OPT_QUIET | OPT_FORMAT, "SOURCE PATH",
+      "copy a disk image (qcow2, VMDK, VHDX and what else qemu-img reads) as a raw file" },
     { "mv", command_mv, 2, 2, 0, "PATH PATH", "rename or move; a file of the new name is replaced" },
     { "cp", command_cp, 2, 2, 0, "PATH PATH", "clone a file: both share their blocks until one is written" },
+    { "mount", command_mount, 1, 1, OPT_READ_ONLY | OPT_FOREGROUND | OPT_ALLOW_OTHER, "DIRECTORY",
+      "show the volume under a directory; `fusermount3 -u DIRECTORY` ends it" },
     { "rm", command_rm, 1, 1, OPT_RECURSIVE, "PATH", "remove a file, or an empty directory" },
 };
 
@@ -168,6 +173,16 @@ static int read_options(const struct command *command, int count, char **argumen
     return EXIT_DONE;
 }
 
+/* The volume's name, with its secret taken out of what other users see of this process. */
+static const char *take_volume(char *argument)
+{
+    char *copy = strdup(argument), *host = strchr(argument, '@'), *secret = strchr(argument, '%');
+    if (!copy || !str_starts_with(argument, "iscsi://") || !host || !secret || secret > host)
+        return copy ? copy : argument;
+    memset(secret + 1, 'x', (size_t)(host - secret - 1));
+    return copy;
+}
+
 int main(int count, char **argument)
 {
     static char program[] = "tasuki-csv";
@@ -197,7 +212,9 @@ int main(int count, char **argument)
         return EXIT_USAGE;
     }
     say_catch_interrupts();
-    struct invocation call = { .options = &options, .volume = argument[0], .argument = argument + 1, .count = count - 1 };
+    signal(SIGPIPE, SIG_IGN); /* the write says it */
+    struct invocation call = { .options = &options, .volume = take_volume(argument[0]), .argument = argument + 1,
+                               .count = count - 1 };
     status = command->run(&call);
     if (fflush(stdout) || ferror(stdout)) {
         say_error("standard output: cannot be written; is the disk full?");

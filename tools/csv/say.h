@@ -22,9 +22,9 @@ const char *say_status(enum status status);
 /* "3.2 GiB" and the like, into `text`, which is returned. */
 const char *say_size(uint64_t bytes, char text[SAY_SIZE_BYTES]);
 
-/* True once SIGINT or SIGTERM came: long work ends, cleans up and fails. */
+/* True once SIGINT, SIGTERM or SIGHUP came: long work ends, cleans up and fails. */
 bool say_interrupted(void);
-/* From now on these two set a flag instead of ending the program. */
+/* From now on these set a flag instead of ending the program. */
 void say_catch_interrupts(void);
 
 /*

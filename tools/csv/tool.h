@@ -54,7 +54,7 @@ struct device *tool_open_device(const struct invocation *call, enum device_use u
 bool tool_open(struct tool *tool, const struct invocation *call, bool read_only);
 /* Unmounts and closes. False: that failed, and was said. */
 bool tool_close(struct tool *tool);
-/* Says that an operation on a path failed, and returns EXIT_FAILED. */
+/* Says that an operation on a path failed, and returns EXIT_FAILED. ERR_TRUNCATED: it was said where it happened. */
 int tool_failed(const struct tool *tool, const char *path, enum status status);
 
 /* The directory that holds the last part of a path, and that part. The root itself: ERR_INVALID. */
@@ -80,5 +80,7 @@ int command_cp(const struct invocation *call);
 int command_rm(const struct invocation *call);
 int command_put(const struct invocation *call);
 int command_get(const struct invocation *call);
+int command_import(const struct invocation *call);
+int command_mount(const struct invocation *call);
 
 #endif

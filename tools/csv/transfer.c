@@ -89,7 +89,7 @@ static enum status put_range(struct growing *g, const char *source, int fd, uint
             continue;
         if (got < 0) {
             say_error("%s: cannot be read: %s", source, strerror(errno));
-            return ERR_IO;
+            return ERR_TRUNCATED;
         }
         if (!got)
             return OK; /* the end, or the file was cut meanwhile */
@@ -196,14 +196,14 @@ static enum status get_data(struct csv_file *file, const char *target, int fd, b
             status = csv_read(file, at, buffer, mapping.bytes, &done);
             if (!status && !write_all(fd, buffer, done, stream, at)) {
                 say_error("%s: cannot be written: %s", target, strerror(errno));
-                status = ERR_IO;
+                status = ERR_TRUNCATED;
             }
         }
         at += mapping.bytes;
     }
     if (!status && !stream && (ftruncate(fd, (off_t)size) || fsync(fd))) {
         say_error("%s: cannot be written: %s", target, strerror(errno));
-        status = ERR_IO;
+        status = ERR_TRUNCATED;
     }
     free(buffer);
     return status;
@@ -240,7 +240,7 @@ static int get(struct tool *tool, const struct invocation *call)
         progress_begin(path, from.size, !stream && !call->options->quiet);
         status = get_data(file, target, fd, stream || lseek(fd, 0, SEEK_CUR) < 0);
         progress_end();
-        if (status && status != ERR_IO)
+        if (status)
             tool_failed(tool, path, status);
         if (!stream && close(fd) && !status) {
             say_error("%s: cannot be written: %s", target, strerror(errno));

@@ -117,6 +117,8 @@ bool tool_close(struct tool *tool)
 
 int tool_failed(const struct tool *tool, const char *path, enum status status)
 {
+    if (status == ERR_TRUNCATED)
+        return EXIT_FAILED;
     const char *problem = status == ERR_CORRUPT ? csv_problem(tool->volume) : "";
     say_error("%s: %s%s%s", path, problem, problem[0] ? ": " : "", say_status(status));
     return EXIT_FAILED;

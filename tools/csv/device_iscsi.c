@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A LUN as a device, by libiscsi. One command is under way at a time. libiscsi's own reconnecting is off: it would send
+ * again what is queued before anybody has looked whether this host may still write. Here, when the connection is lost
+ * during a command, a new one is made with the same name and ISID, so that the target ends the old session and all of
+ * its commands first (RFC 7143 section 6.3.5); then the reservation is proved (iscsi_reservation.c), and only then the
+ * command goes out again. That is tried for PATIENCE_S; afterwards the command fails, and the volume with it.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "iscsi_lun.h"
+#include "say.h"
+#include "tool.h"
+
+#define COMMAND_S 20  /* without an answer for so long a command's connection counts as lost */
+#define PATIENCE_S 60
+#define MOST_BYTES (1 * MIB)
+
+/* ---- Commands ---- */
+
+static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
+{
+    struct scsi_persistent_reserve_out_basic keys = { .reservation_key = c->key,
+                                                      .service_action_reservation_key = c->action_key };
+    struct unmap_list range = { .lba = c->block, .num = c->count };
+    uint32_t bytes = c->count * l->block_bytes;
+    struct iscsi_context *i = l->context;
+    int lun = l->url.lun;
+    switch (c->kind) {
+    case LUN_READ:
+        return iscsi_read16_sync(i, lun, c->block, bytes, (int)l->block_bytes, 0, 0, 0, 0, 0);
+    case LUN_WRITE:
+        return iscsi_write16_sync(i, lun, c->block, (unsigned char *)(uintptr_t)c->bytes, bytes, (int)l->block_bytes, 0, 0,
+                                  c->fua, 0, 0);
+    case LUN_FLUSH:
+        return iscsi_synchronizecache16_sync(i, lun, 0, 0, 0, 0);
+    case LUN_UNMAP:
+        return iscsi_unmap_sync(i, lun, 0, 0, &range, 1);
+    case LUN_PR_IN:
+        return iscsi_persistent_reserve_in_sync(i, lun, c->action, (uint16_t)c->count);
+    case LUN_PR_OUT:
+        return iscsi_persistent_reserve_out_sync(i, lun, c->action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, c->type, &keys);
+    }
+    return NULL;
+}
+
+const char *lun_words(struct lun *l)
+{
+    static char text[256];
+    const char *words = l->context ? iscsi_get_error(l->context) : "no connection";
+    /* What libiscsi says of a connection that was lost or never came about is how it got to know of it. */
+    snprintf(text, sizeof(text), "%s", !words || !words[0]           ? "no reason given"
+                                       : strstr(words, "reconnect") ? "no connection"
+                                                                    : words);
+    text[strcspn(text, "\n")] = 0;
+    return text;
+}
+
+static enum lun_result judge(const struct scsi_task *task)
+{
+    switch (task ? task->status : SCSI_STATUS_ERROR) {
+    case SCSI_STATUS_GOOD:
+    case SCSI_STATUS_CONDITION_MET:
+        return LUN_GOOD;
+    case SCSI_STATUS_CHECK_CONDITION:
+        return task->sense.key == SCSI_SENSE_UNIT_ATTENTION ? LUN_ATTENTION
+             : task->sense.key == SCSI_SENSE_NOT_READY      ? LUN_BUSY
+                                                            : LUN_REFUSED;
+    case SCSI_STATUS_BUSY:
+    case SCSI_STATUS_TASK_SET_FULL:
+    case SCSI_STATUS_TASK_ABORTED:
+        return LUN_BUSY;
+    case SCSI_STATUS_RESERVATION_CONFLICT:
+        return LUN_CONFLICT;
+    default:
+        return LUN_GONE;
+    }
+}
+
+enum lun_result lun_run(struct lun *l, const struct lun_command *command, struct scsi_task **task)
+{
+    struct scsi_task *answer = l->context ? issue(l, command) : NULL;
+    enum lun_result result = judge(answer);
+    if (!result && task)
+        *task = answer;
+    else if (answer)
+        scsi_free_scsi_task(answer);
+    return result;
+}
+
+static void wait_ms(unsigned ms)
+{
+    struct timespec time = { ms / 1000, ms % 1000 * 1000000L };
+    nanosleep(&time, NULL);
+}
+
+enum lun_result lun_ask(struct lun *l, const struct lun_command *command, struct scsi_task **task)
+{
+    enum lun_result result = LUN_BUSY;
+    for (unsigned tries = 0; tries < 20 && (result == LUN_BUSY || result == LUN_ATTENTION); tries++) {
+        if (result == LUN_BUSY && tries)
+            wait_ms(100);
+        result = lun_run(l, command, task);
+    }
+    return result;
+}
+
+/* ---- Connecting ---- */
+
+static void disconnect(struct lun *l)
+{
+    if (l->context)
+        iscsi_destroy_context(l->context);
+    l->context = NULL;
+}
+
+static const char *cure_of(const char *words)
+{
+    static const struct {
+        const char *in, *cure;
+    } cures[] = {
+        { "uthentication", "give the right user and secret: iscsi://USER%SECRET@HOST/..." },
+        { "uthorization", "let this host's iSCSI name in at the target (--initiator sets it)" },
+        { "arget not found", "is the target's name spelled as the target shows it?" },
+        { "TARGET_NOT_FOUND", "is the target's name spelled as the target shows it?" },
+        { "LOGICAL_UNIT_NOT_SUPPORTED", "the target has no such LUN" },
+        { "onnection refused", "is the target running, and the port right?" },
+        { "connect", "is the host reachable, the target running, and the port right?" },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(cures); i++)
+        if (strstr(words, cures[i].in))
+            return cures[i].cure;
+    return "see the target's log";
+}
+
+/* A session. `quiet`: a failure is not said. */
+static bool login(struct lun *l, bool quiet)
+{
+    disconnect(l);
+    struct iscsi_context *i = l->context = iscsi_create_context(l->initiator);
+    if (!i) {
+        say_error("%s: %s", l->device.name, say_status(ERR_NO_MEMORY));
+        return false;
+    }
+    iscsi_set_noautoreconnect(i, 1);
+    iscsi_set_timeout(i, COMMAND_S);
+    int bad = iscsi_set_isid_random(i, l->isid >> 8, l->isid & 0xff) || iscsi_set_targetname(i, l->url.target) ||
+              iscsi_set_session_type(i, ISCSI_SESSION_NORMAL) ||
+              iscsi_set_header_digest(i, ISCSI_HEADER_DIGEST_CRC32C_NONE);
+    if (!bad && l->url.user[0])
+        bad = iscsi_set_initiator_username_pwd(i, l->url.user, l->url.passwd);
+    if (!bad && l->url.target_user[0])
+        bad = iscsi_set_target_username_pwd(i, l->url.target_user, l->url.target_passwd);
+    if (!bad && !iscsi_full_connect_sync(i, l->url.portal, l->url.lun))
+        return true;
+    if (!quiet)
+        say_error("%s: no login: %s; %s", l->device.name, lun_words(l), cure_of(lun_words(l)));
+    disconnect(l);
+    return false;
+}
+
+static int64_t seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+/* Until there is a connection, or patience ends. */
+static bool login_again(struct lun *l, int64_t until)
+{
+    while (!l->lost && seconds() < until) {
+        if (login(l, true))
+            return reservation_prove(l);
+        wait_ms(500);
+    }
+    return false;
+}
+
+/* ---- The device ---- */
+
+/* One command to its end, over new connections where need be. */
+static enum status carry_out(struct lun *l, const struct lun_command *c, const char *what, struct scsi_task **task)
+{
+    int64_t until = seconds() + PATIENCE_S;
+    bool told = false;
+    while (!l->lost) {
+        enum lun_result result = lun_run(l, c, task);
+        if (result == LUN_GOOD) {
+            if (told)
+                say_note("%s: the connection is back", l->device.name);
+            return OK;
+        }
+        if (result == LUN_REFUSED) {
+            if (c->kind != LUN_UNMAP && !c->fua)
+                say_error("%s: %s at block %" PRIu64 " failed: %s", l->device.name, what, c->block, lun_words(l));
+            return ERR_UNSUPPORTED;
+        }
+        if (seconds() >= until)
+            break;
+        if (result == LUN_BUSY) {
+            wait_ms(200);
+            continue;
+        }
+        if (result == LUN_ATTENTION || result == LUN_CONFLICT) {
+            if (!l->reserves && result == LUN_CONFLICT)
+                break;
+            if (!reservation_prove(l))
+                return ERR_IO;
+            wait_ms(50);
+            continue;
+        }
+        if (!told)
+            say_note("%s: the connection is lost; trying again for %u s", l->device.name, PATIENCE_S);
+        told = true;
+        if (!login_again(l, until))
+            break;
+    }
+    if (!l->lost)
+        say_error("%s: %s at block %" PRIu64 " failed: %s; see whether the target runs, then run the command again",
+                  l->device.name, what, c->block, lun_words(l));
+    return ERR_IO;
+}
+
+static enum status lun_read(struct csv_disk *disk, uint64_t offset, void *bytes, uint64_t count)
+{
+    struct lun *l = disk->context;
+    for (uint64_t done = 0; done < count;) {
+        struct lun_command c = { .kind = LUN_READ, .block = (offset + done) / l->block_bytes };
+        struct scsi_task *task;
+        c.count = (uint32_t)MIN((count - done) / l->block_bytes, l->most_blocks);
+        enum status status = carry_out(l, &c, "reading", &task);
+        if (status)
+            return ERR_IO;
+        uint64_t part = (uint64_t)c.count * l->block_bytes;
+        bool whole = task->datain.data && (uint64_t)task->datain.size == part;
+        if (whole)
+            memcpy((char *)bytes + done, task->datain.data, part);
+        scsi_free_scsi_task(task);
+        if (!whole) {
+            say_error("%s: the target answered a read of %" PRIu64 " bytes with others; its data cannot be trusted",
+                      l->device.name, part);
+            return ERR_IO;
+        }
+        done += part;
+    }
+    return OK;
+}
+
+static enum status lun_flush(struct csv_disk *disk)
+{
+    struct lun *l = disk->context;
+    struct lun_command c = { .kind = LUN_FLUSH };
+    return carry_out(l, &c, "flushing", NULL) ? ERR_IO : OK;
+}
+
+static enum status lun_write(struct csv_disk *disk, uint64_t offset, const void *bytes, uint64_t count, bool fua)
+{
+    struct lun *l = disk->context;
+    for (uint64_t done = 0; done < count;) {
+        struct lun_command c = { .kind = LUN_WRITE, .block = (offset + done) / l->block_bytes,
+                                 .bytes = (const char *)bytes + done, .fua = fua && !l->no_fua };
+        c.count = (uint32_t)MIN((count - done) / l->block_bytes, l->most_blocks);
+        enum status status = carry_out(l, &c, "writing", NULL);
+        if (status == ERR_UNSUPPORTED && c.fua) {
+            l->no_fua = true; /* it has none (SBC-3 6.4.2): a flush afterwards does it */
+            continue;
+        }
+        if (status)
+            return ERR_IO;
+        done += (uint64_t)c.count * l->block_bytes;
+    }
+    return fua && l->no_fua ? lun_flush(disk) : OK;
+}
+
+static enum status lun_discard(struct csv_disk *disk, uint64_t offset, uint64_t count)
+{
+    struct lun *l = disk->context;
+    for (uint64_t done = 0; done < count && !l->no_unmap;) {
+        struct lun_command c = { .kind = LUN_UNMAP, .block = (offset + done) / l->block_bytes };
+        c.count = (uint32_t)MIN((count - done) / l->block_bytes, 0x8000u);
+        enum status status = carry_out(l, &c, "unmapping", NULL);
+        l->no_unmap |= status == ERR_UNSUPPORTED; /* a hint: nothing is lost */
+        if (status && status != ERR_UNSUPPORTED)
+            return ERR_IO;
+        done += (uint64_t)c.count * l->block_bytes;
+    }
+    return OK;
+}
+
+static bool lun_close(struct device *device)
+{
+    struct lun *l = CONTAINER_OF(device, struct lun, device);
+    bool good = !l->context || reservation_release(l);
+    if (l->context && !l->lost)
+        iscsi_logout_sync(l->context);
+    disconnect(l);
+    if (l->host_lock >= 0)
+        close(l->host_lock);
+    memset(&l->url, 0, sizeof(l->url));
+    free(l);
+    return good;
+}
+
+/* ---- Opening ---- */
+
+/* Size, and what the target says of commands. */
+static bool measure(struct lun *l)
+{
+    struct scsi_task *task = iscsi_readcapacity16_sync(l->context, l->url.lun);
+    struct scsi_readcapacity16 *capacity = judge(task) == LUN_GOOD ? scsi_datain_unmarshall(task) : NULL;
+    if (capacity) {
+        l->blocks = capacity->returned_lba + 1;
+        l->block_bytes = capacity->block_length;
+        l->no_unmap = !capacity->lbpme;
+    }
+    if (task)
+        scsi_free_scsi_task(task);
+    if (!capacity || (l->block_bytes != 512 && l->block_bytes != 4096) || l->blocks > UINT64_MAX / l->block_bytes) {
+        say_error("%s: no disk with blocks of 512 or 4096 bytes: %s; name another LUN", l->device.name,
+                  capacity ? "its blocks have another size" : lun_words(l));
+        return false;
+    }
+    l->most_blocks = (uint32_t)(MOST_BYTES / l->block_bytes);
+    task = iscsi_inquiry_sync(l->context, l->url.lun, 1, SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS, 64);
+    struct scsi_inquiry_block_limits *limits = judge(task) == LUN_GOOD ? scsi_datain_unmarshall(task) : NULL;
+    if (limits && limits->max_xfer_len)
+        l->most_blocks = MIN(l->most_blocks, limits->max_xfer_len);
+    if (task)
+        scsi_free_scsi_task(task);
+    l->device.disk.bytes = l->blocks * l->block_bytes;
+    l->device.disk.sector_bytes = l->block_bytes;
+    return true;
+}
+
+/* The process that holds the lock of this address, or 0. */
+static int lock_holder(const struct sockaddr_un *address, socklen_t size)
+{
+    struct ucred other = { 0 };
+    socklen_t bytes = sizeof(other);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool known = fd >= 0 && !connect(fd, (const struct sockaddr *)address, size) &&
+                 !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &other, &bytes);
+    if (fd >= 0)
+        close(fd);
+    return known ? (int)other.pid : 0;
+}
+
+/*
+ * Only one run on this machine writes a LUN: the holder of a name in the abstract name space, which ends with it. It
+ * listens, so that who comes later is told its process.
+ */
+static bool take_host_lock(struct lun *l)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    uint64_t name = UINT64_C(0xcbf29ce484222325);
+    for (const char *at = l->url.target; *at; at++)
+        name = (name ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    int length = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "tasuki-csv/%016" PRIx64 "/%d", name,
+                          l->url.lun);
+    socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+    l->host_lock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool bound = false;
+    for (unsigned ticks = 0; ticks < 40 && l->host_lock >= 0 && !bound; ticks++) {
+        bound = !bind(l->host_lock, (struct sockaddr *)&address, size);
+        if (!bound && errno != EADDRINUSE)
+            break;
+        if (!bound)
+            wait_ms(50); /* a mount that was just ended may need a moment more */
+    }
+    if (!bound || listen(l->host_lock, 16)) {
+        int error = errno, holder = error == EADDRINUSE ? lock_holder(&address, size) : 0;
+        if (holder)
+            say_error("%s: in use by process %d on this host; wait for that one, or end it (a mount: fusermount3 -u "
+                      "DIRECTORY)", l->device.name, holder);
+        else
+            say_error("%s: in use by another process on this host (%s); try again", l->device.name, strerror(error));
+        return false;
+    }
+    return true;
+}
+
+static bool parse(struct lun *l, const char *url)
+{
+    struct iscsi_context *context = iscsi_create_context(l->initiator);
+    struct iscsi_url *parsed = context ? iscsi_parse_full_url(context, url) : NULL;
+    if (parsed) {
+        l->url = *parsed;
+        snprintf(l->device.name, sizeof(l->device.name), "iscsi://%s/%s/%d", l->url.portal, l->url.target, l->url.lun);
+        iscsi_destroy_url(parsed);
+    } else {
+        say_error("this is not an iSCSI volume; write iscsi://[USER%%SECRET@]HOST[:PORT]/TARGET/LUN");
+    }
+    if (context)
+        iscsi_destroy_context(context);
+    return parsed != NULL;
+}
+
+static bool open_lun(struct lun *l, const char *url, const struct device_options *options)
+{
+    char host[65] = "";
+    gethostname(host, sizeof(host) - 1);
+    if (options->initiator)
+        snprintf(l->initiator, sizeof(l->initiator), "%s", options->initiator);
+    else
+        snprintf(l->initiator, sizeof(l->initiator), "iqn.2026-11.tasuki:csv-%s", host);
+    for (char *at = l->initiator; *at; at++)
+        if (*at >= 'A' && *at <= 'Z')
+            *at += 'a' - 'A'; /* names are lower case (RFC 3722) */
+    tool_random(&l->isid, sizeof(l->isid));
+    l->key = options->key;
+    if (!parse(l, url))
+        return false;
+    if (options->use == DEVICE_WRITE && !take_host_lock(l))
+        return false;
+    if (!login(l, false) || !measure(l))
+        return false;
+    return options->use == DEVICE_WRITE ? reservation_take(l, options->take_over) : reservation_absent(l);
+}
+
+struct device *device_open_iscsi(const char *url, const struct device_options *options)
+{
+    struct lun *l = calloc(1, sizeof(*l));
+    if (!l) {
+        say_error("%s", say_status(ERR_NO_MEMORY));
+        return NULL;
+    }
+    l->host_lock = -1;
+    if (!open_lun(l, url, options)) {
+        lun_close(&l->device);
+        return NULL;
+    }
+    l->device.alone = options->use == DEVICE_WRITE;
+    l->device.close = lun_close;
+    l->device.disk.context = l;
+    l->device.disk.read = lun_read;
+    l->device.disk.write = lun_write;
+    l->device.disk.flush = lun_flush;
+    l->device.disk.discard = lun_discard;
+    return &l->device;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A LUN behind libiscsi, for device_iscsi.c (reading and writing) and iscsi_reservation.c (who may).
+ */
+#ifndef TOOLS_CSV_ISCSI_LUN_H
+#define TOOLS_CSV_ISCSI_LUN_H
+
+#include <iscsi/iscsi.h>
+#include <iscsi/scsi-lowlevel.h>
+
+#include "device.h"
+
+struct lun {
+    struct device device;
+    struct iscsi_context *context; /* NULL: not connected */
+    struct iscsi_url url;
+    char initiator[224];
+    uint32_t isid;                /* the same at each login, so that the target ends what an older one left */
+    uint32_t block_bytes, most_blocks; /* of a command */
+    uint64_t blocks;
+    bool no_fua, no_unmap;
+    bool reserves; /* a writer: the reservation is to be held */
+    bool lost;     /* it is no longer, so nothing is written any more */
+    uint64_t key;  /* that is registered now; its upper 48 bits are this host's */
+    int host_lock; /* against other runs on this machine; -1: none */
+};
+
+enum lun_result {
+    LUN_GOOD,
+    LUN_ATTENTION, /* something happened to the LUN: look at the reservation, then try again */
+    LUN_BUSY,      /* try again later */
+    LUN_CONFLICT,  /* a reservation is in the way */
+    LUN_REFUSED,   /* the target will not, see lun_words() */
+    LUN_GONE,      /* no connection */
+};
+
+enum lun_kind { LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_UNMAP, LUN_PR_IN, LUN_PR_OUT };
+
+struct lun_command {
+    enum lun_kind kind;
+    uint64_t block;
+    uint32_t count;      /* blocks; PR_IN: bytes to be answered */
+    const void *bytes;   /* to be written */
+    bool fua;
+    int action, type;    /* PR_IN, PR_OUT */
+    uint64_t key, action_key;
+};
+
+/* Runs one command once. With LUN_GOOD *task (may be NULL if nobody wants it) is the caller's, to be freed. */
+enum lun_result lun_run(struct lun *l, const struct lun_command *command, struct scsi_task **task);
+/* The same, again as long as the target only asks for it (busy, attention), and not the connection's loss. */
+enum lun_result lun_ask(struct lun *l, const struct lun_command *command, struct scsi_task **task);
+/* Why the last command failed. */
+const char *lun_words(struct lun *l);
+
+/* Takes the reservation. False: it is a stranger's, or the target has none; said. */
+bool reservation_take(struct lun *l, bool take_over);
+/* For a reader: false if a stranger holds one; said. */
+bool reservation_absent(struct lun *l);
+/* After a login or an attention: true if it is still ours, also on a new connection. False: it is lost; said. */
+bool reservation_prove(struct lun *l);
+/* Gives it back. False: that failed; said. */
+bool reservation_release(struct lun *l);
+
+#endif
