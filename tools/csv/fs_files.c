@@ -3,6 +3,7 @@
  * Open files of a mounted volume, and their bytes.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,16 +13,24 @@
 
 /* ---- Open files ---- */
 
-enum status fs_file_open(struct fs *fs, uint64_t inode, struct fuse_file_info *info)
+enum status fs_file_open(struct fs *fs, struct fs_node *node, struct fuse_file_info *info)
 {
-    struct fs_file *open_file = calloc(1, sizeof(*open_file));
+    struct fs_file *open_file = fs_node_is_dead(node) ? NULL : calloc(1, sizeof(*open_file));
     if (!open_file)
-        return ERR_NO_MEMORY;
-    enum status status = csv_open(fs->tool.volume, inode, &open_file->file);
+        return fs_node_is_dead(node) ? ERR_NOT_FOUND : ERR_NO_MEMORY;
+    enum status status = csv_open(fs->tool.volume, node->inode, &open_file->file);
+    if (!status && info->flags & O_TRUNC) {
+        fs_changes(fs);
+        status = csv_set_size(open_file->file, 0);
+        if (status && csv_close(open_file->file))
+            say_error("%s: a file could not be closed", fs->tool.device->name);
+    }
     if (status) {
         free(open_file);
         return status;
     }
+    open_file->node = node;
+    node->opens++;
     open_file->next = fs->files;
     fs->files = open_file;
     info->fh = (uintptr_t)open_file;
@@ -34,27 +43,23 @@ static void close_one(struct fs *fs, struct fs_file *open_file)
     enum status status = csv_close(open_file->file);
     if (status)
         say_error("%s: a file could not be closed: %s", fs->tool.device->name, say_status(status));
+    open_file->node->opens--;
     free(open_file);
 }
 
-void fs_file_close(struct fs *fs, struct fuse_file_info *info)
+static void close_file(struct fs *fs, struct fs_file *open_file)
 {
-    struct fs_file *open_file = (struct fs_file *)(uintptr_t)info->fh;
     struct fs_file **at = &fs->files;
     while (*at != open_file)
         at = &(*at)->next;
     *at = open_file->next;
-    fs_changes(fs);
     close_one(fs, open_file);
 }
 
 void fs_files_close(struct fs *fs)
 {
-    while (fs->files) {
-        struct fs_file *open_file = fs->files;
-        fs->files = open_file->next;
-        close_one(fs, open_file);
-    }
+    while (fs->files)
+        close_file(fs, fs->files);
 }
 
 static struct csv_file *file_of(struct fuse_file_info *info)
@@ -65,7 +70,7 @@ static struct csv_file *file_of(struct fuse_file_info *info)
 static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *info)
 {
     struct fs *fs = fs_of(req);
-    enum status status = fs_file_open(fs, fs_inode(fs, node), info);
+    enum status status = fs_file_open(fs, fs_node(fs, node), info);
     if (status)
         fuse_reply_err(req, fs_errno(fs, status));
     else
@@ -74,8 +79,11 @@ static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *info
 
 static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *info)
 {
+    struct fs *fs = fs_of(req);
     (void)node;
-    fs_file_close(fs_of(req), info);
+    if (!fs->read_only)
+        fs_changes(fs); /* a file without a name goes now */
+    close_file(fs, (struct fs_file *)(uintptr_t)info->fh);
     fuse_reply_err(req, 0);
 }
 

@@ -12,16 +12,6 @@
 #include "fs.h"
 #include "say.h"
 
-uint64_t fs_inode(const struct fs *fs, fuse_ino_t node)
-{
-    return node == FUSE_ROOT_ID ? csv_root(fs->tool.volume) : node;
-}
-
-fuse_ino_t fs_node(const struct fs *fs, uint64_t inode)
-{
-    return inode == csv_root(fs->tool.volume) ? FUSE_ROOT_ID : inode;
-}
-
 void fs_changes(struct fs *fs)
 {
     csv_set_time(fs->tool.volume, tool_now_ns());
@@ -69,7 +59,7 @@ static struct timespec time_of(int64_t ns)
     return (struct timespec){ .tv_sec = seconds, .tv_nsec = rest };
 }
 
-void fs_attributes(const struct csv_stat *from, struct stat *to)
+static void attributes_of(const struct csv_stat *from, struct stat *to)
 {
     bool directory = from->type == CSV_IS_DIRECTORY;
     memset(to, 0, sizeof(*to));
@@ -85,23 +75,21 @@ void fs_attributes(const struct csv_stat *from, struct stat *to)
     to->st_ctim = time_of(from->changed_ns);
 }
 
-void fs_reply_entry(fuse_req_t req, uint64_t inode, const struct fuse_file_info *info)
+/* Answers with an entry for an inode. */
+static void reply_entry(fuse_req_t req, uint64_t inode)
 {
     struct fs *fs = fs_of(req);
     struct fuse_entry_param entry = { .attr_timeout = FS_CACHE_S, .entry_timeout = FS_CACHE_S };
     struct csv_stat stat;
     enum status status = csv_stat(fs->tool.volume, inode, &stat);
-    if (status) {
-        fuse_reply_err(req, fs_errno(fs, status));
+    entry.ino = status ? 0 : fs_node_take(fs, inode);
+    if (!entry.ino) {
+        fuse_reply_err(req, status ? fs_errno(fs, status) : ENOMEM);
         return;
     }
-    entry.ino = fs_node(fs, inode);
     entry.generation = stat.generation;
-    fs_attributes(&stat, &entry.attr);
-    if (info)
-        fuse_reply_create(req, &entry, info);
-    else
-        fuse_reply_entry(req, &entry);
+    attributes_of(&stat, &entry.attr);
+    fuse_reply_entry(req, &entry);
 }
 
 /* A name that the kernel passes: 0, or why it is none of this volume's. */
@@ -116,72 +104,97 @@ static int name_errno(const struct fs *fs, enum status status)
     return status == ERR_INVALID ? EILSEQ : fs_errno(fs, status);
 }
 
+/* The directory of a request: 0, or ENOENT if it is gone. */
+static int directory_of(struct fs *fs, fuse_ino_t number, uint64_t *inode)
+{
+    struct fs_node *node = fs_node(fs, number);
+    *inode = node->inode;
+    return fs_node_is_dead(node) ? ENOENT : 0;
+}
+
 /* ---- Looking ---- */
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = fs_of(req);
     struct csv_entry entry;
-    int error = name_fault(name);
+    uint64_t in;
+    int error = directory_of(fs, parent, &in);
     if (!error)
-        error = name_errno(fs, csv_lookup(fs->tool.volume, fs_inode(fs, parent), name, strlen(name), &entry));
+        error = name_fault(name);
+    if (!error)
+        error = name_errno(fs, csv_lookup(fs->tool.volume, in, name, strlen(name), &entry));
     if (error)
         fuse_reply_err(req, error);
     else
-        fs_reply_entry(req, entry.inode, NULL);
+        reply_entry(req, entry.inode);
 }
 
-static void reply_attributes(fuse_req_t req, fuse_ino_t node)
+static void reply_attributes(fuse_req_t req, const struct fs_node *node)
 {
     struct fs *fs = fs_of(req);
     struct csv_stat stat;
     struct stat attributes;
-    enum status status = csv_stat(fs->tool.volume, fs_inode(fs, node), &stat);
+    enum status status = fs_node_stat(fs, node, &stat);
     if (status) {
         fuse_reply_err(req, fs_errno(fs, status));
         return;
     }
-    fs_attributes(&stat, &attributes);
+    attributes_of(&stat, &attributes);
     fuse_reply_attr(req, &attributes, FS_CACHE_S);
 }
 
-static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *info)
+static void op_getattr(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *info)
 {
     (void)info;
-    reply_attributes(req, node);
+    reply_attributes(req, fs_node(fs_of(req), number));
+}
+
+static enum status set_size(struct fs *fs, uint64_t inode, uint64_t bytes)
+{
+    struct csv_file *file;
+    enum status status = csv_open(fs->tool.volume, inode, &file);
+    if (status)
+        return status;
+    status = csv_set_size(file, bytes);
+    enum status closed = csv_close(file);
+    return status ? status : closed;
 }
 
 /* Access times are not kept: setting one changes nothing, and is no error. */
-static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *to, int set, struct fuse_file_info *info)
+static enum status set_attributes(struct fs *fs, const struct fs_node *node, const struct stat *to, int set)
 {
-    struct fs *fs = fs_of(req);
     struct csv_attributes attributes = {
         .set_mode = set & FUSE_SET_ATTR_MODE,
         .set_owner = set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID),
         .set_modified = set & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW),
         .mode = to->st_mode & 07777,
     };
-    uint64_t inode = fs_inode(fs, node);
-    struct csv_file *file;
-    struct csv_stat now = { 0 };
-    fs_changes(fs);
-    enum status status = csv_stat(fs->tool.volume, inode, &now);
+    struct csv_stat now;
+    if (fs_node_is_dead(node))
+        return ERR_NOT_FOUND;
+    enum status status = csv_stat(fs->tool.volume, node->inode, &now);
+    if (status)
+        return status;
     attributes.uid = set & FUSE_SET_ATTR_UID ? to->st_uid : now.uid;
     attributes.gid = set & FUSE_SET_ATTR_GID ? to->st_gid : now.gid;
     attributes.modified_ns = set & FUSE_SET_ATTR_MTIME_NOW
                                  ? tool_now_ns()
                                  : to->st_mtim.tv_sec * INT64_C(1000000000) + to->st_mtim.tv_nsec;
-    if (!status && set & FUSE_SET_ATTR_SIZE) {
-        status = csv_open(fs->tool.volume, inode, &file);
-        if (!status) {
-            status = csv_set_size(file, (uint64_t)to->st_size);
-            enum status closed = csv_close(file);
-            status = status ? status : closed;
-        }
-    }
+    if (set & FUSE_SET_ATTR_SIZE)
+        status = set_size(fs, node->inode, (uint64_t)to->st_size);
     if (!status && (attributes.set_mode || attributes.set_owner || attributes.set_modified))
-        status = csv_set_attributes(fs->tool.volume, inode, &attributes);
+        status = csv_set_attributes(fs->tool.volume, node->inode, &attributes);
+    return status;
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t number, struct stat *to, int set, struct fuse_file_info *info)
+{
+    struct fs *fs = fs_of(req);
+    struct fs_node *node = fs_node(fs, number);
     (void)info;
+    fs_changes(fs);
+    enum status status = set_attributes(fs, node, to, set);
     if (status)
         fuse_reply_err(req, fs_errno(fs, status));
     else
@@ -192,7 +205,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t node)
 {
     struct csv_info info;
     (void)node;
-    csv_statfs(fs_volume(req), &info);
+    csv_statfs(fs_of(req)->tool.volume, &info);
     struct statvfs answer = { .f_bsize = CSV_BLOCK_BYTES, .f_frsize = CSV_BLOCK_BYTES, .f_blocks = info.blocks,
                               .f_bfree = info.free_blocks, .f_bavail = info.free_blocks,
                               .f_files = info.inodes + info.free_blocks, .f_ffree = info.free_blocks,
@@ -208,11 +221,13 @@ static int make(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode
     struct fs *fs = fs_of(req);
     struct csv *volume = fs->tool.volume;
     const struct fuse_ctx *caller = fuse_req_ctx(req);
-    uint64_t in = fs_inode(fs, parent);
     size_t bytes = strlen(name);
     struct csv_attributes owner = { .set_owner = true, .uid = caller->uid, .gid = caller->gid };
     struct csv_stat stat;
-    int error = name_fault(name);
+    uint64_t in;
+    int error = directory_of(fs, parent, &in);
+    if (!error)
+        error = name_fault(name);
     if (error)
         return error;
     fs_changes(fs);
@@ -241,7 +256,7 @@ static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
     if (error)
         fuse_reply_err(req, error);
     else
-        fs_reply_entry(req, inode, NULL);
+        reply_entry(req, inode);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t device)
@@ -252,20 +267,31 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
     if (error)
         fuse_reply_err(req, error);
     else
-        fs_reply_entry(req, inode, NULL);
+        reply_entry(req, inode);
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *info)
 {
     struct fs *fs = fs_of(req);
+    struct fuse_entry_param entry = { .attr_timeout = FS_CACHE_S, .entry_timeout = FS_CACHE_S };
+    struct csv_stat stat;
     uint64_t inode;
     int error = make(req, parent, name, mode, false, &inode);
     if (!error)
-        error = fs_errno(fs, fs_file_open(fs, inode, info));
-    if (error)
+        error = fs_errno(fs, csv_stat(fs->tool.volume, inode, &stat));
+    if (!error)
+        entry.ino = fs_node_take(fs, inode);
+    if (!error && !entry.ino)
+        error = ENOMEM;
+    if (!error)
+        error = fs_errno(fs, fs_file_open(fs, fs_node(fs, entry.ino), info));
+    if (error) {
         fuse_reply_err(req, error);
-    else
-        fs_reply_entry(req, inode, info);
+        return;
+    }
+    entry.generation = stat.generation;
+    attributes_of(&stat, &entry.attr);
+    fuse_reply_create(req, &entry, info);
 }
 
 /* What the format does not have. EPERM is what POSIX and Linux have for a file system without them. */
@@ -287,29 +313,46 @@ static void op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const ch
 
 /* ---- Removing, renaming ---- */
 
+/* What a name stands for that is about to go. ERR_NOT_FOUND. */
+static enum status stat_name(struct fs *fs, uint64_t in, const char *name, struct csv_stat *stat)
+{
+    struct csv_entry entry;
+    enum status status = csv_lookup(fs->tool.volume, in, name, strlen(name), &entry);
+    return status ? status : csv_stat(fs->tool.volume, entry.inode, stat);
+}
+
+static int remove_name(struct fs *fs, fuse_ino_t parent, const char *name, bool directory)
+{
+    struct csv_stat last;
+    uint64_t in;
+    int error = directory_of(fs, parent, &in);
+    if (!error)
+        error = name_fault(name);
+    if (error)
+        return error;
+    fs_changes(fs);
+    enum status status = stat_name(fs, in, name, &last);
+    if (!status)
+        status = directory ? csv_rmdir(fs->tool.volume, in, name, strlen(name))
+                           : csv_unlink(fs->tool.volume, in, name, strlen(name));
+    if (!status)
+        fs_node_lost_name(fs, &last);
+    return name_errno(fs, status);
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fs *fs = fs_of(req);
-    fs_changes(fs);
-    int error = name_fault(name);
-    if (!error)
-        error = name_errno(fs, csv_unlink(fs->tool.volume, fs_inode(fs, parent), name, strlen(name)));
-    fuse_reply_err(req, error);
+    fuse_reply_err(req, remove_name(fs_of(req), parent, name, false));
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    struct fs *fs = fs_of(req);
-    fs_changes(fs);
-    int error = name_fault(name);
-    if (!error)
-        error = name_errno(fs, csv_rmdir(fs->tool.volume, fs_inode(fs, parent), name, strlen(name)));
-    fuse_reply_err(req, error);
+    fuse_reply_err(req, remove_name(fs_of(req), parent, name, true));
 }
 
 static int rename_errno(struct fs *fs, uint64_t from, const char *name, uint64_t to, const char *to_name, unsigned flags)
 {
-    struct csv_entry there;
+    struct csv_stat moved, replaced;
     int error = name_fault(to_name);
     if (!error)
         error = name_fault(name);
@@ -317,36 +360,45 @@ static int rename_errno(struct fs *fs, uint64_t from, const char *name, uint64_t
         return error;
     if (flags & ~(unsigned)RENAME_NOREPLACE)
         return EINVAL; /* two files cannot be exchanged in one step */
-    enum status status = csv_lookup(fs->tool.volume, to, to_name, strlen(to_name), &there);
+    enum status status = stat_name(fs, from, name, &moved);
+    if (status)
+        return name_errno(fs, status);
+    status = stat_name(fs, to, to_name, &replaced);
     if (status && status != ERR_NOT_FOUND)
         return name_errno(fs, status);
+    bool replaces = !status && replaced.inode != moved.inode;
     if (!status && flags & RENAME_NOREPLACE)
         return EEXIST;
-    return fs_errno(fs, csv_rename(fs->tool.volume, from, name, strlen(name), to, to_name, strlen(to_name)));
+    status = csv_rename(fs->tool.volume, from, name, strlen(name), to, to_name, strlen(to_name));
+    if (!status && replaces)
+        fs_node_lost_name(fs, &replaced);
+    return fs_errno(fs, status);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
                       unsigned flags)
 {
     struct fs *fs = fs_of(req);
+    uint64_t from, to;
     fs_changes(fs);
-    fuse_reply_err(req, rename_errno(fs, fs_inode(fs, parent), name, fs_inode(fs, new_parent), new_name, flags));
+    int error = directory_of(fs, parent, &from);
+    if (!error)
+        error = directory_of(fs, new_parent, &to);
+    if (!error)
+        error = rename_errno(fs, from, name, to, new_name, flags);
+    fuse_reply_err(req, error);
 }
 
 /* ---- Listing ---- */
 
-static void op_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *info)
+static void op_opendir(fuse_req_t req, fuse_ino_t number, struct fuse_file_info *info)
 {
-    struct fs *fs = fs_of(req);
     struct fs_directory *directory = calloc(1, sizeof(*directory));
-    struct csv_stat stat;
-    enum status status = directory ? csv_stat(fs->tool.volume, fs_inode(fs, node), &stat) : ERR_NO_MEMORY;
-    if (status) {
-        free(directory);
-        fuse_reply_err(req, fs_errno(fs, status));
+    (void)number;
+    if (!directory) {
+        fuse_reply_err(req, ENOMEM);
         return;
     }
-    directory->generation = stat.generation;
     info->fh = (uintptr_t)directory;
     fuse_reply_open(req, info);
 }
@@ -387,7 +439,7 @@ static bool add(fuse_req_t req, char *answer, size_t bytes, size_t *used, const 
 static enum status list(fuse_req_t req, uint64_t inode, const struct csv_stat *stat, struct fs_directory *directory,
                         off_t position, char *answer, size_t bytes, size_t *used)
 {
-    struct csv *volume = fs_volume(req);
+    struct csv *volume = fs_of(req)->tool.volume;
     struct csv_entry entry;
     if (position == 0 && !add(req, answer, bytes, used, ".", inode, CSV_IS_DIRECTORY, 1))
         return OK;
@@ -406,19 +458,21 @@ static enum status list(fuse_req_t req, uint64_t inode, const struct csv_stat *s
     }
 }
 
-static void op_readdir(fuse_req_t req, fuse_ino_t node, size_t bytes, off_t position, struct fuse_file_info *info)
+/* A directory that was removed while it is open has no entries. */
+static void op_readdir(fuse_req_t req, fuse_ino_t number, size_t bytes, off_t position, struct fuse_file_info *info)
 {
     struct fs *fs = fs_of(req);
-    struct fs_directory *directory = (struct fs_directory *)(uintptr_t)info->fh;
-    uint64_t inode = fs_inode(fs, node);
+    struct fs_node *node = fs_node(fs, number);
     struct csv_stat stat;
     size_t used = 0;
     char *answer = malloc(bytes);
-    enum status status = answer ? csv_stat(fs->tool.volume, inode, &stat) : ERR_NO_MEMORY;
-    if (!status && stat.type == CSV_IS_DIRECTORY && stat.generation == directory->generation)
-        status = list(req, inode, &stat, directory, position, answer, bytes, &used);
-    /* A directory that was removed while it was open has no entries. */
-    if (status && status != ERR_NOT_FOUND && !used)
+    enum status status = answer ? OK : ERR_NO_MEMORY;
+    if (!status && !fs_node_is_dead(node)) {
+        status = csv_stat(fs->tool.volume, node->inode, &stat);
+        if (!status)
+            status = list(req, node->inode, &stat, (struct fs_directory *)(uintptr_t)info->fh, position, answer, bytes, &used);
+    }
+    if (status && !used)
         fuse_reply_err(req, fs_errno(fs, status));
     else
         fuse_reply_buf(req, answer, used);

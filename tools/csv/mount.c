@@ -97,6 +97,8 @@ static int run(struct fs *fs, const struct invocation *call, const char *directo
     fuse_name(fs->tool.device->name, name, sizeof(name));
     snprintf(options, sizeof(options), "fsname=%s,subtype=tasuki-csv,default_permissions%s%s", name,
              fs->read_only ? ",ro" : "", call->options->allow_other ? ",allow_other" : "");
+    fs->root.inode = csv_root(fs->tool.volume);
+    fs_nodes_operations(&operations);
     fs_names_operations(&operations);
     fs_files_operations(&operations);
     struct fuse_session *session = fuse_session_new(&arguments, &operations, sizeof(operations), fs);
@@ -105,6 +107,7 @@ static int run(struct fs *fs, const struct invocation *call, const char *directo
         serve(fs, session);
         fuse_session_unmount(session);
         fs_files_close(fs);
+        fs_nodes_free(fs);
         result = EXIT_DONE;
     } else {
         say_error("%s: cannot be mounted on: is FUSE there (/dev/fuse, fusermount3), and may this user mount there%s?",
