@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 
+import node
 from csv_volume import MIB, TOOL, Volume, on_another_host, wait_for
 
 pytestmark = pytest.mark.vendor("none")
@@ -219,6 +220,32 @@ def test_an_interrupted_put_cleans_up(volume):
     assert volume.names() == [] and not volume_is_mounted(volume)
 
 
+@pytest.fixture
+def loop(tmp_path):
+    """A block device."""
+    with open(tmp_path / "disk", "wb") as file:
+        file.truncate(256 * MIB)
+    made = subprocess.run(["losetup", "--find", "--show", "--sector-size=4096", tmp_path / "disk"], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"there are no loop devices here: {made.stderr.strip()}")
+    yield made.stdout.strip()
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+def test_a_block_device_with_sectors_of_4_kib(tmp_path, loop):
+    volume = Volume(tmp_path, loop)
+    volume.run("mkfs", "--label=device")
+    volume.run("put", "-", "f", data=b"data" * 99999)
+    assert volume.run("get", "f", "-") == b"data" * 99999
+    volume.check()
+    holder = os.open(loop, os.O_RDWR | os.O_EXCL)  # as a mount does
+    volume.fails("mkdir", loop, "mounted, or part of something else", arguments=("d",))
+    os.close(holder)
+    volume.run("mkdir", "d")
+    on_file = Volume(tmp_path, str(tmp_path / "disk"))
+    on_file.check()
+
+
 # ---- import ----
 
 @pytest.fixture(scope="module")
@@ -272,6 +299,89 @@ def test_what_cannot_be_imported_is_said_and_leaves_nothing(volume, image):
 def self_said(volume):
     """What the tool itself said, without qemu-img's lines."""
     return "\n".join(line for line in volume.errors.splitlines() if line.startswith("tasuki-csv: "))
+
+
+HOSTILE = '''#!/usr/bin/python3
+# In the place of qemu-img: measures 1 MiB, and then speaks NBD wrongly.
+import re, socket, struct, sys
+if sys.argv[1] == "measure":
+    print(\'{"required": 4096, "fully-allocated": 1048576}\')
+    sys.exit()
+wire = socket.socket(fileno=int(re.search(r"server.str=(\\d+)", sys.argv[-1])[1]))
+
+def take(count):
+    data = b""
+    while len(data) < count:
+        part = wire.recv(count - len(data))
+        if not part:
+            sys.exit()
+        data += part
+    return data
+
+def go():
+    assert take(18) == b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
+    wire.sendall(struct.pack(">I", 3))
+    wire.sendall(b"IHAVEOPT" + struct.pack(">II", 8, 0))
+    assert struct.unpack(">QIII", take(20)) == (0x3e889045565a9, 8, 0x80000001, 0)
+    wire.sendall(b"IHAVEOPT" + struct.pack(">III", 7, 6, 0) + bytes(2))
+    take(20 + 12 + 20)
+
+def request(command, offset, count, data=b"", magic=0x25609513):
+    wire.sendall(struct.pack(">IHHQQI", magic, 0, command, 77, offset, count) + data)
+
+def error():
+    magic, error, cookie = struct.unpack(">IIQ", take(16))
+    assert (magic, cookie) == (0x67446698, 77)
+    return error
+
+'''
+
+
+@pytest.mark.parametrize("act, good", [
+    ("go(); request(1, 4096, 4, b'data'); assert error() == 0; request(0, 4094, 8); assert error() == 0; "
+     "assert take(8) == bytes(2) + b'data' + bytes(2); request(4, 4096, 4); assert error() == 0; request(3, 0, 0); "
+     "assert error() == 0; request(2, 0, 0)", True),
+    ("go(); request(1, 1048575, 2, b'ab'); assert error() == 22; request(2, 0, 0)", False),
+    ("go(); request(0, 2**64 - 1, 2); assert error() == 22; request(2, 0, 0)", False),
+    ("go(); request(6, 1, 2**32 - 1); assert error() == 22; request(2, 0, 0)", False),
+    ("go(); request(9, 0, 0); assert error() == 22; request(2, 0, 0)", False),
+    ("go(); request(1, 0, 2**32 - 1); take(1)", False),
+    ("go(); request(1, 0, 4, b'data', magic=1); take(1)", False),
+    ("go(); request(1, 0, 4096, b'cut')", False),
+    ("go(); wire.sendall(bytes(27))", False),
+    ("go(); request(1, 0, 4, b'data'); assert error() == 0", False),
+    ("wire.sendall(bytes(4) + b'x' * 16); take(1)", False),
+    ("wire.sendall(bytes(4) + b'IHAVEOPT' + struct.pack('>II', 7, 2**32 - 1)); take(19)", False),
+    ("wire.sendall(bytes(4) + b'IHAVEOPT' + struct.pack('>II', 2, 0)); take(19)", False),
+    ("sys.exit(1)", False), ("pass", False)],
+    ids=["right", "beyond the end", "wraps", "long zeroes", "command", "long write", "magic", "cut data", "cut request",
+         "no farewell", "option magic", "long option", "abort", "fails", "nothing"])
+def test_a_hostile_client_of_the_import_gets_nowhere(volume, act, good):
+    fake = volume.folder / "bin" / "qemu-img"
+    fake.parent.mkdir()
+    fake.write_text(HOSTILE + act + "\n")
+    fake.chmod(0o755)
+    volume.run("import", "source", "x", status=0 if good else 1,
+               before=["env", f"PATH={fake.parent}:{os.environ['PATH']}"])
+    assert "Assertion" not in volume.errors and "Traceback" not in volume.errors, volume.errors
+    assert volume.names() == (["x"] if good else [])
+    if good:
+        assert volume.run("get", "x", "-") == bytes(MIB)
+
+
+def test_the_manual_has_every_command_and_option():
+    with open(os.path.join(node.TOP, "docs", "man", "tasuki-csv.1"), encoding="utf-8") as file:
+        page = file.read()
+    said = subprocess.run([TOOL, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+    commands = re.findall(r"^  (\w+) ", said, re.M)
+    assert len(commands) >= 13
+    described = set(re.findall(r"^\.TP\n\.BR? (\w+)$|^\.TP\n\.BR (\w+) \"", page, re.M))
+    assert {a or b for a, b in described if a or b} == set(commands)
+    plain = page.replace("\\-", "-")
+    for command in commands:
+        text = subprocess.run([TOOL, command, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
+        for option in re.findall(r"--[a-z-]+", text):
+            assert re.search(rf"^\.BR? .*{option}\b", plain, re.M), f"{command} {option} is not in the manual"
 
 
 @pytest.mark.parametrize("command", ["put", "import"])

@@ -40,7 +40,9 @@ static void name_content(struct device *device, char *text, size_t bytes)
         return;
     }
     csv_statfs(volume, &info);
-    snprintf(text, bytes, "the volume \"%s\" (files and directories: %" PRIu64 ")", info.label, info.inodes - 1);
+    char label[CSV_LABEL_BYTES + 4];
+    snprintf(text, bytes, "the volume \"%s\" (files and directories: %" PRIu64 ")",
+             say_text(info.label, label, sizeof(label)), info.inodes - 1);
     csv_abandon(volume);
 }
 
@@ -127,12 +129,13 @@ static void print_uuid(const uint8_t *uuid)
         printf("%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 }
 
-/* A string of JSON. Labels and names have no control characters. */
-void print_json_text(const char *text)
+void print_json_text(const char *from)
 {
+    char text[CSV_NAME_BYTES + 8];
+    say_text(from, text, sizeof(text));
     putchar('"');
-    for (; *text; text++)
-        printf(*text == '"' || *text == '\\' ? "\\%c" : "%c", *text);
+    for (const char *at = text; *at; at++)
+        printf(*at == '"' || *at == '\\' ? "\\%c" : "%c", *at);
     putchar('"');
 }
 
@@ -140,7 +143,7 @@ int command_info(const struct invocation *call)
 {
     struct tool tool;
     struct csv_info info;
-    char size[SAY_SIZE_BYTES], room[SAY_SIZE_BYTES], journal[SAY_SIZE_BYTES];
+    char size[SAY_SIZE_BYTES], room[SAY_SIZE_BYTES], journal[SAY_SIZE_BYTES], label[CSV_LABEL_BYTES + 4];
     if (!tool_open(&tool, call, true))
         return EXIT_FAILED;
     csv_statfs(tool.volume, &info);
@@ -154,7 +157,7 @@ int command_info(const struct invocation *call)
                ",\"journal_bytes\":%" PRIu64 ",\"journal_transactions\":%" PRIu64 "}\n", bytes, free_bytes, info.inodes,
                info.generation, info.journal_blocks * CSV_BLOCK_BYTES, info.replayed);
     } else {
-        printf("label       %s\nUUID        ", info.label);
+        printf("label       %s\nUUID        ", say_text(info.label, label, sizeof(label)));
         print_uuid(info.uuid);
         printf("\nformat      version %u\nsize        %s\nfree        %s\n", CSV_FORMAT_VERSION, say_size(bytes, size),
                say_size(free_bytes, room));
@@ -169,7 +172,7 @@ int command_df(const struct invocation *call)
 {
     struct tool tool;
     struct csv_info info;
-    char size[SAY_SIZE_BYTES], used[SAY_SIZE_BYTES], room[SAY_SIZE_BYTES];
+    char size[SAY_SIZE_BYTES], used[SAY_SIZE_BYTES], room[SAY_SIZE_BYTES], label[CSV_LABEL_BYTES + 4];
     if (!tool_open(&tool, call, true))
         return EXIT_FAILED;
     csv_statfs(tool.volume, &info);
@@ -181,6 +184,6 @@ int command_df(const struct invocation *call)
         printf("%10s  %10s  %10s  %4s  LABEL\n%10s  %10s  %10s  %3" PRIu64 "%%  %s\n", "SIZE", "USED", "FREE", "USED",
                say_size(info.blocks * CSV_BLOCK_BYTES, size), say_size(used_blocks * CSV_BLOCK_BYTES, used),
                say_size(info.free_blocks * CSV_BLOCK_BYTES, room), (used_blocks * 100 + info.blocks - 1) / info.blocks,
-               info.label);
+               say_text(info.label, label, sizeof(label)));
     return tool_close(&tool) ? EXIT_DONE : EXIT_FAILED;
 }

@@ -362,7 +362,7 @@ static int lock_holder(const struct sockaddr_un *address, socklen_t size)
 static bool take_host_lock(struct lun *l)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    uint64_t name = UINT64_C(0xcbf29ce484222325);
+    uint64_t name = l->key; /* this host's: a container with another host name counts as another host */
     for (const char *at = l->url.target; *at; at++)
         name = (name ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
     int length = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "tasuki-csv/%016" PRIx64 "/%d", name,

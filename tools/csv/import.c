@@ -124,11 +124,11 @@ static enum status convert(const struct invocation *call, struct growing *growin
     if (child > 0 && say_interrupted())
         kill(child, SIGTERM);
     bool good = child > 0 && ended_well(child);
-    if (nbd.failed)
+    if (nbd.failed && nbd.failed != ERR_RANGE)
         return nbd.failed;
     if (say_interrupted())
         return ERR_CANCELLED;
-    if (!good || status) {
+    if (!good || status || nbd.failed) {
         say_error("%s: qemu-img could not read all of it, for the reason that it gave", call->argument[0]);
         return ERR_TRUNCATED;
     }

@@ -173,13 +173,23 @@ static int read_options(const struct command *command, int count, char **argumen
     return EXIT_DONE;
 }
 
-/* The volume's name, with its secret taken out of what other users see of this process. */
+static void blank(char *from, const char *to)
+{
+    memset(from, 'x', (size_t)(to - from));
+}
+
+/* The volume's name, with its secrets taken out of what other users see of this process. */
 static const char *take_volume(char *argument)
 {
+    static const char target_secret[] = "target_password=";
     char *copy = strdup(argument), *host = strchr(argument, '@'), *secret = strchr(argument, '%');
-    if (!copy || !str_starts_with(argument, "iscsi://") || !host || !secret || secret > host)
+    if (!copy || !str_starts_with(argument, "iscsi://"))
         return copy ? copy : argument;
-    memset(secret + 1, 'x', (size_t)(host - secret - 1));
+    if (host && secret && secret < host)
+        blank(secret + 1, host);
+    secret = strstr(argument, target_secret);
+    if (secret)
+        blank(secret + sizeof(target_secret) - 1, secret + strlen(secret));
     return copy;
 }
 

@@ -21,7 +21,7 @@ static int close_with(struct tool *tool, int status)
 static void print_line(const struct csv_stat *stat, const char *name)
 {
     static const char letter[] = "rwxrwxrwx";
-    char mode[11], when[32];
+    char mode[11], when[32], shown[CSV_NAME_BYTES * 4];
     time_t seconds = (time_t)(stat->modified_ns / 1000000000);
     struct tm broken;
     mode[0] = stat->type == CSV_IS_DIRECTORY ? 'd' : '-';
@@ -31,7 +31,7 @@ static void print_line(const struct csv_stat *stat, const char *name)
     if (!localtime_r(&seconds, &broken) || !strftime(when, sizeof(when), "%Y-%m-%d %H:%M:%S", &broken))
         strcpy(when, "?");
     printf("%s %5u %5u %15" PRIu64 " %15" PRIu64 " %s %s\n", mode, stat->uid, stat->gid, stat->size,
-           stat->blocks * CSV_BLOCK_BYTES, when, name);
+           stat->blocks * CSV_BLOCK_BYTES, when, say_text(name, shown, sizeof(shown)));
 }
 
 static void print_json(const struct csv_stat *stat, const char *name, bool first)

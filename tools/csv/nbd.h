@@ -15,7 +15,7 @@ struct nbd {
     uint64_t size;
     void (*progress)(uint64_t written); /* bytes of data that were written so far */
     uint64_t written;
-    enum status failed;    /* the first operation of the volume's that failed */
+    enum status failed;    /* the first request that failed; ERR_RANGE: it was none, or beyond the export */
 };
 
 /* Until the client has taken its leave or is gone. ERR_INVALID: it broke the protocol; ERR_CANCELLED: interrupted. */

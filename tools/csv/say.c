@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kernel/text.h"
+
 static bool to_syslog;
 static volatile sig_atomic_t interrupted;
 
@@ -104,6 +106,26 @@ const char *say_status(enum status status)
         break;
     }
     return status_name(status);
+}
+
+const char *say_text(const char *from, char *text, size_t bytes)
+{
+    size_t at = 0, left = strlen(from);
+    while (left && at + 4 < bytes) {
+        uint32_t code;
+        unsigned length = utf8_decode(from, left, &code);
+        bool shown = length && code >= 32 && (code < 127 || code >= 160);
+        length = length ? length : 1;
+        if (shown)
+            memcpy(text + at, from, length);
+        else
+            text[at] = '?';
+        at += shown ? length : 1;
+        from += length;
+        left -= length;
+    }
+    text[at] = 0;
+    return text;
 }
 
 const char *say_size(uint64_t bytes, char text[SAY_SIZE_BYTES])

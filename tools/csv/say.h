@@ -19,6 +19,12 @@ void say_to_syslog(void);
 /* Cause and cure of a status of the volume's core, in words. Never NULL. */
 const char *say_status(enum status status);
 
+/*
+ * `from` (a label, a name that somebody else wrote) with '?' for all that is no character, so that it does nothing to a
+ * terminal; into `text` of `bytes` bytes, which is returned.
+ */
+const char *say_text(const char *from, char *text, size_t bytes);
+
 /* "3.2 GiB" and the like, into `text`, which is returned. */
 const char *say_size(uint64_t bytes, char text[SAY_SIZE_BYTES]);
 

@@ -66,7 +66,7 @@ enum status tool_target(struct tool *tool, const char *path, const char *name, u
 
 /* ---- Commands: each returns an exit status ---- */
 
-/* Prints text that has no control characters as a string of JSON. */
+/* Prints a label or a name as a string of JSON. */
 void print_json_text(const char *text);
 
 int command_mkfs(const struct invocation *call);
