@@ -71,6 +71,26 @@ def test_holes_stay_holes(volume):
         assert file.read(14) == b"in the middle\0"
 
 
+def test_what_is_piped_gets_holes_too(volume):
+    data = bytes(9 * MIB) + b"x" + bytes(30 * MIB) + b"y" * 70000 + bytes(3 * MIB + 1)
+    volume.run("put", "-", "f", data=data)
+    volume.run("put", "-", "empty", data=b"")
+    entries = {entry["name"]: entry for entry in json.loads(volume.run("ls", "--json"))}
+    assert entries["f"]["size"] == len(data) and entries["f"]["allocated_bytes"] <= 256 << 10
+    assert entries["empty"]["size"] == 0
+    assert volume.run("get", "f", "-") == data
+
+
+def test_get_writes_zeros_where_a_hole_would_show_what_was_there(tmp_path, volume, loop):
+    with open(loop, "wb") as file:
+        file.write(b"old" * MIB)
+    volume.run("put", "-", "f", data=bytes(MIB) + b"new" + bytes(MIB))
+    volume.run("get", "f", loop)
+    with open(loop, "rb") as file:
+        assert file.read(2 * MIB + 3) == bytes(MIB) + b"new" + bytes(MIB)
+    volume.run("rm", "f")
+
+
 def test_a_clone_shares_blocks_and_differs_after_a_write(volume):
     volume.run("put", "-", "one", data=b"x" * 20 * MIB)
     before = volume.free()
@@ -91,6 +111,14 @@ def test_move_and_remove(volume):
     free = volume.free()
     volume.run("rm", "--recursive", "d")
     assert volume.names() == [] and volume.free() > free
+
+
+def test_names_cannot_play_with_the_terminal(volume):
+    volume.run("mkfs", "--force", "--label=a \"quoted\" \u00fc label")
+    assert json.loads(volume.run("info", "--json"))["label"] == "a \"quoted\" \u00fc label"
+    volume.fails("mkfs", "--label", "control characters", arguments=("--force", "--label=a\033[2J"))
+    volume.run("mkfs", "--force", "--label=a \u009b2J label")
+    assert b"a ?2J label" in volume.run("info") and json.loads(volume.run("info", "--json"))["label"] == "a ?2J label"
 
 
 def test_errors_name_object_cause_and_cure(volume):

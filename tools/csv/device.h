@@ -28,7 +28,6 @@ struct device_options {
 struct device {
     struct csv_disk disk;
     char name[512];       /* as it was given, without a secret */
-    bool alone;           /* by an exclusive lock or reservation */
     uint64_t key;         /* the reservation that is held; 0: none */
     bool (*close)(struct device *device);
 };

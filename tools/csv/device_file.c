@@ -260,7 +260,6 @@ struct device *device_open_file(const char *name, const struct device_options *o
         free(f);
         return NULL;
     }
-    f->device.alone = options->use == DEVICE_WRITE;
     f->device.close = file_close;
     f->device.disk.context = f;
     f->device.disk.read = file_read;

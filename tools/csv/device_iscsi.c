@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,8 +25,56 @@
 #define COMMAND_S 20  /* without an answer for so long a command's connection counts as lost */
 #define PATIENCE_S 60
 #define MOST_BYTES (1 * MIB)
+#define MOST_UNMAP_BYTES (64 * MIB)
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * INT64_C(1000) + now.tv_nsec / 1000000;
+}
+
+static void wait_ms(unsigned ms)
+{
+    struct timespec time = { ms / 1000, ms % 1000 * 1000000L };
+    nanosleep(&time, NULL);
+}
+
+static void disconnect(struct lun *l)
+{
+    if (l->context)
+        iscsi_destroy_context(l->context);
+    l->context = NULL;
+}
 
 /* ---- Commands ---- */
+
+/*
+ * libiscsi's synchronous calls are not used: they keep what an answer is written into on their stack, and return when a
+ * signal comes, while the answer is still to come.
+ */
+static void answered(struct iscsi_context *context, int status, void *data, void *private_data)
+{
+    struct lun *l = private_data;
+    (void)context;
+    (void)data;
+    l->answered = true;
+    l->status = status;
+}
+
+/* Until answered() was called. False: it will not be, or not in time. */
+static bool wait_answer(struct lun *l, int64_t until_ms)
+{
+    while (!l->answered) {
+        struct pollfd wait = { .fd = iscsi_get_fd(l->context), .events = (short)iscsi_which_events(l->context) };
+        int ready = poll(&wait, 1, wait.events ? 1000 : 100);
+        if (ready < 0 && errno != EINTR)
+            return false;
+        if (iscsi_service(l->context, ready > 0 ? wait.revents : 0) < 0 || now_ms() > until_ms)
+            return l->answered;
+    }
+    return true;
+}
 
 static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
 {
@@ -34,40 +83,44 @@ static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
     struct unmap_list range = { .lba = c->block, .num = c->count };
     uint32_t bytes = c->count * l->block_bytes;
     struct iscsi_context *i = l->context;
-    int lun = l->url.lun;
+    int lun = l->url.lun, block = (int)l->block_bytes;
     switch (c->kind) {
     case LUN_READ:
-        return iscsi_read16_sync(i, lun, c->block, bytes, (int)l->block_bytes, 0, 0, 0, 0, 0);
+        return iscsi_read16_task(i, lun, c->block, bytes, block, 0, 0, 0, 0, 0, answered, l);
     case LUN_WRITE:
-        return iscsi_write16_sync(i, lun, c->block, (unsigned char *)(uintptr_t)c->bytes, bytes, (int)l->block_bytes, 0, 0,
-                                  c->fua, 0, 0);
+        return iscsi_write16_task(i, lun, c->block, (unsigned char *)(uintptr_t)c->bytes, bytes, block, 0, 0, c->fua, 0, 0,
+                                  answered, l);
     case LUN_FLUSH:
-        return iscsi_synchronizecache16_sync(i, lun, 0, 0, 0, 0);
+        return iscsi_synchronizecache16_task(i, lun, 0, 0, 0, 0, answered, l);
     case LUN_UNMAP:
-        return iscsi_unmap_sync(i, lun, 0, 0, &range, 1);
+        return iscsi_unmap_task(i, lun, 0, 0, &range, 1, answered, l);
     case LUN_PR_IN:
-        return iscsi_persistent_reserve_in_sync(i, lun, c->action, (uint16_t)c->count);
+        return iscsi_persistent_reserve_in_task(i, lun, c->action, (uint16_t)c->count, answered, l);
     case LUN_PR_OUT:
-        return iscsi_persistent_reserve_out_sync(i, lun, c->action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, c->type, &keys);
+        return iscsi_persistent_reserve_out_task(i, lun, c->action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, c->type, &keys, answered,
+                                                 l);
+    case LUN_CAPACITY:
+        return iscsi_readcapacity16_task(i, lun, answered, l);
+    case LUN_LIMITS:
+        return iscsi_inquiry_task(i, lun, 1, SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS, 64, answered, l);
     }
     return NULL;
 }
 
-const char *lun_words(struct lun *l)
+/* Takes over why something failed, for people. */
+static void take_words(struct lun *l)
 {
-    static char text[256];
-    const char *words = l->context ? iscsi_get_error(l->context) : "no connection";
+    const char *words = l->context ? iscsi_get_error(l->context) : NULL;
     /* What libiscsi says of a connection that was lost or never came about is how it got to know of it. */
-    snprintf(text, sizeof(text), "%s", !words || !words[0]           ? "no reason given"
-                                       : strstr(words, "reconnect") ? "no connection"
-                                                                    : words);
-    text[strcspn(text, "\n")] = 0;
-    return text;
+    snprintf(l->words, sizeof(l->words), "%s", !words || strstr(words, "reconnect") ? "no connection"
+                                               : words[0]                          ? words
+                                                                                   : "no reason given");
+    l->words[strcspn(l->words, "\n")] = 0;
 }
 
-static enum lun_result judge(const struct scsi_task *task)
+static enum lun_result judge(int status, const struct scsi_task *task)
 {
-    switch (task ? task->status : SCSI_STATUS_ERROR) {
+    switch (status) {
     case SCSI_STATUS_GOOD:
     case SCSI_STATUS_CONDITION_MET:
         return LUN_GOOD;
@@ -88,19 +141,19 @@ static enum lun_result judge(const struct scsi_task *task)
 
 enum lun_result lun_run(struct lun *l, const struct lun_command *command, struct scsi_task **task)
 {
+    l->answered = false;
     struct scsi_task *answer = l->context ? issue(l, command) : NULL;
-    enum lun_result result = judge(answer);
+    bool good = answer && wait_answer(l, now_ms() + 2 * COMMAND_S * 1000);
+    enum lun_result result = good ? judge(l->status, answer) : LUN_GONE;
+    if (result)
+        take_words(l);
+    if (result == LUN_GONE)
+        disconnect(l); /* whatever is still under way ends, before what it refers to does */
     if (!result && task)
         *task = answer;
     else if (answer)
         scsi_free_scsi_task(answer);
     return result;
-}
-
-static void wait_ms(unsigned ms)
-{
-    struct timespec time = { ms / 1000, ms % 1000 * 1000000L };
-    nanosleep(&time, NULL);
 }
 
 enum lun_result lun_ask(struct lun *l, const struct lun_command *command, struct scsi_task **task)
@@ -115,13 +168,6 @@ enum lun_result lun_ask(struct lun *l, const struct lun_command *command, struct
 }
 
 /* ---- Connecting ---- */
-
-static void disconnect(struct lun *l)
-{
-    if (l->context)
-        iscsi_destroy_context(l->context);
-    l->context = NULL;
-}
 
 static const char *cure_of(const char *words)
 {
@@ -153,6 +199,7 @@ static bool login(struct lun *l, bool quiet)
     }
     iscsi_set_noautoreconnect(i, 1);
     iscsi_set_timeout(i, COMMAND_S);
+    l->answered = false;
     int bad = iscsi_set_isid_random(i, l->isid >> 8, l->isid & 0xff) || iscsi_set_targetname(i, l->url.target) ||
               iscsi_set_session_type(i, ISCSI_SESSION_NORMAL) ||
               iscsi_set_header_digest(i, ISCSI_HEADER_DIGEST_CRC32C_NONE);
@@ -160,25 +207,20 @@ static bool login(struct lun *l, bool quiet)
         bad = iscsi_set_initiator_username_pwd(i, l->url.user, l->url.passwd);
     if (!bad && l->url.target_user[0])
         bad = iscsi_set_target_username_pwd(i, l->url.target_user, l->url.target_passwd);
-    if (!bad && !iscsi_full_connect_sync(i, l->url.portal, l->url.lun))
+    if (!bad && !iscsi_full_connect_async(i, l->url.portal, l->url.lun, answered, l) &&
+        wait_answer(l, now_ms() + COMMAND_S * 1000) && l->status == SCSI_STATUS_GOOD)
         return true;
+    take_words(l);
     if (!quiet)
-        say_error("%s: no login: %s; %s", l->device.name, lun_words(l), cure_of(lun_words(l)));
+        say_error("%s: no login: %s; %s", l->device.name, l->words, cure_of(l->words));
     disconnect(l);
     return false;
-}
-
-static int64_t seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec;
 }
 
 /* Until there is a connection, or patience ends. */
 static bool login_again(struct lun *l, int64_t until)
 {
-    while (!l->lost && seconds() < until) {
+    while (!l->lost && now_ms() < until && !say_interrupted()) {
         if (login(l, true))
             return reservation_prove(l);
         wait_ms(500);
@@ -191,7 +233,7 @@ static bool login_again(struct lun *l, int64_t until)
 /* One command to its end, over new connections where need be. */
 static enum status carry_out(struct lun *l, const struct lun_command *c, const char *what, struct scsi_task **task)
 {
-    int64_t until = seconds() + PATIENCE_S;
+    int64_t until = now_ms() + PATIENCE_S * 1000;
     bool told = false;
     while (!l->lost) {
         enum lun_result result = lun_run(l, c, task);
@@ -202,10 +244,10 @@ static enum status carry_out(struct lun *l, const struct lun_command *c, const c
         }
         if (result == LUN_REFUSED) {
             if (c->kind != LUN_UNMAP && !c->fua)
-                say_error("%s: %s at block %" PRIu64 " failed: %s", l->device.name, what, c->block, lun_words(l));
+                say_error("%s: %s at block %" PRIu64 " failed: %s", l->device.name, what, c->block, l->words);
             return ERR_UNSUPPORTED;
         }
-        if (seconds() >= until)
+        if (now_ms() >= until)
             break;
         if (result == LUN_BUSY) {
             wait_ms(200);
@@ -220,14 +262,15 @@ static enum status carry_out(struct lun *l, const struct lun_command *c, const c
             continue;
         }
         if (!told)
-            say_note("%s: the connection is lost; trying again for %u s", l->device.name, PATIENCE_S);
+            say_note("%s: the connection is lost; trying again for %d s", l->device.name, PATIENCE_S);
         told = true;
         if (!login_again(l, until))
             break;
     }
     if (!l->lost)
         say_error("%s: %s at block %" PRIu64 " failed: %s; see whether the target runs, then run the command again",
-                  l->device.name, what, c->block, lun_words(l));
+                  l->device.name, what, c->block, l->words);
+    l->lost = true; /* what comes after it does not wait as long again */
     return ERR_IO;
 }
 
@@ -287,7 +330,7 @@ static enum status lun_discard(struct csv_disk *disk, uint64_t offset, uint64_t 
     struct lun *l = disk->context;
     for (uint64_t done = 0; done < count && !l->no_unmap;) {
         struct lun_command c = { .kind = LUN_UNMAP, .block = (offset + done) / l->block_bytes };
-        c.count = (uint32_t)MIN((count - done) / l->block_bytes, 0x8000u);
+        c.count = (uint32_t)MIN((count - done) / l->block_bytes, l->most_unmap);
         enum status status = carry_out(l, &c, "unmapping", NULL);
         l->no_unmap |= status == ERR_UNSUPPORTED; /* a hint: nothing is lost */
         if (status && status != ERR_UNSUPPORTED)
@@ -301,8 +344,11 @@ static bool lun_close(struct device *device)
 {
     struct lun *l = CONTAINER_OF(device, struct lun, device);
     bool good = !l->context || reservation_release(l);
-    if (l->context && !l->lost)
-        iscsi_logout_sync(l->context);
+    if (l->context) {
+        l->answered = false;
+        if (!iscsi_logout_async(l->context, answered, l))
+            (void)wait_answer(l, now_ms() + COMMAND_S * 1000);
+    }
     disconnect(l);
     if (l->host_lock >= 0)
         close(l->host_lock);
@@ -316,8 +362,9 @@ static bool lun_close(struct device *device)
 /* Size, and what the target says of commands. */
 static bool measure(struct lun *l)
 {
-    struct scsi_task *task = iscsi_readcapacity16_sync(l->context, l->url.lun);
-    struct scsi_readcapacity16 *capacity = judge(task) == LUN_GOOD ? scsi_datain_unmarshall(task) : NULL;
+    struct lun_command ask_capacity = { .kind = LUN_CAPACITY }, ask_limits = { .kind = LUN_LIMITS };
+    struct scsi_task *task = NULL;
+    struct scsi_readcapacity16 *capacity = lun_ask(l, &ask_capacity, &task) ? NULL : scsi_datain_unmarshall(task);
     if (capacity) {
         l->blocks = capacity->returned_lba + 1;
         l->block_bytes = capacity->block_length;
@@ -325,16 +372,19 @@ static bool measure(struct lun *l)
     }
     if (task)
         scsi_free_scsi_task(task);
-    if (!capacity || (l->block_bytes != 512 && l->block_bytes != 4096) || l->blocks > UINT64_MAX / l->block_bytes) {
+    if (!capacity || (l->block_bytes != 512 && l->block_bytes != 4096) || !l->blocks || l->blocks > UINT64_MAX / l->block_bytes) {
         say_error("%s: no disk with blocks of 512 or 4096 bytes: %s; name another LUN", l->device.name,
-                  capacity ? "its blocks have another size" : lun_words(l));
+                  capacity ? "its blocks have another size" : l->words);
         return false;
     }
     l->most_blocks = (uint32_t)(MOST_BYTES / l->block_bytes);
-    task = iscsi_inquiry_sync(l->context, l->url.lun, 1, SCSI_INQUIRY_PAGECODE_BLOCK_LIMITS, 64);
-    struct scsi_inquiry_block_limits *limits = judge(task) == LUN_GOOD ? scsi_datain_unmarshall(task) : NULL;
+    l->most_unmap = (uint32_t)(MOST_UNMAP_BYTES / l->block_bytes);
+    task = NULL;
+    struct scsi_inquiry_block_limits *limits = lun_ask(l, &ask_limits, &task) ? NULL : scsi_datain_unmarshall(task);
     if (limits && limits->max_xfer_len)
         l->most_blocks = MIN(l->most_blocks, limits->max_xfer_len);
+    if (limits && limits->max_unmap)
+        l->most_unmap = MIN(l->most_unmap, limits->max_unmap);
     if (task)
         scsi_free_scsi_task(task);
     l->device.disk.bytes = l->blocks * l->block_bytes;
@@ -439,7 +489,6 @@ struct device *device_open_iscsi(const char *url, const struct device_options *o
         lun_close(&l->device);
         return NULL;
     }
-    l->device.alone = options->use == DEVICE_WRITE;
     l->device.close = lun_close;
     l->device.disk.context = l;
     l->device.disk.read = lun_read;

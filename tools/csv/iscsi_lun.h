@@ -10,19 +10,27 @@
 
 #include "device.h"
 
+#define LUN_MOST_KEYS 64u
+
 struct lun {
     struct device device;
     struct iscsi_context *context; /* NULL: not connected */
     struct iscsi_url url;
     char initiator[224];
-    uint32_t isid;                /* the same at each login, so that the target ends what an older one left */
-    uint32_t block_bytes, most_blocks; /* of a command */
+    uint32_t isid; /* the same at each login, so that the target ends what an older one left */
+    uint32_t block_bytes, most_blocks, most_unmap; /* of a command */
     uint64_t blocks;
     bool no_fua, no_unmap;
     bool reserves; /* a writer: the reservation is to be held */
-    bool lost;     /* it is no longer, so nothing is written any more */
+    bool lost;     /* it is no longer, or the target is gone: no more commands */
     uint64_t key;  /* that is registered now; its upper 48 bits are this host's */
+    uint64_t drawn[LUN_MOST_KEYS]; /* all keys of this run so far */
+    unsigned drawn_count;
     int host_lock; /* against other runs on this machine; -1: none */
+    /* The command that is under way. */
+    bool answered;
+    int status;
+    char words[256]; /* why the last one failed */
 };
 
 enum lun_result {
@@ -34,7 +42,7 @@ enum lun_result {
     LUN_GONE,      /* no connection */
 };
 
-enum lun_kind { LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_UNMAP, LUN_PR_IN, LUN_PR_OUT };
+enum lun_kind { LUN_READ, LUN_WRITE, LUN_FLUSH, LUN_UNMAP, LUN_PR_IN, LUN_PR_OUT, LUN_CAPACITY, LUN_LIMITS };
 
 struct lun_command {
     enum lun_kind kind;
@@ -46,13 +54,13 @@ struct lun_command {
     uint64_t key, action_key;
 };
 
-/* Runs one command once. With LUN_GOOD *task (may be NULL if nobody wants it) is the caller's, to be freed. */
+/*
+ * Runs one command once. With LUN_GOOD *task (NULL: nobody wants it) is the caller's, to be freed. After LUN_GONE there
+ * is no connection any more.
+ */
 enum lun_result lun_run(struct lun *l, const struct lun_command *command, struct scsi_task **task);
 /* The same, again as long as the target only asks for it (busy, attention), and not the connection's loss. */
 enum lun_result lun_ask(struct lun *l, const struct lun_command *command, struct scsi_task **task);
-/* Why the last command failed. */
-const char *lun_words(struct lun *l);
-
 /* Takes the reservation. False: it is a stranger's, or the target has none; said. */
 bool reservation_take(struct lun *l, bool take_over);
 /* For a reader: false if a stranger holds one; said. */

@@ -4,13 +4,13 @@
  * writes, and others may look.
  *
  * A key's upper 48 bits are this host's (tool_identity()), its lower 16 are drawn at each run and at each new
- * connection. So a key tells who left it. A run that was killed leaves its reservation behind; the next one on this
+ * connection. So a key tells which host left it. A run that was killed leaves its reservation behind; the next one on this
  * host takes it back, since a lock on this machine (host_lock()) proves that the older run has ended. Whatever has
  * another host's key is a stranger's, and is only preempted when the admin says that he is gone.
  *
  * When a connection was lost, the new one may count as another nexus, or as the same. Either way the new key is
- * registered first; if the reservation then has the old key, it is another nexus, and PREEMPT moves the reservation in
- * one step, if nobody else has done so before. A reservation that is gone is not taken again: while it was gone,
+ * registered first; if the reservation then has an older key of this run, it is another nexus, and PREEMPT moves the
+ * reservation in one step, if nobody else has done so before. A reservation that is gone is not taken again: while it was gone,
  * somebody else may have written. Then the volume is read-only for the rest of the run.
  */
 #include <inttypes.h>
@@ -24,13 +24,12 @@
 
 #define TYPE SCSI_PERSISTENT_RESERVE_TYPE_WRITE_EXCLUSIVE
 #define HOST_MASK (~UINT64_C(0xffff))
-#define MOST_KEYS 64u
 
 struct holding {
     bool reserved;
     uint64_t holder;
     int type;
-    uint64_t key[MOST_KEYS]; /* registered, no more than these */
+    uint64_t key[LUN_MOST_KEYS]; /* registered, no more than these */
     unsigned count;
 };
 
@@ -50,7 +49,7 @@ static enum lun_result read_keys(struct lun *l, struct holding *h)
         return result;
     struct scsi_persistent_reserve_in_read_keys *keys = scsi_datain_unmarshall(task);
     h->count = 0;
-    for (int i = 0; keys && i < keys->num_keys && h->count < MOST_KEYS; i++)
+    for (int i = 0; keys && i < keys->num_keys && h->count < LUN_MOST_KEYS; i++)
         h->key[h->count++] = keys->keys[i];
     scsi_free_scsi_task(task);
     return keys ? LUN_GOOD : LUN_REFUSED;
@@ -105,7 +104,7 @@ static void say_strangers(const struct lun *l, const struct holding *h, const ch
 static bool unreadable(struct lun *l)
 {
     say_error("%s: the target has no persistent reservations, or does not tell them: %s; without them nothing keeps others "
-              "from writing: use another target", l->device.name, lun_words(l));
+              "from writing: use another target", l->device.name, l->words);
     return false;
 }
 
@@ -120,11 +119,22 @@ bool reservation_absent(struct lun *l)
     return false;
 }
 
-static uint64_t draw_key(uint64_t host)
+/* A new key of this host's, for this nexus. */
+static void draw_key(struct lun *l)
 {
     uint16_t low;
     tool_random(&low, sizeof(low));
-    return (host & HOST_MASK) | (low ? low : 1);
+    l->key = (l->key & HOST_MASK) | (low ? low : 1);
+    l->drawn[l->drawn_count++ % LUN_MOST_KEYS] = l->key;
+}
+
+/* True if a key was drawn by this run. */
+static bool is_mine(const struct lun *l, uint64_t key)
+{
+    bool found = false;
+    for (unsigned i = 0; i < MIN(l->drawn_count, LUN_MOST_KEYS); i++)
+        found |= l->drawn[i] == key;
+    return found;
 }
 
 /* Registers l->key for this nexus, whatever was registered before. */
@@ -150,7 +160,7 @@ static enum lun_result preempt_others(struct lun *l, const struct holding *h)
 bool reservation_take(struct lun *l, bool take_over)
 {
     struct holding h;
-    l->key = draw_key(l->key);
+    draw_key(l);
     if (look(l, &h))
         return unreadable(l);
     if (any_stranger(l, &h) && !take_over) {
@@ -171,7 +181,7 @@ bool reservation_take(struct lun *l, bool take_over)
     }
     if (result)
         say_error("%s: the reservation could not be taken: %s", l->device.name,
-                  result == LUN_CONFLICT ? "somebody else was faster; try again" : lun_words(l));
+                  result == LUN_CONFLICT ? "somebody else was faster; try again" : l->words);
     else
         say_error("%s: the target said that the reservation was taken, and does not show it; use another target",
                   l->device.name);
@@ -181,32 +191,34 @@ bool reservation_take(struct lun *l, bool take_over)
 
 bool reservation_prove(struct lun *l)
 {
-    struct holding h;
-    uint64_t old = l->key;
+    struct holding h = { 0 };
     if (!l->reserves)
         return true;
-    l->key = draw_key(old);
+    draw_key(l);
     enum lun_result result = enter(l);
     if (!result)
         result = look(l, &h);
-    if (!result && h.reserved && h.holder == old && old != l->key) {
-        result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, old);
+    if (!result && h.reserved && h.holder != l->key && is_mine(l, h.holder)) {
+        result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, h.holder);
         if (!result)
             result = look(l, &h);
     }
-    if (result == LUN_GONE) {
-        l->key = old; /* the next connection tries again */
+    if (result == LUN_GONE)
+        return true; /* the next connection tries again */
+    if (!result && h.reserved && h.holder == l->key) {
+        l->device.key = l->key;
         return true;
     }
-    if (!result && h.reserved && h.holder == l->key)
-        return true;
     l->lost = true;
     if (!result && h.reserved)
         say_error("%s: the reservation was taken by key 0x%016" PRIx64 " while this one was away; nothing more is written; see "
                   "who that is before mounting again", l->device.name, h.holder);
-    else
+    else if (!result)
         say_error("%s: the target has lost the reservation (was it restarted?), and somebody else may have written; nothing "
                   "more is written; run the command again", l->device.name);
+    else
+        say_error("%s: whether the reservation is still held cannot be told: %s; nothing more is written; run the command "
+                  "again", l->device.name, result == LUN_CONFLICT ? "there is another one" : l->words);
     return false;
 }
 
@@ -220,6 +232,6 @@ bool reservation_release(struct lun *l)
     if (!result)
         return true;
     say_error("%s: the reservation could not be released (key 0x%016" PRIx64 "): %s; the next run of this tool on this host "
-              "does it", l->device.name, l->key, lun_words(l));
+              "does it", l->device.name, l->key, l->words);
     return false;
 }

@@ -62,24 +62,25 @@ static const struct command {
     const char *name;
     int (*run)(const struct invocation *call);
     int least, most; /* arguments behind VOLUME */
+    bool cleans_up;  /* when it is interrupted; the others just end */
     unsigned options;
     const char *arguments, *help;
 } command_table[] = {
-    { "mkfs", command_mkfs, 0, 0, OPT_FORCE | OPT_LABEL | OPT_SIZE, "", "make an empty volume; what was there is lost" },
-    { "fsck", command_fsck, 0, 0, OPT_REPAIR, "", "check everything; exit status 0: sound, 4: damaged, 8: not checked" },
-    { "info", command_info, 0, 0, OPT_JSON, "", "identity, size and use of the volume" },
-    { "df", command_df, 0, 0, OPT_JSON, "", "room on the volume" },
-    { "ls", command_ls, 0, 1, OPT_JSON, "[PATH]", "list a directory, or show a file" },
-    { "mkdir", command_mkdir, 1, 1, 0, "PATH", "make a directory" },
-    { "put", command_put, 2, 2, OPT_QUIET, "SOURCE PATH", "copy a file from here (-: standard input) to the volume" },
-    { "get", command_get, 2, 2, OPT_QUIET, "PATH TARGET", "copy a file from the volume to here (-: standard output)" },
-    { "import", command_import, 2, 2, OPT_QUIET | OPT_FORMAT, "SOURCE PATH",
+    { "mkfs", command_mkfs, 0, 0, false, OPT_FORCE | OPT_LABEL | OPT_SIZE, "", "make an empty volume; what was there is lost" },
+    { "fsck", command_fsck, 0, 0, false, OPT_REPAIR, "", "check everything; exit status 0: sound, 4: damaged, 8: not checked" },
+    { "info", command_info, 0, 0, false, OPT_JSON, "", "identity, size and use of the volume" },
+    { "df", command_df, 0, 0, false, OPT_JSON, "", "room on the volume" },
+    { "ls", command_ls, 0, 1, false, OPT_JSON, "[PATH]", "list a directory, or show a file" },
+    { "mkdir", command_mkdir, 1, 1, true, 0, "PATH", "make a directory" },
+    { "put", command_put, 2, 2, true, OPT_QUIET, "SOURCE PATH", "copy a file from here (-: standard input) to the volume" },
+    { "get", command_get, 2, 2, false, OPT_QUIET, "PATH TARGET", "copy a file from the volume to here (-: standard output)" },
+    { "import", command_import, 2, 2, true, OPT_QUIET | OPT_FORMAT, "SOURCE PATH",
       "copy a disk image (qcow2, VMDK, VHDX and what else qemu-img reads) as a raw file" },
-    { "mv", command_mv, 2, 2, 0, "PATH PATH", "rename or move; a file of the new name is replaced" },
-    { "cp", command_cp, 2, 2, 0, "PATH PATH", "clone a file: both share their blocks until one is written" },
-    { "mount", command_mount, 1, 1, OPT_READ_ONLY | OPT_FOREGROUND | OPT_ALLOW_OTHER, "DIRECTORY",
+    { "mv", command_mv, 2, 2, true, 0, "PATH PATH", "rename or move; a file of the new name is replaced" },
+    { "cp", command_cp, 2, 2, true, 0, "PATH PATH", "clone a file: both share their blocks until one is written" },
+    { "mount", command_mount, 1, 1, true, OPT_READ_ONLY | OPT_FOREGROUND | OPT_ALLOW_OTHER, "DIRECTORY",
       "show the volume under a directory; `fusermount3 -u DIRECTORY` ends it" },
-    { "rm", command_rm, 1, 1, OPT_RECURSIVE, "PATH", "remove a file, or an empty directory" },
+    { "rm", command_rm, 1, 1, true, OPT_RECURSIVE, "PATH", "remove a file, or an empty directory" },
 };
 
 static void usage_of(const struct command *command, FILE *to)
@@ -221,7 +222,8 @@ int main(int count, char **argument)
         usage_of(command, stderr);
         return EXIT_USAGE;
     }
-    say_catch_interrupts();
+    if (command->cleans_up)
+        say_catch_interrupts();
     signal(SIGPIPE, SIG_IGN); /* the write says it */
     struct invocation call = { .options = &options, .volume = take_volume(argument[0]), .argument = argument + 1,
                                .count = count - 1 };

@@ -18,6 +18,7 @@
 #include "transfer.h"
 
 #define CHUNK_BYTES (4 * MIB)
+#define PIECE_BYTES (64 * KIB)
 
 /* ---- A file that grows under another name ---- */
 
@@ -40,9 +41,10 @@ enum status growing_begin(struct growing *g, struct tool *tool, uint64_t directo
     snprintf(g->temporary, sizeof(g->temporary), ".tasuki-csv-%016" PRIx64, number);
     csv_set_time(tool->volume, tool_now_ns());
     status = csv_create(tool->volume, directory, g->temporary, strlen(g->temporary), mode, &inode);
-    if (!status)
-        status = csv_open(tool->volume, inode, &g->file);
-    return status;
+    if (status)
+        return status;
+    status = csv_open(tool->volume, inode, &g->file);
+    return status ? growing_end(g, status) : OK;
 }
 
 enum status growing_end(struct growing *g, enum status status)
@@ -57,7 +59,7 @@ enum status growing_end(struct growing *g, enum status status)
     }
     if (!status)
         status = csv_rename(volume, g->directory, g->temporary, strlen(g->temporary), g->directory, g->name, g->bytes);
-    else if (g->file && csv_unlink(volume, g->directory, g->temporary, strlen(g->temporary)))
+    if (status && csv_unlink(volume, g->directory, g->temporary, strlen(g->temporary)))
         say_note("%s: is left on the volume; remove it", g->temporary);
     return status;
 }
@@ -76,13 +78,13 @@ static bool next_data(int fd, uint64_t at, uint64_t size, uint64_t *from, uint64
     return *from < size;
 }
 
-/* Copies [from, to) of a file, or, if `stream`, all that comes. */
-static enum status put_range(struct growing *g, const char *source, int fd, uint64_t from, uint64_t to, bool stream,
-                             uint8_t *buffer)
+/* As many bytes as there are, up to `count`; ERR_TRUNCATED after a failure, which is said. */
+static enum status read_some(const char *source, int fd, uint8_t *bytes, uint64_t count, bool stream, uint64_t offset,
+                             uint64_t *done)
 {
-    while (stream || from < to) {
-        uint64_t want = stream ? CHUNK_BYTES : MIN(CHUNK_BYTES, to - from);
-        ssize_t got = stream ? read(fd, buffer, want) : pread(fd, buffer, want, (off_t)from);
+    for (*done = 0; *done < count;) {
+        ssize_t got = stream ? read(fd, bytes + *done, count - *done)
+                             : pread(fd, bytes + *done, count - *done, (off_t)(offset + *done));
         if (say_interrupted())
             return ERR_CANCELLED;
         if (got < 0 && errno == EINTR)
@@ -93,13 +95,50 @@ static enum status put_range(struct growing *g, const char *source, int fd, uint
         }
         if (!got)
             return OK; /* the end, or the file was cut meanwhile */
-        enum status status = csv_write(g->file, from, buffer, (uint64_t)got);
-        if (status)
+        *done += (uint64_t)got;
+    }
+    return OK;
+}
+
+static bool all_zeros(const uint8_t *bytes, uint64_t count)
+{
+    return !count || (!bytes[0] && !memcmp(bytes, bytes + 1, count - 1));
+}
+
+/* Copies [from, to) of a file, in which holes were left out already. */
+static enum status put_range(struct growing *g, const char *source, int fd, uint64_t from, uint64_t to, uint8_t *buffer)
+{
+    while (from < to) {
+        uint64_t got;
+        enum status status = read_some(source, fd, buffer, MIN(CHUNK_BYTES, to - from), false, from, &got);
+        if (!status && got)
+            status = csv_write(g->file, from, buffer, got);
+        if (status || !got)
             return status;
-        from += (uint64_t)got;
+        from += got;
         progress_step(from);
     }
     return OK;
+}
+
+/* Copies all that comes (a pipe, a block device); pieces that are all zeros become holes. */
+static enum status put_stream(struct growing *g, const char *source, int fd, uint8_t *buffer)
+{
+    for (uint64_t at = 0;;) {
+        uint64_t got;
+        enum status status = read_some(source, fd, buffer, CHUNK_BYTES, true, at, &got);
+        if (status)
+            return status;
+        for (uint64_t piece = 0; piece < got && !status; piece += PIECE_BYTES) {
+            uint64_t count = MIN(PIECE_BYTES, got - piece);
+            if (!all_zeros(buffer + piece, count))
+                status = csv_write(g->file, at + piece, buffer + piece, count);
+        }
+        at += got;
+        progress_step(at);
+        if (status || got < CHUNK_BYTES)
+            return status ? status : csv_set_size(g->file, at);
+    }
 }
 
 static enum status put_data(struct growing *g, const char *source, int fd, const struct stat *stat, bool quiet)
@@ -110,11 +149,9 @@ static enum status put_data(struct growing *g, const char *source, int fd, const
     if (!buffer)
         return ERR_NO_MEMORY;
     progress_begin(source, size, !quiet);
-    enum status status = OK;
-    if (stream)
-        status = put_range(g, source, fd, 0, 0, true, buffer);
+    enum status status = stream ? put_stream(g, source, fd, buffer) : OK;
     for (uint64_t at = 0; !status && !stream && next_data(fd, at, size, &from, &to); at = to)
-        status = put_range(g, source, fd, from, MIN(to, size), false, buffer);
+        status = put_range(g, source, fd, from, MIN(to, size), buffer);
     if (!status && !stream)
         status = csv_set_size(g->file, size);
     progress_end();
@@ -168,7 +205,7 @@ static bool write_all(int fd, const uint8_t *bytes, uint64_t count, bool stream,
     for (uint64_t done = 0; done < count;) {
         ssize_t part = stream ? write(fd, bytes + done, count - done)
                               : pwrite(fd, bytes + done, count - done, (off_t)(offset + done));
-        if (part < 0 && errno == EINTR && !say_interrupted())
+        if (part < 0 && errno == EINTR)
             continue;
         if (part < 0)
             return false;
@@ -177,7 +214,8 @@ static bool write_all(int fd, const uint8_t *bytes, uint64_t count, bool stream,
     return true;
 }
 
-static enum status get_data(struct csv_file *file, const char *target, int fd, bool stream)
+/* `sparse`: the target is an empty file, where what is not written is a hole. */
+static enum status get_data(struct csv_file *file, const char *target, int fd, bool sparse)
 {
     uint64_t size = csv_size(file), done;
     struct csv_mapping mapping;
@@ -185,27 +223,51 @@ static enum status get_data(struct csv_file *file, const char *target, int fd, b
     if (!buffer)
         return ERR_NO_MEMORY;
     enum status status = OK;
-    for (uint64_t at = 0; at < size && !status; progress_step(at)) {
+    bool written = true;
+    for (uint64_t at = 0; at < size && !status && written; progress_step(at)) {
         status = csv_map(file, at, MIN(CHUNK_BYTES, size - at), &mapping);
-        if (!status && say_interrupted())
-            status = ERR_CANCELLED;
         if (status)
             break;
         bool zeros = mapping.kind == CSV_MAP_HOLE || mapping.kind == CSV_MAP_UNWRITTEN;
-        if (!zeros || stream) {
+        if (!zeros || !sparse) {
             status = csv_read(file, at, buffer, mapping.bytes, &done);
-            if (!status && !write_all(fd, buffer, done, stream, at)) {
-                say_error("%s: cannot be written: %s", target, strerror(errno));
-                status = ERR_TRUNCATED;
-            }
+            written = status || write_all(fd, buffer, done, !sparse, at);
         }
         at += mapping.bytes;
     }
-    if (!status && !stream && (ftruncate(fd, (off_t)size) || fsync(fd))) {
+    if (!status && written && sparse)
+        written = !ftruncate(fd, (off_t)size);
+    if (!status && written)
+        written = !fsync(fd) || errno == EINVAL || errno == EROFS; /* a pipe has nothing to make durable */
+    if (!written) {
         say_error("%s: cannot be written: %s", target, strerror(errno));
         status = ERR_TRUNCATED;
     }
     free(buffer);
+    return status;
+}
+
+static enum status get_to(struct tool *tool, const struct invocation *call, struct csv_file *file, uint32_t mode,
+                          const char *target)
+{
+    struct stat stat;
+    bool standard = !strcmp(target, "-");
+    int fd = standard ? STDOUT_FILENO : open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode & 0777);
+    if (fd < 0 || fstat(fd, &stat)) {
+        say_error("%s: cannot be written: %s", target, strerror(errno));
+        if (fd >= 0 && !standard)
+            close(fd);
+        return ERR_TRUNCATED;
+    }
+    progress_begin(call->argument[0], csv_size(file), !standard && !call->options->quiet);
+    enum status status = get_data(file, target, fd, !standard && S_ISREG(stat.st_mode));
+    progress_end();
+    if (status)
+        tool_failed(tool, call->argument[0], status);
+    if (!standard && close(fd) && !status) {
+        say_error("%s: cannot be written: %s", target, strerror(errno));
+        status = ERR_TRUNCATED;
+    }
     return status;
 }
 
@@ -228,25 +290,10 @@ static int get(struct tool *tool, const struct invocation *call)
         status = csv_open(tool->volume, inode, &file);
     if (status)
         return tool_failed(tool, path, status);
-    bool stream = !strcmp(target, "-");
-    if (!stream && !stat(target, &to) && S_ISDIR(to.st_mode) &&
+    if (strcmp(target, "-") && !stat(target, &to) && S_ISDIR(to.st_mode) &&
         asprintf(&inside, "%s/%s", target, last ? last + 1 : path) > 0)
         target = inside;
-    int fd = stream ? STDOUT_FILENO : open(target, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, from.mode & 0777);
-    if (fd < 0) {
-        say_error("%s: cannot be written: %s", target, strerror(errno));
-        status = ERR_IO;
-    } else {
-        progress_begin(path, from.size, !stream && !call->options->quiet);
-        status = get_data(file, target, fd, stream || lseek(fd, 0, SEEK_CUR) < 0);
-        progress_end();
-        if (status)
-            tool_failed(tool, path, status);
-        if (!stream && close(fd) && !status) {
-            say_error("%s: cannot be written: %s", target, strerror(errno));
-            status = ERR_IO;
-        }
-    }
+    status = get_to(tool, call, file, from.mode, target);
     free(inside);
     enum status closed = csv_close(file);
     return status || closed ? EXIT_FAILED : EXIT_DONE;
