@@ -119,7 +119,7 @@ class Runner:
         subprocess.run(["make", "--no-print-directory", f"BUILD={again}", "clean"], cwd=TOP, stdout=subprocess.DEVNULL,
                        check=True)
         if self.make("build/again", f"BUILD={again}", "CC=gcc", "all") and built:
-            for name in ("BOOTX64.EFI", "esp.img"):
+            for name in ("BOOTX64.EFI", "esp.img", "tasuki-csv"):
                 same = filecmp.cmp(os.path.join(self.build, name), os.path.join(again, name), shallow=False)
                 self.count(same, not same, f"build/again: {name} has the same bytes", 0)
 

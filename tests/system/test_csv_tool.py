@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 import node
-from csv_volume import MIB, TOOL, Volume, on_another_host, wait_for
+from csv_volume import MIB, TOOL, Volume, on_another_host
 
 pytestmark = pytest.mark.vendor("none")
 
@@ -151,12 +151,29 @@ def test_what_is_no_volume_is_refused_by_name(tmp_path):
 
 
 def test_damage_is_found_and_said(volume):
+    volume.run("mkdir", "d")
+    for i in range(20):
+        volume.run("put", "-", f"d/{i}", data=b"x" * 5000)
+    inode = json.loads(volume.run("ls", "--json", "d/7"))[0]["inode"]
+    with open(volume.name, "r+b") as file:
+        file.seek(inode * 4096 + 100)  # in the inode
+        good = file.read(4)
+        file.seek(inode * 4096 + 100)
+        file.write(b"\xff" * 4)
+    said = volume.run("fsck", status=4, quiet=False).decode()
+    assert f"{inode}" in said and said.endswith(": DAMAGED\n")
+    volume.fails("get", "d/7", "damaged", "`fsck`", arguments=("d/7", "-"))
+    with open(volume.name, "r+b") as file:
+        file.seek(inode * 4096 + 100)
+        file.write(good)
+    volume.check()
     with open(volume.name, "r+b") as file:
         file.seek(19 * 4096 + 40)  # free blocks, in the volume root
         good = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([good[0] ^ 1]))
-    volume.fails("fsck", "block 19", status=8)
+    volume.fails("fsck", "block 19", status=4)
+    volume.fails("ls", "block 19", status=1)
     with open(volume.name, "r+b") as file:
         file.seek(19 * 4096 + 40)
         file.write(good)
@@ -175,10 +192,8 @@ def test_wrong_usage_exits_with_2(arguments, words):
 
 def test_a_volume_in_use_is_refused_and_its_user_named(volume):
     put = volume.start("put", "-", "f", stdin=subprocess.PIPE)
-    put.stdin.write(b"x" * MIB)
+    put.stdin.write(b"x" * 5 * MIB)  # more than a pipe holds, so it is at work now
     put.stdin.flush()
-    wait_for(lambda: f"/{put.pid}/" and any(os.path.realpath(f"/proc/{put.pid}/fd/{fd}") == volume.name
-                                            for fd in os.listdir(f"/proc/{put.pid}/fd")), "the volume to be open")
     for command in ("ls", "fsck", "mkfs"):
         volume.fails(command, f"locked by tasuki-csv (process {put.pid})", status=8 if command == "fsck" else 1)
     put.stdin.close()
@@ -197,7 +212,7 @@ def test_another_hosts_mount_is_refused_by_name(volume):
     killed = volume.start("put", "-", "f", stdin=subprocess.PIPE)
     killed.stdin.write(b"x" * 8 * MIB)
     killed.stdin.flush()
-    wait_for(lambda: volume_is_mounted(volume), "the mount record")
+    assert volume_is_mounted(volume)
     killed.kill()
     killed.wait()
     there = on_another_host()

@@ -107,7 +107,7 @@ int command_fsck(const struct invocation *call)
         return EXIT_NOT_CHECKED;
     }
     if (!tool_open(&tool, call, true))
-        return EXIT_NOT_CHECKED;
+        return tool.refused == ERR_CORRUPT ? EXIT_DAMAGED : EXIT_NOT_CHECKED;
     csv_statfs(tool.volume, &info);
     enum status status = csv_check(tool.volume, &check);
     if (status)

@@ -34,10 +34,11 @@ struct file_device {
     bool is_block;
 };
 
+/* A full file system below the file is an error of the disk: it does not mean that the volume is full. */
 static enum status failed(struct file_device *f, const char *what, uint64_t offset)
 {
     say_error("%s: %s at byte %" PRIu64 " failed: %s", f->device.name, what, offset, strerror(errno));
-    return errno == ENOSPC ? ERR_NO_SPACE : ERR_IO;
+    return ERR_IO;
 }
 
 static enum status file_read(struct csv_disk *disk, uint64_t offset, void *bytes, uint64_t count)

@@ -60,7 +60,7 @@ static void serve(struct fs *fs, struct fuse_session *session)
 }
 
 /* What to tell whoever waits, once the directory is mounted. */
-static void ready(int pipe_fd)
+static void tell_ready(int pipe_fd)
 {
     int null = pipe_fd < 0 ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null < 0)
@@ -103,7 +103,7 @@ static int run(struct fs *fs, const struct invocation *call, const char *directo
     fs_files_operations(&operations);
     struct fuse_session *session = fuse_session_new(&arguments, &operations, sizeof(operations), fs);
     if (session && !fuse_session_mount(session, directory)) {
-        ready(pipe_fd);
+        tell_ready(pipe_fd);
         serve(fs, session);
         fuse_session_unmount(session);
         fs_files_close(fs);

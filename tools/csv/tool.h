@@ -38,6 +38,7 @@ struct invocation {
 struct tool {
     struct device *device;
     struct csv *volume;
+    enum status refused; /* why the mount failed, if it was that */
 };
 
 /* ---- volume.c ---- */

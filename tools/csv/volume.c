@@ -99,8 +99,8 @@ bool tool_open(struct tool *tool, const struct invocation *call, bool read_only)
     enum status status = csv_mount(&tool->device->disk, &tool_memory, &options, &tool->volume, message);
     if (!status)
         return true;
-    say_error("%s: %s%s", tool->device->name, message,
-              status == ERR_BUSY ? " (--take-over)" : status == ERR_CORRUPT ? ": run `fsck`" : "");
+    tool->refused = status;
+    say_error("%s: %s%s", tool->device->name, message, status == ERR_BUSY ? " (--take-over)" : "");
     device_close(tool->device);
     return false;
 }
