@@ -456,6 +456,8 @@ def test_times_are_kept_to_the_nanosecond(d):
     for when in (1, 1234567890123456789, -1500000000, 4102444800999999999):
         os.utime("f", ns=(5, when))
         assert os.stat("f").st_mtime_ns == when
+    os.utime("f", (10**11, 10**11))
+    assert os.stat("f").st_mtime_ns == 2**63 - 1, "as late as can be"
     before = times("f")
     write("f", b"more", "ab")
     assert times("f")[0] != before[0] and times("f")[1] >= before[1]

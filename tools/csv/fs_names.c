@@ -59,6 +59,16 @@ static struct timespec time_of(int64_t ns)
     return (struct timespec){ .tv_sec = seconds, .tv_nsec = rest };
 }
 
+/* What is out of the format's reach (some 292 years from 1970) becomes its first or last time. */
+static int64_t ns_of(struct timespec time)
+{
+    int64_t ns;
+    if (__builtin_mul_overflow((int64_t)time.tv_sec, INT64_C(1000000000), &ns) ||
+        __builtin_add_overflow(ns, (int64_t)time.tv_nsec, &ns))
+        return time.tv_sec < 0 ? INT64_MIN : INT64_MAX;
+    return ns;
+}
+
 static void attributes_of(const struct csv_stat *from, struct stat *to)
 {
     bool directory = from->type == CSV_IS_DIRECTORY;
@@ -178,9 +188,7 @@ static enum status set_attributes(struct fs *fs, const struct fs_node *node, con
         return status;
     attributes.uid = set & FUSE_SET_ATTR_UID ? to->st_uid : now.uid;
     attributes.gid = set & FUSE_SET_ATTR_GID ? to->st_gid : now.gid;
-    attributes.modified_ns = set & FUSE_SET_ATTR_MTIME_NOW
-                                 ? tool_now_ns()
-                                 : to->st_mtim.tv_sec * INT64_C(1000000000) + to->st_mtim.tv_nsec;
+    attributes.modified_ns = set & FUSE_SET_ATTR_MTIME_NOW ? tool_now_ns() : ns_of(to->st_mtim);
     if (set & FUSE_SET_ATTR_SIZE)
         status = set_size(fs, node->inode, (uint64_t)to->st_size);
     if (!status && (attributes.set_mode || attributes.set_owner || attributes.set_modified))
