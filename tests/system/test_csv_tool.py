@@ -118,7 +118,8 @@ def test_names_cannot_play_with_the_terminal(volume):
     assert json.loads(volume.run("info", "--json"))["label"] == "a \"quoted\" \u00fc label"
     volume.fails("mkfs", "--label", "control characters", arguments=("--force", "--label=a\033[2J"))
     volume.run("mkfs", "--force", "--label=a \u009b2J label")
-    assert b"a ?2J label" in volume.run("info") and json.loads(volume.run("info", "--json"))["label"] == "a ?2J label"
+    assert re.search(rb"^label +a \?+2J label$", volume.run("info"), re.M)
+    assert re.fullmatch(r"a \?+2J label", json.loads(volume.run("info", "--json"))["label"])
 
 
 def test_errors_name_object_cause_and_cure(volume):
@@ -355,7 +356,10 @@ wire = socket.socket(fileno=int(re.search(r"server.str=(\\d+)", sys.argv[-1])[1]
 def take(count):
     data = b""
     while len(data) < count:
-        part = wire.recv(count - len(data))
+        try:
+            part = wire.recv(count - len(data))
+        except ConnectionResetError:
+            part = b""
         if not part:
             sys.exit()
         data += part
