@@ -91,6 +91,8 @@ class Proxy:
                     except OSError:
                         client.close()
                         continue
+                    for side in (client, server):
+                        side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     pairs[client], pairs[server] = (server, True), (client, False)
                 elif one in pairs and not self.forward(one, *pairs[one]):
                     other = pairs.pop(one)[0]

@@ -129,10 +129,13 @@ static enum status put_stream(struct growing *g, const char *source, int fd, uin
         enum status status = read_some(source, fd, buffer, CHUNK_BYTES, true, at, &got);
         if (status)
             return status;
-        for (uint64_t piece = 0; piece < got && !status; piece += PIECE_BYTES) {
-            uint64_t count = MIN(PIECE_BYTES, got - piece);
-            if (!all_zeros(buffer + piece, count))
-                status = csv_write(g->file, at + piece, buffer + piece, count);
+        for (uint64_t from = 0, to; from < got && !status; from = to) {
+            bool zeros = all_zeros(buffer + from, MIN(PIECE_BYTES, got - from));
+            for (to = from; to < got && all_zeros(buffer + to, MIN(PIECE_BYTES, got - to)) == zeros; to += PIECE_BYTES)
+                ;
+            to = MIN(to, got);
+            if (!zeros)
+                status = csv_write(g->file, at + from, buffer + from, to - from);
         }
         at += got;
         progress_step(at);
