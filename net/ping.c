@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Echo requests of ICMP and ICMPv6 (RFC 792, RFC 4443), for `net ping`. Whoever asks has a struct net_ping; those that wait
- * are in a list. A reply is one that has the identifier and the sequence number of a request, and comes from its address.
+ * are in a list. A reply is one that has the identifier and the sequence number of a request, and comes from its address,
+ * with all the bytes that were sent: lwIP hands packets over before it has looked at ICMP's checksum.
  */
 #include <string.h>
 
@@ -27,6 +28,22 @@ static bool same(const struct net_address *a, const ip_addr_t *b)
     return a->family == NET_IPV4 && !memcmp(a->bytes, &ip_2_ip4(b)->addr, 4);
 }
 
+static uint8_t data_byte(unsigned i)
+{
+    return (uint8_t)(i + (i >> 8));
+}
+
+/* The data behind `at` is what was sent. */
+static bool same_data(const struct net_ping *ping, const struct pbuf *p, unsigned at)
+{
+    if (p->tot_len != at + ping->bytes)
+        return false;
+    for (unsigned i = 0; i < ping->bytes; i++)
+        if (pbuf_get_at(p, (u16_t)(at + i)) != data_byte(i))
+            return false;
+    return true;
+}
+
 /* 1: the packet was a reply for us, and is eaten; 0: lwIP goes on with it. */
 static u8_t arrived(void *arg, struct raw_pcb *pcb, struct pbuf *p, const ip_addr_t *from)
 {
@@ -40,7 +57,7 @@ static u8_t arrived(void *arg, struct raw_pcb *pcb, struct pbuf *p, const ip_add
         return 0;
     for (struct net_ping *ping = waiting; ping; ping = ping->next) {
         if (ping->done || echo.id != lwip_htons(ping->id) || echo.seqno != lwip_htons(ping->sequence) ||
-            !same(&ping->to, from))
+            !same(&ping->to, from) || !same_data(ping, p, header + sizeof echo))
             continue;
         ping->answered_ns = time_now_ns();
         ping->done = true;
@@ -106,7 +123,7 @@ void net_ping_begin(void *arg)
     echo->id = lwip_htons(ping->id);
     echo->seqno = lwip_htons(ping->sequence);
     for (unsigned i = 0; i < ping->bytes; i++)
-        ((uint8_t *)(echo + 1))[i] = (uint8_t)i;
+        ((uint8_t *)(echo + 1))[i] = data_byte(i);
     if (!v6)
         echo->chksum = inet_chksum(echo, p->len);
     error = raw_sendto(pcb, p, &to);

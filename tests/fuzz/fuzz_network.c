@@ -5,44 +5,15 @@
  * behind two bytes: how much time passes first (in units of 64 ms), and its length (in units of 8 bytes).
  */
 #include <assert.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "kernel/random.h"
-#include "kernel/time.h"
-#include "net/card.h"
-#include "net/network.h"
+#include "fake_net_host.h"
 
 #include "lwip/dhcp.h"
-#include "lwip/init.h"
 #include "lwip/stats.h"
 #include "lwip/timeouts.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static uint64_t now = NS_PER_S;
-static struct nic nic = { .mac = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 }, .link_up = true, .max_frame = 1518 };
-static struct card card = { .nic = &nic };
-static struct network networks[2];
-static struct config_network configs[2];
-
-uint64_t time_now_ns(void)
-{
-    return now;
-}
-void random_bytes(void *bytes, size_t count)
-{
-    memset(bytes, 0x42, count);
-}
-bool net_physical(const void *address, uint64_t bytes, hpa_t *hpa)
-{
-    (void)bytes;
-    *hpa = HPA((uint64_t)address);
-    return true;
-}
-void net_notify(void)
-{
-}
 
 static bool card_send(struct nic *n, const struct nic_send *frame)
 {
@@ -70,21 +41,11 @@ static void card_filter(struct nic *n, bool all, const uint8_t (*multicast)[6], 
 }
 static const struct nic_ops ops = { .send = card_send, .filter = card_filter };
 
-static void set_up(void)
+static void adjust(struct config_network *config, unsigned i)
 {
-    lwip_init();
-    ping_init();
-    nic.ops = &ops;
-    nic.user_data = &card;
-    for (unsigned i = 0; i < 2; i++) {
-        configs[i] = (struct config_network){ .name = "fuzz", .mtu = 1500, .vlan = i ? 100 : 0, .ipv6 = CONFIG_ADDRESS_AUTO,
-                                              .ipv4 = i ? CONFIG_ADDRESS_AUTO : CONFIG_ADDRESS_STATIC };
-        if (!text_to_address("10.0.0.11/24", &configs[i].address))
-            abort();
-        networks[i].config = &configs[i];
-        if (!network_open(&networks[i], &card, "node"))
-            abort();
-    }
+    config->ipv6 = CONFIG_ADDRESS_AUTO;
+    if (i)
+        config->ipv4 = CONFIG_ADDRESS_AUTO;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -92,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static bool ready;
 
     if (!ready)
-        set_up();
+        net_host_open(&ops, adjust);
     ready = true;
     while (size > 2) {
         size_t count = data[1] * 8u + 1;
