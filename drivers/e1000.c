@@ -114,8 +114,10 @@
 #define MASTER_OFF_SPINS 100   /* of 5 us */
 #define RESET_NS (20 * NS_PER_MS)
 #define STUCK_NS (2 * NS_PER_S)
+#define LINK_NS (100 * NS_PER_MS) /* from one change of the link to the next that is told */
 #define RESETS_IN_VAIN 5
 #define JUMBO_FRAME 9022u
+#define SHORTEST_FRAME 60u     /* without the checksum at the end */
 #define GONE 0xffffffffu
 
 enum quirk {
@@ -155,13 +157,14 @@ struct e1000 {
     bool unmasked;               /* the card may interrupt */
     struct e1000_receive_ring rx;
     struct e1000_transmit_ring tx;
-    hpa_t rx_ring, tx_ring, buffer_pages[RING / 2];
+    hpa_t rx_ring, tx_ring, zeros, buffer_pages[RING / 2];
     hpa_t buffer[RING];          /* by its place in the ring */
     struct e1000_sent sent[RING];
     uint32_t rctl;               /* as the filter wants it */
     uint32_t multicast[MTA_WORDS];
     bool resetting, unflushed, link_changed;
     uint64_t reset_ns;           /* when the reset is over */
+    uint64_t link_ns;            /* when the link changed last */
     uint64_t progress_ns;        /* when a frame was sent last, or the ring was empty */
     unsigned resets_in_vain;
 };
@@ -204,7 +207,7 @@ static void stop(const struct e1000 *e)
     (void)get(e, REG_STATUS); /* the writes have arrived */
 }
 
-/* On PCI Express what is on its way comes to its end first (82574 data sheet, 5.2: a reset may not cut it off). */
+/* On PCI Express what is on its way comes to its end first, as the 82574 data sheet has it: a reset would cut it off. */
 static void begin_reset(struct e1000 *e)
 {
     e->unmasked = false;
@@ -316,8 +319,9 @@ static void set_link(struct e1000 *e, bool up, uint32_t status)
 
     if (up == e->nic.link_up && mbps == e->nic.mbps && full == e->nic.full_duplex)
         return;
+    e->link_ns = time_now_ns();
     if (up && !e->nic.link_up)
-        e->progress_ns = time_now_ns(); /* what waited for the link has its time from here on */
+        e->progress_ns = e->link_ns; /* what waited for the link has its time from here on */
     e->nic.link_up = up;
     e->nic.mbps = mbps;
     e->nic.full_duplex = full;
@@ -415,7 +419,8 @@ static bool poll(struct nic *nic, unsigned budget)
 
     if (nic->failed || e->resetting)
         return false;
-    if (__atomic_exchange_n(&e->link_changed, false, __ATOMIC_ACQUIRE)) {
+    /* A link that shakes is looked at by the tick only: each change is work for all who hear of it. */
+    if (__atomic_exchange_n(&e->link_changed, false, __ATOMIC_ACQUIRE) && time_now_ns() >= e->link_ns + LINK_NS) {
         uint32_t status = get(e, REG_STATUS);
         if (status != GONE)
             set_link(e, status & STATUS_LINK_UP, status);
@@ -445,7 +450,8 @@ static bool poll(struct nic *nic, unsigned budget)
 static bool send(struct nic *nic, const struct nic_send *frame)
 {
     struct e1000 *e = of(nic);
-    struct e1000_piece piece[NIC_MAX_PIECES];
+    struct e1000_piece piece[NIC_MAX_PIECES + 1];
+    unsigned count = frame->piece_count;
     uint64_t bytes = 0;
 
     if (nic->failed || e->resetting || !nic->link_up)
@@ -454,9 +460,12 @@ static bool send(struct nic *nic, const struct nic_send *frame)
         piece[i] = (struct e1000_piece){ frame->piece[i].hpa.v, frame->piece[i].bytes };
         bytes += frame->piece[i].bytes;
     }
+    /* The card pads too, but not what is very short (it may hang of it), and some cards' padding harms the frame. */
+    if (bytes < SHORTEST_FRAME)
+        piece[count++] = (struct e1000_piece){ e->zeros.v, (uint32_t)(SHORTEST_FRAME - bytes) };
     if (e->tx.next == e->tx.tail)
         e->progress_ns = time_now_ns();
-    if (!e1000_transmit_put(&e->tx, piece, frame->piece_count, frame->cookie, frame->checksum_start, frame->checksum_at)) {
+    if (!e1000_transmit_put(&e->tx, piece, count, frame->cookie, frame->checksum_start, frame->checksum_at)) {
         nic->counters.send_refused++;
         return false;
     }
@@ -477,20 +486,16 @@ static void flush(struct nic *nic)
     e->unflushed = false;
 }
 
-/* The card's counters are cleared by reading. */
-static void read_counters(struct e1000 *e)
-{
-    e->nic.counters.receive_errors += get(e, REG_CRCERRS) + get(e, REG_RXERRC);
-    e->nic.counters.receive_missed += get(e, REG_MPC) + get(e, REG_RNBC);
-}
-
 static void tick(struct nic *nic, uint64_t now_ns)
 {
     struct e1000 *e = of(nic);
-    uint32_t status;
+    uint32_t status, errors, missed;
 
     if (nic->failed)
         return;
+    /* The card's counters are cleared by reading; whether it is there is asked behind them, for a missing one reads as ones. */
+    errors = get(e, REG_CRCERRS) + get(e, REG_RXERRC);
+    missed = get(e, REG_MPC) + get(e, REG_RNBC);
     status = get(e, REG_STATUS);
     if (status == GONE) {
         fail(e, "it does not answer");
@@ -500,7 +505,8 @@ static void tick(struct nic *nic, uint64_t now_ns)
         else if (now_ns > e->reset_ns + STUCK_NS)
             fail(e, "it does not come out of its reset");
     } else {
-        read_counters(e);
+        nic->counters.receive_errors += errors;
+        nic->counters.receive_missed += missed;
         set_link(e, status & STATUS_LINK_UP, status);
         if (e->tx.next == e->tx.tail)
             e->progress_ns = now_ns;
@@ -530,25 +536,29 @@ static void filter(struct nic *nic, bool promiscuous, const uint8_t (*multicast)
 
 /* ---- Taking a card and giving it back ---- */
 
+static hpa_t *page_number(struct e1000 *e, unsigned i)
+{
+    hpa_t *others[] = { &e->rx_ring, &e->tx_ring, &e->zeros };
+
+    return i < RING / 2 ? &e->buffer_pages[i] : i - RING / 2 < ARRAY_COUNT(others) ? others[i - RING / 2] : NULL;
+}
+
 static void free_memory(struct e1000 *e)
 {
-    for (unsigned i = 0; i < RING / 2; i++)
-        if (e->buffer_pages[i].v)
-            page_free(e->buffer_pages[i], PAGE_BYTES, PAGE_OWNER_HV);
-    if (e->rx_ring.v)
-        page_free(e->rx_ring, PAGE_BYTES, PAGE_OWNER_HV);
-    if (e->tx_ring.v)
-        page_free(e->tx_ring, PAGE_BYTES, PAGE_OWNER_HV);
+    hpa_t *page;
+
+    for (unsigned i = 0; (page = page_number(e, i)) != NULL; i++)
+        if (page->v)
+            page_free(*page, PAGE_BYTES, PAGE_OWNER_HV);
 }
 
 static bool take_memory(struct e1000 *e)
 {
+    hpa_t *page;
+
     _Static_assert(RING * sizeof(struct e1000_receive) == PAGE_BYTES && RING % 8 == 0, "a ring is a page");
-    if (!page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, &e->rx_ring) ||
-        !page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, &e->tx_ring))
-        return false;
-    for (unsigned i = 0; i < RING / 2; i++) {
-        if (!page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, &e->buffer_pages[i]))
+    for (unsigned i = 0; (page = page_number(e, i)) != NULL; i++) {
+        if (!page_alloc(PAGE_BYTES, PAGE_OWNER_HV, PAGE_ZERO, page))
             return false;
         if (thread_should_yield())
             thread_yield();
