@@ -37,7 +37,8 @@
 static struct spinlock config_lock = SPINLOCK_INIT("pci");
 static volatile uint8_t *bus_space[256];
 static struct pci_table *table;
-static bool lines_known;
+static bool lines_known, silenced;
+static struct spinlock master_lock = SPINLOCK_INIT("pci masters"); /* taken before config_lock */
 
 static struct line {
     bool routed, dead;
@@ -201,11 +202,20 @@ volatile void *pci_map(const struct pci_bar *bar, uint64_t bytes)
 
 void pci_master(const struct pci_function *f, bool on)
 {
+    uint64_t flags = spin_lock_irqsave(&master_lock);
+
+    on = on && !silenced;
     pci_command(&host_access, f, on ? PCI_COMMAND_MASTER : 0, on ? 0 : PCI_COMMAND_MASTER);
+    spin_unlock_irqrestore(&master_lock, flags);
 }
 
+/* Drivers go on for a moment, on other CPUs: one that has just reset its card may not let it reach memory again. */
 void pci_silence(void)
 {
+    uint64_t flags = spin_lock_irqsave(&master_lock);
+
+    silenced = true;
+    spin_unlock_irqrestore(&master_lock, flags);
     for (unsigned i = 0; table && i < table->count; i++)
         if (table->function[i].driver)
             pci_master(&table->function[i], false);

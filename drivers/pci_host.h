@@ -25,7 +25,7 @@ void pci_name(const struct pci_function *function, char name[PCI_NAME_BYTES]);
 enum status pci_claim(struct pci_function *function, const char *driver, struct pci_bar bar[PCI_BARS]) MUST_CHECK;
 /* Maps a memory BAR's registers, or NULL: no such BAR, smaller than `bytes`, or no memory. Mapped for ever. */
 volatile void *pci_map(const struct pci_bar *bar, uint64_t bytes) MUST_CHECK;
-/* Lets the device reach memory: after the driver has reset it, so that nothing runs that the firmware began. */
+/* Lets the device reach memory: after the driver has reset it, so that nothing runs that the firmware began. Any context. */
 void pci_master(const struct pci_function *function, bool on);
 /*
  * No more interrupts, no more memory, no owner. The driver has stopped the device. On the CPU that pci_listen was called on:
@@ -33,7 +33,10 @@ void pci_master(const struct pci_function *function, bool on);
  */
 void pci_release(struct pci_function *function);
 
-/* Takes memory away from all devices, with drivers or without: before the firmware gets it. Nothing works after it. */
+/*
+ * Takes memory away from all devices that have drivers (the others never had it), for good: before the firmware gets it.
+ * Thread context.
+ */
 void pci_silence(void);
 
 #define PCI_ALLOW_MSIX 1
