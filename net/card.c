@@ -22,8 +22,13 @@
 #define TABLE (STATIONS + 640u) /* and an address for each network and each guest's card that there can be */
 #define BUCKETS 2048u
 #define MADE_FRAMES 256u        /* as many as the card has descriptors */
+#define OWN_FRAMES 256u         /* one or two for each frame of the node's in a VLAN */
+#define OWN_CHUNKS 128u
 #define COPY_FRAMES 256u
 #define COPY_CHUNKS 512u        /* frames of the usual size take one, a jumbo frame five */
+#define LINK_TOLD_NS (60 * NS_PER_S)
+#define LINK_TOLD 10u           /* changes of a link that the log is told of in that time */
+#define GUESTS_IN_FLIGHT 192u   /* of the 255 descriptors that a card has at least */
 
 /* ---- Memory ---- */
 
@@ -46,10 +51,16 @@ static bool make_pool(struct frame_pool *pool, uint32_t frame_count, uint32_t ch
 
 /* ---- Out by the card ---- */
 
+/* Descriptors: one for each piece, and some cards want one for a header. */
+static uint32_t cost_of(const struct frame *frame)
+{
+    return frame->segment_count + 1u;
+}
+
 static bool give(struct netport *port, struct frame *frame)
 {
     struct card *card = CONTAINER_OF(port, struct card, port);
-    struct frame *whole = frame->tagged ? offload_tag(&card->made, frame) : frame_get(frame);
+    struct frame *whole = frame->tagged ? offload_tag(card->sw.pool, frame) : frame_get(frame);
     struct nic_send send;
 
     if (!whole)
@@ -57,21 +68,35 @@ static bool give(struct netport *port, struct frame *frame)
     send.cookie = whole;
     send.checksum_start = send.checksum_at = 0;
     send.piece_count = whole->segment_count;
-    bool fits = send.piece_count && send.piece_count <= NIC_MAX_PIECES;
+    bool fits = send.piece_count && send.piece_count <= NIC_MAX_PIECES &&
+                (card->own || card->in_flight + cost_of(whole) <= GUESTS_IN_FLIGHT);
     for (unsigned i = 0; fits && i < send.piece_count; i++) {
         send.piece[i].bytes = whole->segment[i].bytes;
         fits = net_physical(whole->segment[i].at, whole->segment[i].bytes, &send.piece[i].hpa);
     }
-    if (fits && card->nic->ops->send(card->nic, &send))
+    if (fits && card->nic->ops->send(card->nic, &send)) {
+        card->in_flight += cost_of(whole);
         return true;
+    }
     card->refused = true;
     frame_put(whole);
     return false;
 }
 
+bool card_own(struct card *card, bool own)
+{
+    bool was = card->own;
+
+    card->own = own;
+    card->sw.pool = own ? &card->own_made : &card->made;
+    return was;
+}
+
 void card_sent(struct nic *nic, void *cookie)
 {
-    (void)nic;
+    struct card *card = nic->user_data;
+
+    card->in_flight -= cost_of(cookie);
     frame_put(cookie);
 }
 
@@ -105,12 +130,18 @@ static bool wrap(struct frame *frame, const struct nic_received *got)
     if (bytes < ETH_HEADER_BYTES)
         return false;
     frame_init(frame, &in_place);
-    frame->checksum = got->checksum_good ? FRAME_CHECKSUM_GOOD : FRAME_CHECKSUM_THERE;
+    frame->checksum = got->checksum_at ? FRAME_CHECKSUM_MISSING : got->checksum_good ? FRAME_CHECKSUM_GOOD
+                                                                                     : FRAME_CHECKSUM_THERE;
+    frame->checksum_start = got->checksum_start;
+    frame->checksum_offset = (uint16_t)(got->checksum_at - got->checksum_start);
     if (be16_get(first + ETH_TYPE_OFFSET) == ETH_TYPE_VLAN) {
         if (bytes < ETH_HEADER_BYTES + ETH_TAG_BYTES)
             return false;
         frame->tagged = true;
         frame->tci = be16_get(first + ETH_TYPE_OFFSET + 2);
+        if (got->checksum_at && got->checksum_start < ETH_HEADER_BYTES + ETH_TAG_BYTES)
+            return false;
+        frame->checksum_start = (uint16_t)(frame->checksum_start - (got->checksum_at ? ETH_TAG_BYTES : 0));
         append(frame, first, ETH_TYPE_OFFSET);
         first += ETH_TYPE_OFFSET + ETH_TAG_BYTES;
         bytes -= ETH_TYPE_OFFSET + ETH_TAG_BYTES;
@@ -118,19 +149,37 @@ static bool wrap(struct frame *frame, const struct nic_received *got)
     append(frame, first, bytes);
     for (unsigned i = 1; i < got->piece_count; i++)
         append(frame, got->piece[i].data, got->piece[i].bytes);
-    return true;
+    return !offload_check(frame);
 }
 
-/* Whether somebody might keep it: a port with a queue, which a guest's has and a network's has not. */
-static bool is_kept(struct card *card, const struct frame *frame, uint64_t now_ns)
+/*
+ * True: somebody might keep it, a port with a queue, which a guest's has and a network's has not. *to: who alone gets it,
+ * NULL: perhaps several.
+ */
+static bool is_kept(struct card *card, const struct frame *frame, struct vswitch_port **to, uint64_t now_ns)
 {
     uint64_t destination = eth_address(frame->segment[0].at);
-    struct vswitch_port *to;
 
+    *to = NULL;
     if (!card->guests || eth_is_group(destination))
         return card->guests != NULL;
-    to = vswitch_where(&card->sw, frame->tagged ? frame->tci & VLAN_ID_MASK : 0, destination, now_ns);
-    return to && to->port->outbox.size;
+    *to = vswitch_where(&card->sw, frame->tagged ? frame->tci & VLAN_ID_MASK : 0, destination, now_ns);
+    return *to && (*to)->port->outbox.size;
+}
+
+/*
+ * Half of the copies is anybody's. The other half is for frames to one guest that has less than its share of it waiting:
+ * so neither a flood to a guest that is slow, nor one to all, takes what the others need.
+ */
+static bool may_copy(struct card *card, const struct vswitch_port *to)
+{
+    unsigned guests = 0;
+
+    if (frame_pool_in_use(&card->copies) <= COPY_FRAMES / 2)
+        return true;
+    for (const struct net_guest *guest = card->guests; guest; guest = guest->next)
+        guests++;
+    return to && frame_queue_count(&to->port->outbox) < COPY_FRAMES / 2 / guests;
 }
 
 static struct frame *copy_of(struct card *card, const struct frame *frame)
@@ -150,17 +199,21 @@ void card_receive(struct nic *nic, const struct nic_received *got)
 {
     struct card *card = nic->user_data;
     uint64_t now_ns = time_now_ns();
-    struct frame frame, *copy;
+    struct frame frame, *copy = NULL;
+    struct vswitch_port *to;
 
     if (!card->joined || !wrap(&frame, got))
         return; /* nothing that is sent on Ethernet is so short */
-    if (!is_kept(card, &frame, now_ns)) {
+    if (!is_kept(card, &frame, &to, now_ns)) {
+        bool was = card_own(card, true);
         vswitch_input(&card->sw, &card->vport, &frame, now_ns);
+        (void)card_own(card, was);
         if (frame.references != 1)
             panic("net: %s: a received frame was kept beyond its time", nic->name);
         return;
     }
-    copy = copy_of(card, &frame);
+    if (may_copy(card, to))
+        copy = copy_of(card, &frame);
     if (!copy) {
         card->no_room++;
         return;
@@ -225,7 +278,8 @@ enum status card_join(struct card *card, uint64_t now_ns)
         return OK;
     entries = kzalloc(TABLE * sizeof *entries);
     buckets = kzalloc(BUCKETS * sizeof *buckets);
-    if (!entries || !buckets || !make_pool(&card->made, MADE_FRAMES, MADE_FRAMES)) {
+    if (!entries || !buckets || (!card->made.frames && !make_pool(&card->made, MADE_FRAMES, MADE_FRAMES)) ||
+        !make_pool(&card->own_made, OWN_FRAMES, OWN_CHUNKS)) {
         kfree(entries, TABLE * sizeof *entries);
         kfree(buckets, BUCKETS * sizeof *buckets);
         return ERR_NO_MEMORY;
@@ -287,14 +341,30 @@ void card_detach(struct card *card, struct net_guest *guest)
         set_filter(card);
 }
 
+static void log_link(struct card *card)
+{
+    const struct nic *nic = card->nic;
+    uint64_t now_ns = time_now_ns();
+
+    if (now_ns - card->link_since_ns >= LINK_TOLD_NS) {
+        card->link_since_ns = now_ns;
+        card->link_told = 0;
+    }
+    if (card->link_told > LINK_TOLD)
+        return;
+    if (card->link_told++ == LINK_TOLD)
+        log_warning("%s: its link comes and goes, and no more is said of it for a minute; check cable and switch", nic->name);
+    else if (nic->link_up)
+        log_info("%s: the link is up, %u Mbit/s, %s duplex", nic->name, nic->mbps, nic->full_duplex ? "full" : "half");
+    else
+        log_warning("%s: the link is down", nic->name);
+}
+
 void card_link(struct nic *nic)
 {
     struct card *card = nic->user_data;
 
-    if (nic->link_up)
-        log_info("%s: the link is up, %u Mbit/s, %s duplex", nic->name, nic->mbps, nic->full_duplex ? "full" : "half");
-    else
-        log_warning("%s: the link is down", nic->name);
+    log_link(card);
     __atomic_store_n(&card->port.link, nic->link_up, __ATOMIC_RELAXED);
     network_link(card);
     for (struct net_guest *guest = card->guests; guest; guest = guest->next)

@@ -8,6 +8,9 @@
  * The card as a port of its switch: what the switch gives it is sent as it lies, by reference, and comes back when the
  * card is done. What the card received lies in buffers that are the card's again when the call returns, so a frame that
  * a guest may get is copied into the port's own pool, and all others are looked at in place.
+ *
+ * Nobody's flood takes all: guests leave a part of the card's descriptors to the node's own frames (its storage may be
+ * behind the same card) and memory to tag them, and one guest that is slow to take its frames has no more than its share of the copies.
  */
 #ifndef NET_CARD_H
 #define NET_CARD_H
@@ -36,8 +39,13 @@ struct card {
     struct netport port;      /* the card as a port */
     struct vswitch_port vport;
     struct frame_pool made;   /* what the switch makes: tags, pieces, announcements */
+    struct frame_pool own_made; /* the same of frames from the node and to it */
     struct frame_pool copies; /* of received frames, for guests; without memory until there is one */
     uint64_t no_room;         /* received frames lost for want of a copy */
+    uint32_t in_flight;       /* descriptors that the card has, about */
+    bool own;                 /* what comes now is the node's own (card_own) */
+    uint64_t link_since_ns;   /* of the minute in which this many changes of the link were told */
+    unsigned link_told;
     bool joined;              /* the switch is there */
     struct card *next;
 };
@@ -53,6 +61,9 @@ enum status card_attach(struct card *card, struct network *network, struct net_g
                         void *context, uint64_t now_ns) MUST_CHECK;
 /* Takes it out; nothing is given to it any more. */
 void card_detach(struct card *card, struct net_guest *guest);
+
+/* Whether what is put into the switch from now on is the node's own; returns what it was, to be set again. */
+bool card_own(struct card *card, bool own);
 
 /* A multicast address that somebody wants, or no longer does. */
 void card_multicast(struct card *card, const uint8_t mac[6], bool add);

@@ -198,6 +198,13 @@ bool frame_pool_has(struct frame_pool *pool, uint32_t bytes)
     return true;
 }
 
+uint32_t frame_pool_in_use(struct frame_pool *pool)
+{
+    if (__atomic_load_n(&pool->returned, __ATOMIC_RELAXED))
+        collect(pool);
+    return pool->frame_count - MIN(pool->free_frame_count, pool->free_chunk_count * pool->frame_count / pool->chunk_count);
+}
+
 struct frame *frame_pool_get(struct frame_pool *pool, uint32_t bytes)
 {
     struct frame *frame;

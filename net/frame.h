@@ -146,6 +146,12 @@ void frame_pool_init(struct frame_pool *pool, struct frame *frames, uint32_t fra
 bool frame_pool_has(struct frame_pool *pool, uint32_t bytes) MUST_CHECK;
 
 /*
+ * How many of its frames are in use, or how many that would be if chunks are scarcer; it has some of both. The pool's
+ * context.
+ */
+uint32_t frame_pool_in_use(struct frame_pool *pool);
+
+/*
  * A frame with segments for `bytes` (0 to FRAME_BYTES_MAX) in memory that nobody else holds, after FRAME_HEADROOM free
  * bytes in the first chunk; what the memory holds is anything. With 0 it has no segments. NULL: the pool has not got
  * that much.

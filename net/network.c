@@ -175,7 +175,9 @@ static err_t output(struct netif *netif, struct pbuf *p)
         return card->nic->link_up ? ERR_MEM : ERR_CONN;
     }
     card->refused = false;
+    bool was = card_own(card, true);
     vswitch_input(&card->sw, &n->vport, frame, time_now_ns());
+    (void)card_own(card, was);
     frame_put(frame);
     if (card->refused) {
         n->dropped++;

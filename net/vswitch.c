@@ -14,6 +14,7 @@
 #define OWNED VLAN_ID_RESERVED
 #define SWEEP_NS UINT64_C(1000000000)
 #define FRAME_COST 512u /* what a frame costs each port, beside its bytes: in bytes */
+#define PIECE_COST 256u /* and each piece that is cut from it */
 
 const char *vswitch_drop_name(enum vswitch_drop drop)
 {
@@ -107,6 +108,7 @@ enum status vswitch_attach(struct vswitch *sw, struct vswitch_port *vp, struct n
     if (port->mac && !mac_table_add(&sw->table, mac_key(OWNED, port->mac), vp, now_ns))
         return ERR_NO_MEMORY;
     sw->promised += promise;
+    sw->port_count++;
     vp->next = sw->first;
     sw->first = vp;
     return OK;
@@ -136,6 +138,7 @@ void vswitch_detach(struct vswitch *sw, struct vswitch_port *vp)
     if (!*link)
         return;
     *link = vp->next;
+    sw->port_count--;
     if (sw->turn == vp)
         sw->turn = NULL;
     mac_table_sweep(&sw->table, of_port, vp);
@@ -172,7 +175,7 @@ struct vswitch_port *vswitch_where(struct vswitch *sw, uint16_t vlan, uint64_t a
     struct vswitch_port *vp = owner_of(sw, vlan, address, now_ns);
     struct mac_entry *entry;
 
-    if (vp)
+    if (vp || vlan == OWNED) /* nothing is known in a VLAN that there cannot be, though the number is used here */
         return vp;
     entry = mac_table_find(&sw->table, mac_key(vlan, address));
     if (!entry || now_ns - entry->seen_ns >= VSWITCH_AGE_NS || !is_alive(entry->port, now_ns))
@@ -238,6 +241,7 @@ static void give_pieces(struct vswitch *sw, struct vswitch_port *vp, struct fram
         cut.failed = true;
     else
         while (taken && (piece = offload_cut_next(&cut, sw->pool))) {
+            sw->work += PIECE_COST;
             taken = give(vp, piece);
             frame_put(piece);
         }
@@ -294,6 +298,16 @@ static struct frame *retagged(struct frame_pool *pool, struct frame *frame, bool
     return copy;
 }
 
+/*
+ * Frames that the switch makes for a port may wait in its outbox. Half of the pool is anybody's, a quarter is shared out
+ * evenly, the rest is for ports that keep nothing waiting: so who is slow to take its frames leaves enough for all others.
+ */
+static bool may_make(const struct vswitch *sw, const struct vswitch_port *vp)
+{
+    return !vp->port->outbox.size || frame_pool_in_use(sw->pool) <= sw->pool->frame_count / 2 ||
+           frame_queue_count(&vp->port->outbox) < sw->pool->frame_count / 4 / sw->port_count;
+}
+
 /* A port that is alive, in the VLAN, and may hear the sender. `type` is what the frame's bytes say. */
 static void output(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint16_t vlan, uint16_t type)
 {
@@ -310,7 +324,12 @@ static void output(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
         drop(vp, VSWITCH_DROP_TOO_BIG, 1);
         return;
     }
-    if (tagged != frame->tagged || tci != frame->tci) {
+    bool retag = tagged != frame->tagged || tci != frame->tci;
+    if ((retag || !netport_takes(__atomic_load_n(&vp->port->offloads, __ATOMIC_RELAXED), frame)) && !may_make(sw, vp)) {
+        drop(vp, VSWITCH_DROP_BUSY, 1);
+        return;
+    }
+    if (retag) {
         copy = retagged(sw->pool, frame, tagged, tci);
         if (!copy) {
             drop(vp, VSWITCH_DROP_MEMORY, 1);
@@ -443,6 +462,11 @@ static bool serve(struct vswitch *sw, struct vswitch_port *vp, uint64_t now_ns)
     return more;
 }
 
+static struct vswitch_port *after(const struct vswitch *sw, const struct vswitch_port *vp)
+{
+    return vp->next ? vp->next : sw->first;
+}
+
 bool vswitch_run(struct vswitch *sw, uint64_t now_ns)
 {
     struct vswitch_port *first = sw->turn ? sw->turn : sw->first, *vp = first;
@@ -451,9 +475,11 @@ bool vswitch_run(struct vswitch *sw, uint64_t now_ns)
     sw->work = 0;
     while (vp) {
         more |= serve(sw, vp, now_ns);
-        vp = vp->next ? vp->next : sw->first;
-        if (vp == first)
+        vp = after(sw, vp);
+        if (vp == first) {
+            vp = after(sw, first); /* so that nobody is always the first to use what room there is */
             break;
+        }
         if (sw->work >= VSWITCH_TURN_BYTES) {
             more = true;
             break;

@@ -101,6 +101,7 @@ struct vswitch {
     struct vswitch_port *first;
     struct vswitch_port *turn; /* whose inbox is next */
     struct mac_table table;
+    uint32_t port_count;
     uint32_t promised;       /* entries that ports are entitled to */
     uint32_t work;           /* in this turn, in bytes */
     struct frame_pool *pool; /* for what the switch makes itself */
@@ -129,7 +130,7 @@ void vswitch_port_deadline(struct vswitch_port *vp, uint64_t deadline_ns);
 
 /*
  * Serves the inboxes in turn, VSWITCH_BURST frames of each port at most and VSWITCH_TURN_BYTES in all; the next call
- * goes on where this one ended. True: some may have more.
+ * goes on where this one ended, or begins with another port. True: some may have more.
  */
 bool vswitch_run(struct vswitch *sw, uint64_t now_ns);
 

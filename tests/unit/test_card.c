@@ -13,48 +13,23 @@
 #include <cmocka.h>
 
 #include "fake_kernel.h"
+#include "fake_net_host.h"
 #include "kernel/bytes.h"
-#include "kernel/random.h"
-#include "kernel/time.h"
-#include "net/card.h"
-#include "net/network.h"
+#include "kernel/log.h"
 
-#include "lwip/init.h"
 #include "lwip/stats.h"
 
-#define OUT 64
+#define OUT 200
 #define NODE 0x525400123456ull
 #define ROUTER 0x020000000001ull
 #define ALICE 0x0200000000aaull
 #define BOB 0x0200000000bbull
 
-static uint64_t now = NS_PER_S;
-static struct nic nic;
-static struct card card;
-static struct network networks[2]; /* untagged, and VLAN 100 */
-static struct config_network configs[2];
 static struct { uint8_t bytes[2048]; unsigned count; void *cookie; } out[OUT];
 static unsigned out_count, kicks, link_changes;
 static bool promiscuous, service;
 static unsigned copied; /* frames that the card's copies are made of, in use */
 
-uint64_t time_now_ns(void)
-{
-    return now;
-}
-void random_bytes(void *bytes, size_t count)
-{
-    memset(bytes, 0x42, count);
-}
-bool net_physical(const void *address, uint64_t bytes, hpa_t *hpa)
-{
-    (void)bytes;
-    *hpa = HPA((uint64_t)address);
-    return true;
-}
-void net_notify(void)
-{
-}
 void network_kicked(void *unused)
 {
     (void)unused;
@@ -125,13 +100,16 @@ static unsigned make(uint8_t *frame, uint64_t to, uint64_t from, int vlan, uint8
     return at + 102;
 }
 
+static uint16_t unmade_start, unmade_at; /* the checksum of what arrives is still to be made */
+
 /* It comes by the wire, in two pieces, whose memory is the card's again at once. */
 static void arrive(uint64_t to, uint64_t from, int vlan, uint8_t mark)
 {
     uint8_t frame[200];
     unsigned count = make(frame, to, from, vlan, mark);
     uint8_t *one = malloc(60), *two = malloc(count - 60);
-    struct nic_received got = { .piece_count = 2, .piece = { { one, 60 }, { two, count - 60 } }, .bytes = count };
+    struct nic_received got = { .piece_count = 2, .piece = { { one, 60 }, { two, count - 60 } }, .bytes = count,
+                                .checksum_good = unmade_at, .checksum_start = unmade_start, .checksum_at = unmade_at };
 
     memcpy(one, frame, 60);
     memcpy(two, frame + 60, count - 60);
@@ -249,21 +227,8 @@ static const char *heard(struct player *p)
 static int group_setup(void **state)
 {
     (void)state;
-    lwip_init();
-    eth_address_put(nic.mac, NODE);
-    strcpy(nic.name, "test");
-    nic.ops = &ops;
-    nic.user_data = &card;
-    nic.link_up = service = true;
-    nic.max_frame = 1518;
-    card.nic = &nic;
-    for (unsigned i = 0; i < 2; i++) {
-        configs[i] = (struct config_network){ .name = i ? "tagged" : "plain", .mtu = 1500, .vlan = i ? 100 : 0,
-                                              .ipv4 = CONFIG_ADDRESS_STATIC };
-        assert_true(text_to_address(i ? "10.0.1.11/24" : "10.0.0.11/24", &configs[i].address));
-        networks[i].config = &configs[i];
-        assert_true(network_open(&networks[i], &card, "node"));
-    }
+    service = true;
+    net_host_open(&ops, NULL);
     card_done();
     return 0;
 }
@@ -284,7 +249,9 @@ static int teardown(void **state)
     assert_int_equal(link_changes, 1000);
     leave(bob);
     assert_null(card.guests);
-    assert_true(frame_pool_idle(&card.made) && frame_pool_idle(&card.copies));
+    assert_true(frame_pool_idle(&card.made) && frame_pool_idle(&card.own_made) && frame_pool_idle(&card.copies));
+    assert_int_equal(card.in_flight, 0);
+    assert_false(card.own);
     return 0;
 }
 
@@ -326,6 +293,134 @@ static void copies_that_run_out_are_counted_and_cost_the_node_nothing(void **sta
         frame_put(all[--count]);
     arrive(ALICE, ROUTER, -1, 'b');
     assert_string_equal(heard(alice), "b");
+}
+
+/* A frame from the same machine may come without its checksum: no guest that cannot make it gets it so. */
+static void a_checksum_that_was_not_made_is_made(void **state)
+{
+    (void)state;
+    for (int vlan = -1; vlan <= 100; vlan += 101) {
+        struct player *p = vlan < 0 ? alice : bob;
+        uint8_t bytes[114];
+
+        unmade_start = vlan < 0 ? 30 : 34;
+        unmade_at = (uint16_t)(unmade_start + 17);
+        arrive(vlan < 0 ? ALICE : BOB, ROUTER, vlan, 0x35);
+        unmade_start = unmade_at = 0;
+        struct frame *frame = frame_queue_first(&p->port.outbox);
+        assert_non_null(frame);
+        assert_int_equal(frame->checksum, FRAME_CHECKSUM_GOOD);
+        assert_int_equal(frame_read(frame, 0, bytes, 114), 114);
+        uint32_t plain = 0;
+        for (unsigned i = 30; i < 114; i++)
+            plain += i % 2 ? 0x35u : 0x3500u; /* with what stood where the checksum goes */
+        while (plain >> 16)
+            plain = (plain & 0xffff) + (plain >> 16);
+        assert_int_equal(be16_get(bytes + 47), (uint16_t)~plain);
+        assert_true(frame_queue_begin(&p->port.outbox));
+        frame_put(frame_queue_take(&p->port.outbox));
+        (void)frame_queue_end(&p->port.outbox);
+    }
+    unmade_start = 30;
+    unmade_at = 113; /* beyond the end */
+    arrive(ALICE, ROUTER, -1, 'x');
+    unmade_start = 16; /* within the tag */
+    unmade_at = 40;
+    arrive(BOB, ROUTER, 100, 'x');
+    unmade_start = unmade_at = 0;
+    assert_string_equal(heard(alice), "");
+    assert_string_equal(heard(bob), "");
+}
+
+/* Who does not take its frames loses them, and nobody else does; a flood to all leaves room for those to one, too. */
+static void a_slow_guest_does_not_take_what_others_need(void **state)
+{
+    static struct frame *queue[1024];
+    struct frame_queue was = alice->port.outbox;
+    uint64_t lost = card.no_room;
+    bool wake;
+    (void)state;
+
+    for (unsigned group = 0; group < 2; group++) {
+        frame_queue_init(&alice->port.outbox, queue, 1024);
+        for (unsigned i = 0; i < 600; i++) {
+            arrive(group ? ETH_BROADCAST : ALICE, ROUTER, -1, 'a');
+            if (i % 4 == 0) {
+                arrive(BOB, ROUTER, 100, (uint8_t)('a' + i % 26));
+                assert_int_equal(heard(bob)[0], 'a' + i % 26);
+            }
+        }
+        assert_true(card.no_room > lost + 100);
+        lost = card.no_room;
+        assert_true(frame_queue_count(&alice->port.outbox) >= 64);
+        (void)frame_queue_purge(&alice->port.outbox, &wake);
+    }
+    alice->port.outbox = was;
+    arrive(ALICE, ROUTER, -1, 'b');
+    assert_string_equal(heard(alice), "b");
+}
+
+/* Guests that send as much as they can leave the node its part of the card: its storage may be behind it. */
+static void a_flood_of_guests_leaves_room_for_the_node(void **state)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, 114, PBUF_RAM);
+    struct frame *frames[255];
+    struct frame_chunk *chunks = aligned_alloc(64, 255 * sizeof *chunks);
+    static struct frame many[255];
+    static uint32_t numbers[255];
+    struct frame_pool pool;
+    uint8_t bytes[200];
+    unsigned sent = 0;
+    (void)state;
+
+    frame_pool_init(&pool, many, 255, chunks, numbers, 255, NULL, NULL);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = 0; i < 255; i++) {
+            frames[i] = frame_pool_get(&pool, make(bytes, ROUTER, ALICE, -1, 'a'));
+            frame_write(frames[i], 0, bytes, 114);
+            vswitch_input(&card.sw, &alice->guest.vport, frames[i], now);
+            frame_put(frames[i]);
+        }
+        assert_true(!round || out_count == sent); /* as much as the first time: what came back can be used again */
+        sent = out_count;
+        assert_true(sent >= 60 && sent < 128);
+        (void)make(p->payload, ROUTER, NODE, -1, 'p');
+        for (unsigned i = 0; i < 20; i++)
+            assert_int_equal(networks[0].netif.linkoutput(&networks[0].netif, p), ERR_OK);
+        assert_int_equal(out_count, sent + 20);
+        card_done();
+        assert_true(frame_pool_idle(&pool));
+    }
+    (void)pbuf_free(p);
+    free(chunks);
+}
+
+/* Guests may use up what the switch has for tags: the node's own VLANs do not live of that. */
+static void the_node_has_memory_of_its_own_for_tags(void **state)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, 114, PBUF_RAM);
+    uint64_t received = networks[1].received_frames;
+    struct frame *all[512];
+    unsigned count = 0;
+    (void)state;
+
+    while ((all[count] = frame_pool_get(&card.made, 16)))
+        count++;
+    say(bob, ROUTER, BOB, 'b');
+    assert_int_equal(out_count, 0);
+    (void)make(p->payload, ROUTER, NODE, -1, 'p');
+    for (unsigned i = 0; i < 60; i++)
+        assert_int_equal(networks[1].netif.linkoutput(&networks[1].netif, p), ERR_OK);
+    assert_int_equal(out_count, 60);
+    assert_memory_equal(out[59].bytes + 12, "\x81\x00\x00\x64\x88\xb5", 6);
+    arrive(NODE, ROUTER, 100, 'n');
+    assert_int_equal(networks[1].received_frames, received + 1);
+    while (count)
+        frame_put(all[--count]);
+    card_done();
+    (void)pbuf_free(p);
+    say(bob, ROUTER, BOB, 'b');
+    assert_int_equal(out_count, 1);
 }
 
 static void a_guest_reaches_wire_and_node_and_none_of_another_vlan(void **state)
@@ -427,6 +522,26 @@ static void links_follow_the_cards(void **state)
     assert_true(net_guest_link(&alice->guest));
 }
 
+/* A plug that shakes does not own the log. */
+static void a_link_that_flaps_is_told_of_some_times_a_minute(void **state)
+{
+    unsigned before;
+    (void)state;
+
+    now += 61 * NS_PER_S;
+    for (unsigned minute = 0; minute < 2; minute++) {
+        before = fake_log_counts[LOG_INFO] + fake_log_counts[LOG_WARNING];
+        for (unsigned i = 0; i < 100; i++, now += 100 * NS_PER_MS) {
+            nic.link_up = i % 2;
+            card_link(&nic);
+            assert_int_equal(net_guest_link(&alice->guest), i % 2); /* but all is done */
+        }
+        before = fake_log_counts[LOG_INFO] + fake_log_counts[LOG_WARNING] - before;
+        assert_true(before >= 5 && before <= 12);
+        now += 61 * NS_PER_S;
+    }
+}
+
 static void past_its_deadline_a_guest_is_mute_and_deaf(void **state)
 {
     (void)state;
@@ -484,12 +599,17 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(frames_from_the_wire_are_copied_only_for_guests),
         TEST(copies_that_run_out_are_counted_and_cost_the_node_nothing),
+        TEST(a_checksum_that_was_not_made_is_made),
+        TEST(a_slow_guest_does_not_take_what_others_need),
+        TEST(a_flood_of_guests_leaves_room_for_the_node),
+        TEST(the_node_has_memory_of_its_own_for_tags),
         TEST(a_guest_reaches_wire_and_node_and_none_of_another_vlan),
         TEST(a_stolen_address_is_dropped_and_counted),
         TEST(lwip_gets_its_buffers_back_when_the_last_receiver_is_done),
         TEST(a_guests_memory_stays_until_its_last_frame_is_home),
         TEST(the_card_listens_to_all_as_long_as_there_are_guests),
         TEST(links_follow_the_cards),
+        TEST(a_link_that_flaps_is_told_of_some_times_a_minute),
         TEST(past_its_deadline_a_guest_is_mute_and_deaf),
         TEST(who_arrived_is_announced_some_times),
         TEST(what_cannot_be_joined_says_why),

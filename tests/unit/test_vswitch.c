@@ -80,6 +80,11 @@ static void stations_are_learnt_move_and_age(void **state)
     vswitch_tick(&b->sw, b->now + S);
     assert_int_equal(b->vspare.learnt, 0);
     assert_int_equal(send(b, &b->va, MAC_B, MAC_A), 1); /* what is owned does not age */
+    assert_ptr_equal(vswitch_where(&b->sw, 0, MAC_B, b->now), &b->vb);
+    vswitch_detach(&b->sw, &b->vb);
+    attach(b, &b->vb, &b->b, &plain);
+    for (unsigned vlan = 1; vlan < 4096; vlan++)
+        assert_null(vswitch_where(&b->sw, (uint16_t)vlan, MAC_B, b->now)); /* just now, and in one VLAN only */
     assert_int_equal(b->b.got_count, 1);
     bench_free(b);
 }

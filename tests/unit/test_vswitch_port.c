@@ -274,6 +274,105 @@ static void without_memory_frames_are_lost_and_counted(void **state)
     bench_free(b);
 }
 
+/* A port that is slow to take frames that had to be made for it does not use up what they are made of. */
+static void a_slow_port_leaves_memory_to_make_frames(void **state)
+{
+    static const struct netport_ops keeps = { .give = queue_give };
+    static struct frame *slots[1024];
+    struct bench *b = bench_bare();
+    const struct vswitch_port_config five = { .vlan = 5 };
+    bool wake;
+
+    (void)state;
+    b->a.port.ops = &keeps;
+    frame_queue_init(&b->a.port.outbox, slots, 1024);
+    frame_queue_init(&b->c.port.outbox, b->c.out_slots, 64);
+    attach(b, &b->vwire, &b->wire, &physical);
+    attach(b, &b->va, &b->a, &five);
+    attach(b, &b->vc, &b->c, &five);
+    attach(b, &b->vnode, &b->node, &five);
+    for (unsigned i = 0; i < 1000; i++) { /* each loses its tag for a */
+        struct frame *frame = frame_of(b, MAC_A, STATION, 100);
+
+        frame->tagged = true;
+        frame->tci = 5;
+        vswitch_input(&b->sw, &b->vwire, frame, b->now);
+        frame_put(frame);
+        if (i % 10)
+            continue;
+        assert_int_equal(send_tagged(b, &b->vwire, MAC_C, STATION, 5), 1);
+        assert_int_equal(send_tagged(b, &b->vwire, MAC_NODE, STATION, 5), 1);
+        assert_int_equal(send(b, &b->vnode, STATION, MAC_NODE), 1);
+        clear(b);
+    }
+    assert_true(frame_queue_count(&b->a.port.outbox) >= 100);
+    assert_true(b->va.counters.drop[VSWITCH_DROP_BUSY] > 500);
+    (void)frame_queue_purge(&b->a.port.outbox, &wake);
+    bench_free(b);
+}
+
+static unsigned narrow_room, narrow_got[3];
+
+static bool narrow_give(struct netport *port, struct frame *frame)
+{
+    (void)port;
+    if (!narrow_room)
+        return false;
+    narrow_room--;
+    narrow_got[(eth_address(frame->segment[0].at + 6) & 3) - 1]++;
+    return true;
+}
+
+/* A way out that takes little each round is shared by those who want it, in whatever order they joined. */
+static void a_narrow_way_out_is_shared(void **state)
+{
+    static const struct netport_ops narrow = { .give = narrow_give };
+    struct bench *b = bench_new();
+    struct fake_port *ports[] = { &b->a, &b->b, &b->c };
+    static const uint64_t macs[] = { MAC_A, MAC_B, MAC_C };
+
+    (void)state;
+    b->wire.port.ops = &narrow;
+    memset(narrow_got, 0, sizeof(narrow_got));
+    for (unsigned round = 0; round < 300; round++) {
+        for (unsigned i = 0; i < 3; i++)
+            while (frame_queue_count(&ports[i]->port.inbox) < 40)
+                assert_true(frame_queue_put(&ports[i]->port.inbox, frame_of(b, STATION, macs[i], 60)));
+        narrow_room = 8;
+        assert_true(vswitch_run(&b->sw, b->now));
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(narrow_got[i] >= 300 * 8 / 5);
+        vswitch_detach(&b->sw, i == 0 ? &b->va : i == 1 ? &b->vb : &b->vc);
+    }
+    bench_free(b);
+}
+
+/* Many small pieces are much work too. */
+static void a_turn_is_bounded_for_cutting_too(void **state)
+{
+    static const struct netport_ops narrow = { .give = narrow_give };
+    struct bench *b = bench_new();
+    unsigned turns = 0;
+    bool more = true;
+
+    (void)state;
+    b->node.port.ops = &narrow;
+    memset(narrow_got, 0, sizeof(narrow_got));
+    for (unsigned i = 0; i < 30; i++)
+        assert_true(frame_queue_put(&b->a.port.inbox, large(b, MAC_NODE, 250, 1)));
+    while (more) {
+        unsigned before = narrow_got[0];
+
+        narrow_room = 100000;
+        more = vswitch_run(&b->sw, b->now);
+        assert_true(narrow_got[0] - before <= 1024 + 250);
+        assert_true(++turns < 30);
+    }
+    assert_int_equal(narrow_got[0], 30 * 250);
+    bench_free(b);
+}
+
 /* What a frame costs for all who get it counts: a broadcast to many ports whose checksum each of them needs is much work. */
 static void a_turn_is_bounded_for_floods_too(void **state)
 {
@@ -384,6 +483,9 @@ int main(void)
         cmocka_unit_test(a_port_gets_what_it_can_use),
         cmocka_unit_test(no_frame_is_larger_than_the_mtu),
         cmocka_unit_test(without_memory_frames_are_lost_and_counted),
+        cmocka_unit_test(a_slow_port_leaves_memory_to_make_frames),
+        cmocka_unit_test(a_narrow_way_out_is_shared),
+        cmocka_unit_test(a_turn_is_bounded_for_cutting_too),
         cmocka_unit_test(a_turn_is_bounded_for_floods_too),
         cmocka_unit_test(a_turn_is_bounded_and_the_next_goes_on),
         cmocka_unit_test(a_vm_that_arrived_is_announced),
