@@ -139,8 +139,6 @@ static bool wrap(struct frame *frame, const struct nic_received *got)
             return false;
         frame->tagged = true;
         frame->tci = be16_get(first + ETH_TYPE_OFFSET + 2);
-        if (got->checksum_at && got->checksum_start < ETH_HEADER_BYTES + ETH_TAG_BYTES)
-            return false;
         frame->checksum_start = (uint16_t)(frame->checksum_start - (got->checksum_at ? ETH_TAG_BYTES : 0));
         append(frame, first, ETH_TYPE_OFFSET);
         first += ETH_TYPE_OFFSET + ETH_TAG_BYTES;
@@ -149,7 +147,7 @@ static bool wrap(struct frame *frame, const struct nic_received *got)
     append(frame, first, bytes);
     for (unsigned i = 1; i < got->piece_count; i++)
         append(frame, got->piece[i].data, got->piece[i].bytes);
-    return !offload_check(frame);
+    return !offload_check(frame); /* a checksum within the tag is none, too */
 }
 
 /*

@@ -28,7 +28,7 @@ struct fake_pool {
 
 static inline void fake_freed(void *context)
 {
-    ((struct fake_pool *)context)->freed++;
+    __atomic_fetch_add(&((struct fake_pool *)context)->freed, 1, __ATOMIC_SEQ_CST);
 }
 
 static inline void fake_pool_make(struct fake_pool *p, uint32_t frames, uint32_t chunks)

@@ -336,6 +336,12 @@ static void an_echo_of_ours_is_answered_by_who_was_asked(void **state)
     other[25]--;
     arrive(other, tag(other, count, 100), 2048);
     assert_false(ping.done);
+    for (unsigned i = 39; i <= 41; i += 2) { /* another's, or of another request of ours */
+        memcpy(other, frame, count);
+        other[i] ^= 1;
+        arrive(other, tag(other, count, 100), 2048);
+        assert_false(ping.done);
+    }
     memcpy(other, frame, count);
     other[70] ^= 1; /* not what was sent */
     arrive(other, tag(other, count, 100), 2048);

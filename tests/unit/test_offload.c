@@ -114,9 +114,12 @@ static void a_queue_says_when_there_is_room(void **state)
     fake_pool_free(&p);
 }
 
-/* Two threads: one takes frames and queues them, the other gives them back; nothing is lost, nothing doubled. */
-struct race { struct fake_pool p; struct frame_queue q; struct frame *slot[8]; unsigned got; uint64_t sum; };
-#define RACE_FRAMES 100000u
+/*
+ * Two threads: one takes frames and queues them, the other gives them back; nothing is lost, nothing doubled. Who finds no
+ * room, or no frame, waits until it is told: a word that gets lost would be for ever.
+ */
+struct race { struct fake_pool p; struct frame_queue q; struct frame *slot[8]; unsigned got, rooms; uint64_t sum; };
+#define RACE_FRAMES 50000u
 
 static void *consume(void *arg)
 {
@@ -137,28 +140,45 @@ static void *consume(void *arg)
             r->sum += value;
             r->got++;
         }
-        frame_queue_end(&r->q);
-        sched_yield();
+        if (frame_queue_end(&r->q))
+            __atomic_fetch_add(&r->rooms, 1, __ATOMIC_SEQ_CST);
     }
     return NULL;
 }
 
-static void frames_cross_between_two_threads(void **state)
+static void wait_for_change(const unsigned *count, unsigned before)
+{
+    time_t deadline = time(NULL) + 30;
+
+    while (__atomic_load_n(count, __ATOMIC_SEQ_CST) == before) {
+        assert_true(time(NULL) < deadline);
+        sched_yield();
+    }
+}
+
+static void cross(uint32_t frames, uint32_t slots)
 {
     static struct race r;
     pthread_t thread;
 
-    (void)state;
-    fake_pool_make(&r.p, 16, 16);
-    frame_queue_init(&r.q, r.slot, 8);
+    memset(&r, 0, sizeof(r));
+    fake_pool_make(&r.p, frames, frames);
+    frame_queue_init(&r.q, r.slot, slots);
     assert_int_equal(pthread_create(&thread, NULL, consume, &r), 0);
     for (uint32_t i = 0; i < RACE_FRAMES;) {
+        unsigned freed = __atomic_load_n(&r.p.freed, __ATOMIC_SEQ_CST), rooms = __atomic_load_n(&r.rooms, __ATOMIC_SEQ_CST);
         struct frame *frame;
 
-        if (!frame_queue_has_room(&r.q) || !(frame = frame_pool_get(&r.p.pool, 4))) {
-            sched_yield();
+        if (!frame_queue_has_room(&r.q)) {
+            wait_for_change(&r.rooms, rooms);
             continue;
         }
+        if (!frame_pool_has(&r.p.pool, 4)) {
+            wait_for_change(&r.p.freed, freed);
+            continue;
+        }
+        frame = frame_pool_get(&r.p.pool, 4);
+        assert_non_null(frame);
         frame_write(frame, 0, &i, 4);
         assert_true(frame_queue_put(&r.q, frame));
         i++;
@@ -166,6 +186,14 @@ static void frames_cross_between_two_threads(void **state)
     pthread_join(thread, NULL);
     assert_int_equal(r.sum, (uint64_t)RACE_FRAMES * (RACE_FRAMES - 1) / 2);
     fake_pool_free(&r.p);
+}
+
+static void frames_cross_between_two_threads(void **state)
+{
+    (void)state;
+    cross(1, 4); /* frames are what is short */
+    cross(16, 1); /* room is */
+    cross(16, 8);
 }
 
 /* ---- Sums ---- */

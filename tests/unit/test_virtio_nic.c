@@ -244,6 +244,58 @@ static void frames_go_out_behind_a_header(void **state)
     assert_int_equal(back_count, 3 + given);
 }
 
+/* Frames that come back in any order, many times round the ring: each cookie once, and no header given twice. */
+static void headers_are_used_again_only_when_they_are_back(void **state)
+{
+    struct nic *nic = open_card(1500);
+    uint16_t open_heads[8];
+    uintptr_t open_cookies[8], next = 1;
+    unsigned count = 0, seed = 7;
+    (void)state;
+
+    for (unsigned i = 0; i < 5 * RING; i++) {
+        assert_true(send_frame(nic, (void *)next));
+        open_heads[count] = avail(1)->ring[(uint16_t)(avail(1)->idx - 1) % RING];
+        open_cookies[count++] = next++;
+        for (unsigned j = 0; j + 1 < count; j++)
+            assert_int_not_equal(desc(1)[open_heads[j]].address, desc(1)[open_heads[count - 1]].address);
+        if (count < 8)
+            continue;
+        seed = seed * 1103515245 + 12345;
+        unsigned which = seed >> 16 & 7;
+        give_back(1, open_heads[which], 0);
+        back_count = 0;
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(back_count, 1);
+        assert_int_equal((uintptr_t)back[0], open_cookies[which]);
+        open_heads[which] = open_heads[--count];
+        open_cookies[which] = open_cookies[count];
+    }
+    back_count = 0;
+    close_card(nic);
+    assert_int_equal(back_count, 7);
+}
+
+/* The device is told of buffers that are its again, unless it does not want to be. */
+static void the_device_hears_of_new_buffers(void **state)
+{
+    struct nic *nic = open_card(1500);
+    (void)state;
+
+    for (unsigned wanted = 0; wanted < 2; wanted++) {
+        used(0)->flags = wanted ? 0 : VIRTIO_USED_NO_NOTIFY;
+        memset(bar_space.notify, 0xff, 4);
+        arrive(60, 1, 0);
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(bar_space.notify[0], wanted ? 0 : 0xff);
+        used(1)->flags = wanted ? 0 : VIRTIO_USED_NO_NOTIFY;
+        assert_true(send_frame(nic, NULL));
+        nic->ops->flush(nic);
+        assert_int_equal(bar_space.notify[0], wanted ? 1 : 0xff);
+    }
+    close_card(nic);
+}
+
 static void lies_and_hangs_cost_a_reset(void **state)
 {
     (void)state;
@@ -412,6 +464,8 @@ int main(void)
         cmocka_unit_test_setup(frames_come_in_and_their_buffers_go_back, setup),
         cmocka_unit_test_setup(long_frames_come_in_several_buffers, setup),
         cmocka_unit_test_setup(frames_go_out_behind_a_header, setup),
+        cmocka_unit_test_setup(headers_are_used_again_only_when_they_are_back, setup),
+        cmocka_unit_test_setup(the_device_hears_of_new_buffers, setup),
         cmocka_unit_test_setup(lies_and_hangs_cost_a_reset, setup),
         cmocka_unit_test_setup(a_checksum_that_is_not_made_yet_is_told, setup),
         cmocka_unit_test_setup(frames_do_not_wait_for_a_link, setup),

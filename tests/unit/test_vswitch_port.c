@@ -128,6 +128,11 @@ static void what_waits_at_a_standing_port_is_given_back(void **state)
     vswitch_tick(&b->sw, b->now);
     assert_int_equal(b->vc.counters.drop[VSWITCH_DROP_DEADLINE], 1);
     vswitch_port_deadline(&b->vc, TIME_NEVER);
+    send(b, &b->va, MAC_C, MAC_A); /* and when its cable is pulled */
+    b->c.port.link = 0;
+    vswitch_tick(&b->sw, b->now);
+    assert_int_equal(b->vc.counters.drop[VSWITCH_DROP_STALLED], 4);
+    b->c.port.link = 1;
     send(b, &b->va, MAC_C, MAC_A);
     assert_true(frame_queue_put(&b->c.port.inbox, frame_of(b, MAC_A, MAC_C, 60)));
     vswitch_detach(&b->sw, &b->vc);
