@@ -169,6 +169,8 @@ static void cross(uint32_t frames, uint32_t slots)
         unsigned freed = __atomic_load_n(&r.p.freed, __ATOMIC_SEQ_CST), rooms = __atomic_load_n(&r.rooms, __ATOMIC_SEQ_CST);
         struct frame *frame;
 
+        for (volatile unsigned moment = i % 97; moment; moment--) /* so that the two meet at each of their steps */
+            ;
         if (!frame_queue_has_room(&r.q)) {
             wait_for_change(&r.rooms, rooms);
             continue;
