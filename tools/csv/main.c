@@ -183,7 +183,9 @@ static void blank(char *from, const char *to)
 static const char *take_volume(char *argument)
 {
     static const char target_secret[] = "target_password=";
-    char *copy = strdup(argument), *host = strchr(argument, '@'), *secret = strchr(argument, '%');
+    static char *copy; /* for as long as the program runs */
+    char *host = strchr(argument, '@'), *secret = strchr(argument, '%');
+    copy = strdup(argument);
     if (!copy || !str_starts_with(argument, "iscsi://"))
         return copy ? copy : argument;
     if (host && secret && secret < host)
