@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI, esp.img, tasuki-csv), setup, run,
-# test, unit, fuzz, system, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
+# test, unit, fuzz, system, crash, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
 # the commands).
 
 BUILD ?= build
@@ -15,7 +15,7 @@ say = $(if $(V),,@echo "  $(1)	$(patsubst $(BUILD)/%,%,$@)")
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all setup run test unit fuzz system bench clean test-programs
+.PHONY: all setup run test unit fuzz system crash bench clean test-programs
 
 all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img $(BUILD)/tasuki-csv
 
@@ -356,6 +356,11 @@ $(FUZZ_PROGRAMS): $(BUILD)/tests/%: $(BUILD)/tests/fuzzcore/tests/%.o $(BUILD)/t
 	$(Q)clang $(SANITIZE) -fsanitize=fuzzer -o $@ $< $(BUILD)/tests/fuzzcore.a
 
 test-programs: $(UNIT_PROGRAMS) $(DIFFERENTIAL_PROGRAMS) $(FUZZ_PROGRAMS)
+
+# Power cuts on the volume, by the million; `make unit` has a hundred thousand of them.
+crash: $(BUILD)/tests/unit/test_csv_crash $(BUILD)/tests/unit/test_csv_model
+	$(Q)CSV_CRASH_RANDOM=$(or $(CRASH_RANDOM),1500) $(BUILD)/tests/unit/test_csv_crash
+	$(Q)CSV_MODEL_STEPS=$(or $(MODEL_STEPS),2000000) $(BUILD)/tests/unit/test_csv_model
 
 unit fuzz system:
 	$(Q)$(PYTHON) tools/runtests.py --build $(BUILD) $@

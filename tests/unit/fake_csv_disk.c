@@ -36,6 +36,63 @@ void fake_disk_peek(const struct fake_csv_disk *disk, uint64_t offset, void *byt
     }
 }
 
+/*
+ * Pages and tables of pages are used again: a crash test makes a hundred thousand disks of a few pages each, and most
+ * of its time would go to the allocator.
+ */
+#define SPARE_PAGES 8192
+#define SPARE_TABLES 8
+static uint8_t *spare_page[SPARE_PAGES];
+static size_t spare_pages;
+static struct {
+    uint8_t **page; /* all NULL */
+    uint64_t count;
+} spare_table[SPARE_TABLES];
+
+static uint8_t *page_new(void)
+{
+    return spare_pages ? spare_page[--spare_pages] : malloc(PAGE);
+}
+
+static void page_free(uint8_t *page)
+{
+    if (page && spare_pages < SPARE_PAGES)
+        spare_page[spare_pages++] = page;
+    else
+        free(page);
+}
+
+static uint8_t **table_new(uint64_t count)
+{
+    for (size_t i = 0; i < SPARE_TABLES; i++)
+        if (spare_table[i].page && spare_table[i].count == count) {
+            uint8_t **page = spare_table[i].page;
+            spare_table[i].page = NULL;
+            return page;
+        }
+    return calloc(count, sizeof(uint8_t *));
+}
+
+static void table_free(uint8_t **page, uint64_t count)
+{
+    for (size_t i = 0; i < SPARE_TABLES && count < 65536; i++)
+        if (!spare_table[i].page) {
+            spare_table[i].page = page;
+            spare_table[i].count = count;
+            return;
+        }
+    free(page);
+}
+
+static void touch(struct fake_csv_disk *d, uint64_t index)
+{
+    if (d->touched_count == d->touched_room) {
+        d->touched_room = d->touched_room ? d->touched_room * 2 : 128;
+        d->touched = realloc(d->touched, d->touched_room * sizeof(*d->touched));
+    }
+    d->touched[d->touched_count++] = (uint32_t)index;
+}
+
 void fake_disk_poke(struct fake_csv_disk *disk, uint64_t offset, const void *bytes, uint64_t count)
 {
     const uint8_t *from = bytes;
@@ -43,9 +100,11 @@ void fake_disk_poke(struct fake_csv_disk *disk, uint64_t offset, const void *byt
         uint64_t skip = offset % PAGE, part = MIN(count, PAGE - skip);
         uint8_t **page = &disk->page[offset / PAGE];
         if (!*page) {
-            uint8_t *made = malloc(PAGE);
-            fake_disk_peek(disk, offset - skip, made, PAGE);
+            uint8_t *made = page_new();
+            if (part < PAGE)
+                fake_disk_peek(disk, offset - skip, made, PAGE);
             *page = made;
+            touch(disk, offset / PAGE);
         }
         if (from)
             memcpy(*page + skip, from, part);
@@ -134,7 +193,7 @@ static enum status disk_write_zeroes(struct csv_disk *disk, uint64_t offset, uin
     note(d, offset, NULL, count, false, false);
     if (!d->base && !d->recording)
         for (uint64_t at = offset; at < offset + count && !(at % PAGE); at += PAGE) {
-            free(d->page[at / PAGE]);
+            page_free(d->page[at / PAGE]);
             d->page[at / PAGE] = NULL;
         }
     else
@@ -162,7 +221,7 @@ struct fake_csv_disk *fake_disk_new(uint64_t bytes)
     d->disk = (struct csv_disk){ .bytes = bytes, .sector_bytes = SECTOR, .context = d, .read = disk_read,
                                  .write = disk_write, .flush = disk_flush, .write_zeroes = disk_write_zeroes,
                                  .discard = disk_discard };
-    d->page = calloc(bytes / PAGE + 1, sizeof(*d->page));
+    d->page = table_new(bytes / PAGE + 1);
     d->fail_after = -1;
     return d;
 }
@@ -177,14 +236,41 @@ struct fake_csv_disk *fake_disk_over(const struct fake_csv_disk *base)
 struct fake_csv_disk *fake_disk_copy(const struct fake_csv_disk *from)
 {
     struct fake_csv_disk *d = fake_disk_new(from->disk.bytes);
-    for (uint64_t i = 0; i < d->disk.bytes / PAGE; i++) {
-        const struct fake_csv_disk *at = from;
-        while (at && !at->page[i])
-            at = at->base;
-        if (at)
-            fake_disk_poke(d, i * PAGE, at->page[i], PAGE);
-    }
+    for (const struct fake_csv_disk *at = from; at; at = at->base)
+        for (size_t i = 0; i < at->touched_count; i++) {
+            uint32_t index = at->touched[i];
+            if (at->page[index] && !d->page[index])
+                fake_disk_poke(d, (uint64_t)index * PAGE, at->page[index], PAGE);
+        }
     return d;
+}
+
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9;
+    x = (x ^ x >> 27) * 0x94d049bb133111eb;
+    return x ^ x >> 31;
+}
+
+uint64_t fake_disk_hash(const struct fake_csv_disk *d, bool (*counts)(const struct fake_csv_disk *disk, uint64_t page))
+{
+    uint64_t sum = 0;
+    uint8_t before[PAGE];
+    for (size_t i = 0; i < d->touched_count; i++) {
+        uint64_t index = d->touched[i], hash = mix(index + 1), word;
+        if (!d->page[index] || (counts && !counts(d, index)))
+            continue;
+        fake_disk_peek(d->base, index * PAGE, before, PAGE);
+        if (!memcmp(before, d->page[index], PAGE))
+            continue;
+        for (unsigned at = 0; at < PAGE; at += 8) {
+            memcpy(&word, d->page[index] + at, 8);
+            hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+            hash ^= hash >> 29;
+        }
+        sum += mix(hash); /* in any order */
+    }
+    return sum;
 }
 
 void fake_disk_record(struct fake_csv_disk *d)
@@ -197,12 +283,15 @@ void fake_disk_record(struct fake_csv_disk *d)
 
 void fake_disk_free(struct fake_csv_disk *d)
 {
-    for (uint64_t i = 0; i <= d->disk.bytes / PAGE; i++)
-        free(d->page[i]);
+    for (size_t i = 0; i < d->touched_count; i++) {
+        page_free(d->page[d->touched[i]]);
+        d->page[d->touched[i]] = NULL;
+    }
     for (size_t i = 0; i < d->record_count; i++)
         free(d->record[i].bytes);
     free(d->record);
-    free(d->page);
+    free(d->touched);
+    table_free(d->page, d->disk.bytes / PAGE + 1);
     free(d);
 }
 
@@ -247,6 +336,28 @@ struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const str
 
 /* ---- Memory ---- */
 
+/* The one large block that each mount takes is kept for the next one; what lies beyond it is watched all the same. */
+#define LARGE (128 * 1024u)
+static void *large;
+static size_t large_bytes;
+
+static void *large_new(size_t bytes)
+{
+    void *ptr = large && large_bytes == bytes ? large : malloc(bytes);
+    if (ptr == large)
+        large = NULL;
+    else
+        memset(ptr, 0xa5, bytes);
+    return ptr;
+}
+
+static void large_free(void *ptr, size_t bytes)
+{
+    free(large);
+    large = ptr;
+    large_bytes = bytes;
+}
+
 static void *memory_alloc(void *context, size_t bytes)
 {
     struct fake_memory *m = context;
@@ -257,6 +368,8 @@ static void *memory_alloc(void *context, size_t bytes)
     }
     m->used += bytes;
     m->peak = MAX(m->peak, m->used);
+    if (bytes >= LARGE)
+        return large_new(bytes);
     void *ptr = malloc(bytes);
     memset(ptr, 0xa5, bytes);
     return ptr;
@@ -267,7 +380,10 @@ static void memory_free(void *context, void *ptr, size_t bytes)
     struct fake_memory *m = context;
     assert(m->used >= bytes);
     m->used -= bytes;
-    free(ptr);
+    if (bytes >= LARGE)
+        large_free(ptr, bytes);
+    else
+        free(ptr);
 }
 
 void fake_memory_init(struct fake_memory *m)

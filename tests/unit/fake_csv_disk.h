@@ -21,6 +21,8 @@ struct fake_csv_disk {
     struct csv_disk disk;
     const struct fake_csv_disk *base; /* what is not in `page` is there; NULL: zeros */
     uint8_t **page;                   /* of 4096 bytes */
+    uint32_t *touched;                /* pages that may be there */
+    size_t touched_count, touched_room;
     bool recording;
     struct fake_write *record;
     size_t record_count, record_room;
@@ -50,6 +52,12 @@ enum fake_cut {
  */
 struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded,
                                     size_t count, enum fake_cut cut, uint64_t *seed);
+
+/*
+ * A hash of where a disk over another one differs from it. `counts`: whether a page does (NULL: all do).
+ */
+uint64_t fake_disk_hash(const struct fake_csv_disk *disk,
+                        bool (*counts)(const struct fake_csv_disk *disk, uint64_t page));
 
 uint64_t fake_random(uint64_t *seed);
 
