@@ -18,8 +18,8 @@
  * The data path does not come through here: csv_map() gives extents from memory, the caller sends its I/O to the disk
  * itself (in place where the range is CSV_MAP_WRITTEN), and calls csv_write() or csv_converted() for everything else.
  * A mapping is good until the next call that changes this file's map or size (csv_set_size(), csv_preallocate(),
- * csv_write(), csv_punch(), csv_clone(), csv_converted()), deletes it, or unmounts: the caller's own I/O on it must have
- * been answered before that call, and data that was written to unwritten blocks must have been told by csv_converted().
+ * csv_write(), csv_punch(), csv_clone(), csv_converted()), deletes it, or unmounts: the caller's own I/O on it must
+ * have been answered before that call, and data written to unwritten blocks must have been told by csv_converted().
  */
 #ifndef CSV_CSV_H
 #define CSV_CSV_H
@@ -101,6 +101,12 @@ struct csv_info {
     bool read_only;
 };
 void csv_statfs(struct csv *volume, struct csv_info *info);
+
+/*
+ * Makes the volume as large as its disk, at most 64 TiB; open files stay open. OK also if there is nothing to gain.
+ * After an error or a power cut the volume has its old size or the new one; the next mount finishes what was begun.
+ */
+enum status csv_grow(struct csv *volume) MUST_CHECK;
 
 /* ---- Names. `name` is `bytes` long; see the specification for what is one (ERR_INVALID). ---- */
 
@@ -244,5 +250,45 @@ struct csv_check {
  * Takes memory: a bit for each block of the volume, and 32 bytes for each extent.
  */
 enum status csv_check(struct csv *volume, struct csv_check *check) MUST_CHECK;
+
+/*
+ * The scrub: reads all metadata of a volume in use from the disk, a few blocks at a time, between other operations. A
+ * block that is damaged on the disk and whole in memory is written anew. What is renamed meanwhile may be missed.
+ */
+struct csv_scrub {
+    void (*report)(void *context, const char *text); /* called for each problem */
+    void *context;
+    uint64_t blocks;   /* read so far */
+    uint64_t problems; /* told */
+    uint64_t mended;   /* of them, written anew */
+    bool done;
+    struct csv_scrub_state *state; /* not for the caller; NULL before the first step */
+};
+
+/* Reads about `blocks` (1 or more) blocks more. Errors: ERR_IO, ERR_NO_MEMORY; it may be called again. */
+enum status csv_scrub_step(struct csv *volume, struct csv_scrub *scrub, unsigned blocks) MUST_CHECK;
+/* Frees the state, at any time; before the volume is unmounted. */
+void csv_scrub_end(struct csv *volume, struct csv_scrub *scrub);
+
+/* ---- Repair ---- */
+
+struct csv_repair {
+    void (*report)(void *context, const char *text); /* called for each thing that is mended */
+    void *context;
+    bool discard_journal; /* if the journal is damaged, go on without what it can no longer tell */
+    uint64_t mended;      /* things that were told */
+    uint64_t lost;        /* files and directories whose inode is damaged */
+    uint64_t rescued;     /* that lost their name: they are in /lost+found now */
+};
+
+/*
+ * Mends an unmounted volume; section 16 of the specification says what it may do. `options` as for csv_mount(), which
+ * it is to other nodes: take_over is needed where somebody else had it mounted. OK: fsck finds nothing any more.
+ * ERR_CORRUPT: the journal is damaged, and discard_journal is not set; or something is left. ERR_BUSY, ERR_NOT_FOUND,
+ * ERR_RANGE, ERR_VERSION: as csv_mount(). On failure `message` (CSV_MESSAGE_BYTES) says object, cause and cure; what
+ * was mended before stays so. Takes memory: four bits for each block of the volume, 32 bytes for each extent and file.
+ */
+enum status csv_repair(struct csv_disk *disk, const struct csv_memory *memory, const struct csv_mount_options *options,
+                       struct csv_repair *repair, char *message) MUST_CHECK;
 
 #endif

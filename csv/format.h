@@ -85,6 +85,7 @@
 #define CSV_SU_DATABASE_BLOCKS 216
 #define CSV_SU_HASH_KEY 224
 #define CSV_SU_CREATED 240
+#define CSV_SU_GROWN_FROM 248
 
 /* ---- Mount record ---- */
 

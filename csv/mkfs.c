@@ -41,8 +41,7 @@ static void lay_out(struct csv *v)
     v->journal = place(v->database + v->database_blocks, v->journal_blocks);
 }
 
-/* The root directory's inode: the first block that may hold one. */
-static uint64_t root_place(const struct csv *v)
+uint64_t csv_root_place(const struct csv *v)
 {
     uint64_t at = CSV_AT_FREE;
     while (!csv_may_hold(v, at, 1))
@@ -55,7 +54,7 @@ static bool in_use(const struct csv *v, uint64_t block)
     return !csv_may_hold(v, block, 1) || block == v->root_directory;
 }
 
-static uint32_t group_make(const struct csv *v, uint64_t group, uint8_t *bytes)
+uint32_t csv_group_make(const struct csv *v, uint64_t group, uint8_t *bytes)
 {
     uint64_t first = group * CSV_GROUP_BLOCKS;
     uint32_t free = 0;
@@ -85,12 +84,25 @@ static enum status write_groups(struct csv *v, uint64_t *free)
     for (uint64_t group = 0; group < v->groups; group += CSV_REGION_GROUPS) {
         uint64_t count = MIN(v->groups - group, CSV_REGION_GROUPS);
         for (uint64_t i = 0; i < count; i++)
-            *free += group_make(v, group + i, v->io + i * CSV_BLOCK_BYTES);
+            *free += csv_group_make(v, group + i, v->io + i * CSV_BLOCK_BYTES);
         enum status status = csv_write_blocks(v, csv_group_block(group), v->io, count, false);
         if (status)
             return status;
     }
     return OK;
+}
+
+void csv_root_directory_make(const struct csv *v, uint8_t *bytes)
+{
+    le16_put(bytes + CSV_IN_TYPE, CSV_IS_DIRECTORY);
+    le32_put(bytes + CSV_IN_LINKS, 1);
+    le64_put(bytes + CSV_IN_GENERATION, 1);
+    le64_put(bytes + CSV_IN_PARENT, v->root_directory);
+    le64_put(bytes + CSV_IN_CREATED, (uint64_t)v->now_ns);
+    le64_put(bytes + CSV_IN_MODIFIED, (uint64_t)v->now_ns);
+    le64_put(bytes + CSV_IN_CHANGED, (uint64_t)v->now_ns);
+    le32_put(bytes + CSV_IN_MODE, 0755);
+    csv_node_init(bytes + CSV_IN_NODE, CSV_IN_NODE_BYTES, 0);
 }
 
 static enum status write_root(struct csv *v, uint64_t free)
@@ -108,15 +120,7 @@ static enum status write_root(struct csv *v, uint64_t free)
     if (status)
         return status;
     memset(bytes, 0, CSV_BLOCK_BYTES);
-    le16_put(bytes + CSV_IN_TYPE, CSV_IS_DIRECTORY);
-    le32_put(bytes + CSV_IN_LINKS, 1);
-    le64_put(bytes + CSV_IN_GENERATION, 1);
-    le64_put(bytes + CSV_IN_PARENT, v->root_directory);
-    le64_put(bytes + CSV_IN_CREATED, (uint64_t)v->now_ns);
-    le64_put(bytes + CSV_IN_MODIFIED, (uint64_t)v->now_ns);
-    le64_put(bytes + CSV_IN_CHANGED, (uint64_t)v->now_ns);
-    le32_put(bytes + CSV_IN_MODE, 0755);
-    csv_node_init(bytes + CSV_IN_NODE, CSV_IN_NODE_BYTES, 0);
+    csv_root_directory_make(v, bytes);
     csv_seal(v, bytes, CSV_INODE, v->root_directory, v->root_directory, 0);
     return csv_write_blocks(v, v->root_directory, bytes, 1, false);
 }
@@ -207,7 +211,7 @@ enum status csv_mkfs(struct csv_disk *disk, const struct csv_memory *memory, con
     v->crc_seed = crc32c(0, v->uuid, sizeof(v->uuid));
     v->blocks = csv_usable_blocks(disk->bytes);
     lay_out(v);
-    v->root_directory = root_place(v);
+    v->root_directory = csv_root_place(v);
     enum status status = ERR_NO_MEMORY;
     v->io = csv_alloc(v, CSV_IO_BLOCKS * CSV_BLOCK_BYTES);
     if (v->io)

@@ -12,7 +12,7 @@
 #define DEFAULT_CACHE 4096u
 #define LEAST_CACHE 256u
 
-static void volume_free(struct csv *v)
+void csv_volume_free(struct csv *v)
 {
     while (v->files) {
         struct csv_file *file = v->files;
@@ -34,8 +34,8 @@ static void volume_free(struct csv *v)
     memory.free(memory.context, v, sizeof(*v));
 }
 
-static struct csv *volume_new(struct csv_disk *disk, const struct csv_memory *memory,
-                              const struct csv_mount_options *options)
+struct csv *csv_volume_new(struct csv_disk *disk, const struct csv_memory *memory,
+                           const struct csv_mount_options *options)
 {
     struct csv *v = memory->alloc(memory->context, sizeof(*v));
     if (!v)
@@ -57,14 +57,13 @@ static struct csv *volume_new(struct csv_disk *disk, const struct csv_memory *me
     v->hash = csv_alloc_zeroed(v, v->hash_size * sizeof(*v->hash));
     v->super = csv_alloc(v, CSV_BLOCK_BYTES);
     if (!v->io || !v->hash || !v->super) {
-        volume_free(v);
+        csv_volume_free(v);
         return NULL;
     }
     return v;
 }
 
-/* Who has it? The mount record, as it is, is in v. */
-static enum status may_own(struct csv *v, const struct csv_mount_options *options, uint32_t state, char *message)
+enum status csv_may_own(struct csv *v, const struct csv_mount_options *options, uint32_t state, char *message)
 {
     if (state && !options->read_only && !options->take_over &&
         memcmp(v->owner_uuid, options->owner_uuid, sizeof(v->owner_uuid))) {
@@ -75,7 +74,7 @@ static enum status may_own(struct csv *v, const struct csv_mount_options *option
     return OK;
 }
 
-static enum status own(struct csv *v, const struct csv_mount_options *options, uint32_t state)
+enum status csv_own(struct csv *v, const struct csv_mount_options *options, uint32_t state)
 {
     memcpy(v->owner_uuid, options->owner_uuid, sizeof(v->owner_uuid));
     memset(v->owner_name, 0, sizeof(v->owner_name));
@@ -105,11 +104,13 @@ static enum status take_root(struct csv *v)
 
 static enum status start(struct csv *v, const struct csv_mount_options *options, uint32_t state)
 {
-    enum status status = own(v, options, state);
+    enum status status = csv_own(v, options, state);
     if (!status)
         status = csv_checkpoint(v);
     if (!status && v->super_good < CSV_SUPER_COPIES)
         status = csv_super_write(v, v->super);
+    if (!status)
+        status = csv_grow_finish(v);
     if (!status && csv_orphans_finish(v))
         v->unfinished = true; /* one that is damaged, or needs space, does not keep the others' volume away */
     if (!status)
@@ -131,7 +132,7 @@ static enum status mount(struct csv *v, const struct csv_mount_options *options,
     v->transaction_limit = csv_transaction_limit(v->journal_blocks);
     status = csv_mount_record_read(v, &state);
     if (!status)
-        status = may_own(v, options, state, message);
+        status = csv_may_own(v, options, state, message);
     if (!status)
         status = csv_alloc_init(v);
     if (!status)
@@ -147,7 +148,7 @@ enum status csv_mount(struct csv_disk *disk, const struct csv_memory *memory, co
                       struct csv **volume, char *message)
 {
     message[0] = 0;
-    struct csv *v = volume_new(disk, memory, options);
+    struct csv *v = csv_volume_new(disk, memory, options);
     if (!v) {
         snprintf(message, CSV_MESSAGE_BYTES, "there is no memory for a volume");
         return ERR_NO_MEMORY;
@@ -157,7 +158,7 @@ enum status csv_mount(struct csv_disk *disk, const struct csv_memory *memory, co
         if (!message[0])
             snprintf(message, CSV_MESSAGE_BYTES, "the volume cannot be mounted: %s%s%.120s", status_name(status),
                      v->problem[0] ? ": " : "", v->problem);
-        volume_free(v);
+        csv_volume_free(v);
         return status;
     }
     *volume = v;
@@ -188,13 +189,13 @@ enum status csv_unmount(struct csv *v)
         if (!status)
             status = csv_mount_record_write(v, 0);
     }
-    volume_free(v);
+    csv_volume_free(v);
     return status;
 }
 
 void csv_abandon(struct csv *v)
 {
-    volume_free(v);
+    csv_volume_free(v);
 }
 
 void csv_set_time(struct csv *v, int64_t now_ns)

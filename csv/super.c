@@ -62,6 +62,9 @@ static const char *geometry_fault(const uint8_t *bytes)
         !area_ok(journal, journal_blocks, blocks) || !area_ok(database, database_blocks, blocks) ||
         range_overlaps(journal, journal_blocks, database, database_blocks))
         return "a journal or database log out of place";
+    uint64_t from = le64_get(bytes + CSV_SU_GROWN_FROM);
+    if (from && (from >= blocks || from < CSV_MIN_BYTES >> CSV_BLOCK_SHIFT))
+        return "an impossible growth";
     return NULL;
 }
 

@@ -10,7 +10,7 @@
  *   map.c      a file's extents: the tree on disk and the sorted array in memory
  *   file.c     reading, writing;  space.c: sizes, holes, orphans;  clone.c
  *   inode.c, names.c, directory.c
- *   mkfs.c, mount.c, super.c, check.c
+ *   mkfs.c, mount.c, super.c, grow.c, check.c, scrub.c, repair.c
  *
  * Every change of metadata happens within an operation:
  *
@@ -185,6 +185,8 @@ enum status csv_block_free(struct csv *v, struct csv_block *block) MUST_CHECK;
 /* Puts bytes in memory as a block of the log (replay). */
 enum status csv_block_logged(struct csv *v, uint64_t number, const uint8_t *bytes) MUST_CHECK;
 struct csv_block *csv_block_find(struct csv *v, uint64_t number);
+/* What is wrong with the bytes of block `number`, or NULL: its checksum, and beyond the header what walks rely on. */
+const char *csv_block_fault(struct csv *v, uint64_t number, const uint8_t *bytes);
 /* Takes a block (or NULL) that nobody points to out of memory, if there are too many, and it can be read again. */
 void csv_block_shed(struct csv *v, struct csv_block *block);
 /* Takes a block out of memory, whatever its state. */
@@ -223,6 +225,8 @@ enum status csv_write_head(struct csv *v) MUST_CHECK;
  * it is worth proving that nothing newer lies behind the log's end.
  */
 enum status csv_replay(struct csv *v, bool unclean) MUST_CHECK;
+/* After a replay that found the log damaged: an empty log, whose numbers are above all that lie there. */
+enum status csv_journal_reset(struct csv *v) MUST_CHECK;
 
 /* ---- alloc.c ---- */
 
@@ -329,6 +333,11 @@ enum status csv_zero_part(struct csv_file *file, uint64_t from, uint64_t to) MUS
 /* Before the file gets longer: zeros from its end to the end of that block. */
 enum status csv_zero_tail(struct csv_file *file) MUST_CHECK;
 
+/* ---- grow.c ---- */
+
+/* Finishes a growth that a power cut has ended; OK if there was none. */
+enum status csv_grow_finish(struct csv *v) MUST_CHECK;
+
 /* ---- super.c ---- */
 
 /* The last block that mkfs uses on a disk of so many bytes, + 1. */
@@ -341,5 +350,23 @@ void csv_super_count(struct csv *v, unsigned *good);
 enum status csv_super_write(struct csv *v, uint8_t *bytes) MUST_CHECK;
 enum status csv_mount_record_read(struct csv *v, uint32_t *state) MUST_CHECK;
 enum status csv_mount_record_write(struct csv *v, uint32_t state) MUST_CHECK;
+
+/* ---- mkfs.c, mount.c: what the repair needs too ---- */
+
+/* The root directory's inode: the first block that may hold one. */
+uint64_t csv_root_place(const struct csv *v);
+/* A group's block, sealed, in which nothing but fixed places and the root directory is in use; its free blocks. */
+uint32_t csv_group_make(const struct csv *v, uint64_t group, uint8_t *bytes);
+/* The inode of an empty root directory, v->root_directory, without the header. */
+void csv_root_directory_make(const struct csv *v, uint8_t *bytes);
+/* A volume that nothing was read of yet. NULL: no memory. */
+struct csv *csv_volume_new(struct csv_disk *disk, const struct csv_memory *memory,
+                           const struct csv_mount_options *options);
+void csv_volume_free(struct csv *v);
+/* Who has it? The mount record, as it was read, is in v. ERR_BUSY: another one, with a message. */
+enum status csv_may_own(struct csv *v, const struct csv_mount_options *options, uint32_t state, char *message)
+    MUST_CHECK;
+/* Writes the mount record: mounted by the one whom the options name. `state`: what it said before. */
+enum status csv_own(struct csv *v, const struct csv_mount_options *options, uint32_t state) MUST_CHECK;
 
 #endif
