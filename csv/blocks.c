@@ -182,40 +182,39 @@ static enum status owner_check(struct csv *v, const struct csv_block *block, uin
 }
 
 /* Beyond the header: what the code relies on when it walks a block. */
-static enum status content_check(struct csv *v, const struct csv_block *block, uint32_t type)
+static const char *content_fault(uint64_t number, const uint8_t *bytes, uint32_t type)
 {
-    const uint8_t *bytes = block->bytes;
     const char *fault = NULL;
     switch (type) {
     case CSV_EXTENTS:
     case CSV_DIRECTORY:
     case CSV_COUNTS:
     case CSV_ORPHANS:
-        fault = csv_node_fault(bytes + CSV_H_BYTES, CSV_NODE_BYTES, type);
-        break;
+        return csv_node_fault(bytes + CSV_H_BYTES, CSV_NODE_BYTES, type);
     case CSV_INODE:
         if (le16_get(bytes + CSV_IN_TYPE) != CSV_IS_FILE && le16_get(bytes + CSV_IN_TYPE) != CSV_IS_DIRECTORY)
-            fault = "an inode of an unknown type";
-        else if (le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE && le64_get(bytes + CSV_IN_SIZE) > CSV_FILE_BYTES)
-            fault = "a file of an impossible size";
-        else
-            fault = csv_node_fault(bytes + CSV_IN_NODE, CSV_IN_NODE_BYTES,
-                                   le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE ? CSV_EXTENTS : CSV_DIRECTORY);
-        break;
+            return "an inode of an unknown type";
+        if (le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE && le64_get(bytes + CSV_IN_SIZE) > CSV_FILE_BYTES)
+            return "a file of an impossible size";
+        return csv_node_fault(bytes + CSV_IN_NODE, CSV_IN_NODE_BYTES,
+                              le16_get(bytes + CSV_IN_TYPE) == CSV_IS_FILE ? CSV_EXTENTS : CSV_DIRECTORY);
     case CSV_ROOT:
         fault = csv_node_fault(bytes + CSV_RT_COUNTS_NODE, CSV_RT_COUNTS_BYTES, CSV_COUNTS);
-        if (!fault)
-            fault = csv_node_fault(bytes + CSV_RT_ORPHANS_NODE, CSV_RT_ORPHANS_BYTES, CSV_ORPHANS);
-        break;
+        return fault ? fault : csv_node_fault(bytes + CSV_RT_ORPHANS_NODE, CSV_RT_ORPHANS_BYTES, CSV_ORPHANS);
     case CSV_GROUP:
-        if (csv_group_block(le32_get(bytes + CSV_GR_NUMBER)) != block->number ||
+        if (csv_group_block(le32_get(bytes + CSV_GR_NUMBER)) != number ||
             le32_get(bytes + CSV_GR_FREE) > CSV_GROUP_BLOCKS)
-            fault = "a group with a wrong number or count";
-        break;
+            return "a group with a wrong number or count";
+        return NULL;
     default:
-        fault = "a type that does not belong here";
+        return "a type that does not belong here";
     }
-    return fault ? csv_corrupt(v, block->number, fault) : OK;
+}
+
+const char *csv_block_fault(struct csv *v, uint64_t number, const uint8_t *bytes)
+{
+    uint32_t type = le32_get(bytes + CSV_H_TYPE);
+    return csv_sealed(v, bytes, type, number) ? content_fault(number, bytes, type) : "its checksum is wrong";
 }
 
 enum status csv_block_get(struct csv *v, uint64_t number, uint32_t type, uint64_t owner, struct csv_block **out)
@@ -229,10 +228,9 @@ enum status csv_block_get(struct csv *v, uint64_t number, uint32_t type, uint64_
         if (!block)
             return ERR_NO_MEMORY;
         status = csv_read_blocks(v, number, block->bytes, 1);
-        if (!status && !csv_sealed(v, block->bytes, le32_get(block->bytes), number))
-            status = csv_corrupt(v, number, "its checksum is wrong");
-        if (!status)
-            status = content_check(v, block, le32_get(block->bytes));
+        const char *fault = status ? NULL : csv_block_fault(v, number, block->bytes);
+        if (fault)
+            status = csv_corrupt(v, number, fault);
         if (status) {
             csv_block_drop(v, block);
             return status;
@@ -254,11 +252,11 @@ enum status csv_block_logged(struct csv *v, uint64_t number, const uint8_t *byte
     if (!block)
         return ERR_NO_MEMORY;
     memcpy(block->bytes, bytes, CSV_BLOCK_BYTES);
-    enum status status = csv_sealed(v, bytes, le32_get(bytes), number) ? content_check(v, block, le32_get(bytes))
-                         : csv_corrupt(v, number, "its image in the journal has a wrong checksum");
-    if (status) {
+    const char *fault = csv_block_fault(v, number, bytes);
+    if (fault) {
         csv_block_drop(v, block);
-        return status;
+        snprintf(v->problem, sizeof(v->problem), "block %llu in the journal: %s", (unsigned long long)number, fault);
+        return ERR_CORRUPT;
     }
     block->is_logged = true;
     csv_link_add(&v->logged, &block->logged);
