@@ -201,8 +201,8 @@ enum status csv_rmdir(struct csv *v, uint64_t directory, const char *name, size_
 /* ---- Renaming ---- */
 
 /*
- * ERR_INVALID if `directory` is `inode` or lies below it. A circle of parents, which a damaged volume may have, is found
- * by one directory of the way that is kept, and changed after 1, 2, 4 ... steps (Brent 1980).
+ * ERR_INVALID if `directory` is `inode` or lies below it. A circle of parents, which a damaged volume may have, is
+ * found by one directory of the way that is kept, and changed after 1, 2, 4 ... steps (Brent 1980).
  */
 static enum status not_below(struct csv *v, uint64_t directory, uint64_t inode)
 {

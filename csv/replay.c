@@ -167,3 +167,22 @@ enum status csv_replay(struct csv *v, bool unclean)
     }
     return status;
 }
+
+enum status csv_journal_reset(struct csv *v)
+{
+    static const uint32_t type[] = { CSV_DESCRIPTOR, CSV_REVOCATIONS, CSV_COMMIT };
+    struct log_reader reader = { .v = v };
+    for (uint64_t position = 0; position < v->journal_blocks; position++) {
+        const uint8_t *bytes;
+        enum status status = log_block(&reader, position, &bytes);
+        if (status)
+            return status;
+        uint64_t number = le64_get(bytes + CSV_H_SEQUENCE);
+        for (unsigned i = 0; i < ARRAY_COUNT(type); i++)
+            if (number >= v->number && number < CSV_LAST_SEQUENCE && is_log(v, bytes, type[i], position, number))
+                v->number = number + 1;
+    }
+    v->head = 0;
+    v->used = 0;
+    return OK;
+}

@@ -180,6 +180,20 @@ def test_damage_is_found_and_said(volume):
         file.write(good)
 
 
+def test_damage_is_repaired_and_told(volume):
+    volume.run("mkdir", "/a")
+    volume.run("put", "-", "/a/file", data=b"bytes" * 10000)
+    for block, words in (19, "volume root is made anew"), (1, "group 0 is damaged"):
+        with open(volume.name, "r+b") as file:
+            file.seek(block * 4096)
+            file.write(b"junk" * 1024)
+        told = volume.run("fsck", "--repair", status=1, quiet=False).decode()
+        assert words in told and told.endswith(" 0 lost, 0 in /lost+found: sound\n")
+        volume.check()
+        assert volume.run("get", "/a/file", "-") == b"bytes" * 10000
+    assert "0 things mended" in volume.run("fsck", "--repair").decode()
+
+
 @pytest.mark.parametrize("arguments, words", [
     ([], "usage"), (["nonsense"], "no such command"), (["ls"], "usage"), (["ls", "--force", "v"], "--force"),
     (["mkfs", "--size", "7", "v"], "64M"), (["mv", "v", "a"], "usage")],

@@ -95,17 +95,42 @@ static void report(void *context, const char *text)
     printf("%s\n", text);
 }
 
+static void report_mended(void *context, const char *text)
+{
+    (void)context;
+    printf("mended: %s\n", text);
+}
+
+static int repair(const struct invocation *call)
+{
+    struct csv_repair repair = { .report = report_mended, .discard_journal = call->options->force };
+    struct csv_mount_options options;
+    char message[CSV_MESSAGE_BYTES], name[CSV_OWNER_NAME_BYTES];
+    struct device *device = tool_open_device(call, DEVICE_WRITE, 0);
+    if (!device)
+        return EXIT_NOT_CHECKED;
+    tool_mount_options(call, device, false, name, &options);
+    enum status status = csv_repair(&device->disk, &tool_memory, &options, &repair, message);
+    if (status)
+        say_error("%s: %s%s", device->name, message,
+                  status == ERR_BUSY ? " (--take-over)"
+                  : status == ERR_CORRUPT && !repair.discard_journal ? " (--force)" : "");
+    else
+        printf("%s: %" PRIu64 " thing%s mended, %" PRIu64 " lost, %" PRIu64 " in /lost+found: sound\n", call->volume,
+               repair.mended, repair.mended == 1 ? "" : "s", repair.lost, repair.rescued);
+    int result = status == ERR_CORRUPT ? EXIT_DAMAGED : status ? EXIT_NOT_CHECKED
+                 : repair.mended ? EXIT_REPAIRED : EXIT_DONE;
+    return device_close(device) ? result : EXIT_NOT_CHECKED;
+}
+
 int command_fsck(const struct invocation *call)
 {
     struct csv_check check = { .report = report };
     struct csv_info info;
     struct tool tool;
     char size[SAY_SIZE_BYTES];
-    if (call->options->repair) {
-        say_error("%s: nothing was done: this version can find damage but not repair it; without --repair it says what is "
-                  "damaged", call->volume);
-        return EXIT_NOT_CHECKED;
-    }
+    if (call->options->repair)
+        return repair(call);
     if (!tool_open(&tool, call, true))
         return tool.refused == ERR_CORRUPT ? EXIT_DAMAGED : EXIT_NOT_CHECKED;
     csv_statfs(tool.volume, &info);

@@ -42,7 +42,8 @@ static const struct {
     unsigned option;
     const char *help;
 } option_table[] = {
-    { { "force", 'f', false }, OPT_FORCE, "make a volume although there is something on the disk" },
+    { { "force", 'f', false }, OPT_FORCE, "mkfs: although there is something on the disk; fsck --repair: discard what a "
+      "damaged journal no longer tells" },
     { { "recursive", 'r', false }, OPT_RECURSIVE, "directories with all that is in them" },
     { { "repair", 0, false }, OPT_REPAIR, "repair what is damaged" },
     { { "label", 'L', true }, OPT_LABEL, "TEXT: the volume's label, at most 63 bytes" },
@@ -67,7 +68,8 @@ static const struct command {
     const char *arguments, *help;
 } command_table[] = {
     { "mkfs", command_mkfs, 0, 0, false, OPT_FORCE | OPT_LABEL | OPT_SIZE, "", "make an empty volume; what was there is lost" },
-    { "fsck", command_fsck, 0, 0, false, OPT_REPAIR, "", "check everything; exit status 0: sound, 4: damaged, 8: not checked" },
+    { "fsck", command_fsck, 0, 0, false, OPT_REPAIR | OPT_FORCE, "",
+      "check everything; exit status 0: sound, 1: mended, 4: damaged, 8: not checked" },
     { "info", command_info, 0, 0, false, OPT_JSON, "", "identity, size and use of the volume" },
     { "df", command_df, 0, 0, false, OPT_JSON, "", "room on the volume" },
     { "ls", command_ls, 0, 1, false, OPT_JSON, "[PATH]", "list a directory, or show a file" },

@@ -50,6 +50,9 @@ void tool_random(void *bytes, size_t count);
 /* Who this host is, in mount records: always the same on one machine. The key is derived from it, and never 0. */
 void tool_identity(uint8_t uuid[16], char name[CSV_OWNER_NAME_BYTES], uint64_t *key);
 
+/* For csv_mount() and its like; `name` is room for this host's, and must live as long as the options. */
+void tool_mount_options(const struct invocation *call, const struct device *device, bool read_only,
+                        char name[CSV_OWNER_NAME_BYTES], struct csv_mount_options *options);
 struct device *tool_open_device(const struct invocation *call, enum device_use use, uint64_t create_bytes);
 /* Opens the device and mounts the volume. False: it failed, and was said. */
 bool tool_open(struct tool *tool, const struct invocation *call, bool read_only);

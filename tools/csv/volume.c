@@ -83,19 +83,27 @@ struct device *tool_open_device(const struct invocation *call, enum device_use u
     return device_open(call->volume, &options);
 }
 
+void tool_mount_options(const struct invocation *call, const struct device *device, bool read_only,
+                        char name[CSV_OWNER_NAME_BYTES], struct csv_mount_options *options)
+{
+    uint64_t key;
+    *options = (struct csv_mount_options){ .read_only = read_only, .owner_kind = 1,
+                                           .take_over = call->options->take_over, .now_ns = tool_now_ns(),
+                                           .cache_blocks = 16384, .discard = true };
+    tool_identity(options->owner_uuid, name, &key);
+    options->owner_name = name;
+    options->owner_key = device->key;
+}
+
 bool tool_open(struct tool *tool, const struct invocation *call, bool read_only)
 {
     char message[CSV_MESSAGE_BYTES], name[CSV_OWNER_NAME_BYTES];
-    uint64_t key;
-    struct csv_mount_options options = { .read_only = read_only, .owner_kind = 1, .take_over = call->options->take_over,
-                                         .now_ns = tool_now_ns(), .cache_blocks = 16384, .discard = true };
+    struct csv_mount_options options;
     memset(tool, 0, sizeof(*tool));
     tool->device = tool_open_device(call, read_only ? DEVICE_READ : DEVICE_WRITE, 0);
     if (!tool->device)
         return false;
-    tool_identity(options.owner_uuid, name, &key);
-    options.owner_name = name;
-    options.owner_key = tool->device->key;
+    tool_mount_options(call, tool->device, read_only, name, &options);
     enum status status = csv_mount(&tool->device->disk, &tool_memory, &options, &tool->volume, message);
     if (!status)
         return true;
