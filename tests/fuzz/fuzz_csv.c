@@ -5,8 +5,8 @@
  * read and changed. Whatever it answers, it must not crash or hang; and a volume that fsck finds sound must be so
  * after changes.
  *
- * Input: a byte (bit 0: a volume with a log to replay; bit 1: mounted read-only), then changes: which block (2 bytes),
- * offset (2), count (1), bytes.
+ * Input: a byte (bit 0: a volume with a log to replay; bit 1: mounted read-only; bit 2: the log's checksums are made
+ * good too; bit 3: it is repaired first), then changes: which block (2 bytes), offset (2), count (1), bytes.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -122,6 +122,47 @@ static void edit(struct fake_csv_disk *disk, const struct image *from, const uin
     }
 }
 
+static void reseal(struct fake_csv_disk *disk, uint64_t number, uint8_t *block)
+{
+    le32_put(block + CSV_H_CRC, csv_checksum(seed, number, block));
+    fake_disk_poke(disk, number * 4096, block, 4096);
+}
+
+/* The journal of a volume of this size. */
+#define LOG 2080u
+#define LOG_BLOCKS 1024u
+
+/* Goes through the log from its first block on as a reader does, and makes the checksums of images and commits fit. */
+static void reseal_log(struct fake_csv_disk *disk)
+{
+    uint8_t descriptor[4096] = { 0 }, block[4096];
+    uint64_t at = 0;
+    uint32_t images = 0, image = 0, crc = 0;
+    for (uint64_t i = 0; i < LOG_BLOCKS; i++) {
+        fake_disk_peek(disk, (LOG + i) * 4096, block, sizeof(block));
+        if (image < images) {
+            le32_put(descriptor + CSV_J_LIST + image++ * CSV_JD_ENTRY_BYTES + 8, crc32c(0, block, sizeof(block)));
+            if (image == images)
+                reseal(disk, LOG + at, descriptor);
+        } else if (le32_get(block) == CSV_DESCRIPTOR) {
+            memcpy(descriptor, block, sizeof(block));
+            images = MIN(le32_get(block + CSV_J_COUNT), CSV_JD_IMAGES);
+            image = 0;
+            at = i;
+        } else if (le32_get(block) == CSV_COMMIT) {
+            uint32_t blocks = le32_get(block + CSV_JC_BLOCKS);
+            crc = 0;
+            for (uint64_t j = blocks && blocks - 1 <= i ? i - (blocks - 1) : i; j < i; j++) {
+                uint8_t before[4096];
+                fake_disk_peek(disk, (LOG + j) * 4096, before, sizeof(before));
+                crc = crc32c(crc, before, sizeof(before));
+            }
+            le32_put(block + CSV_JC_CRC, crc);
+            reseal(disk, LOG + i, block);
+        }
+    }
+}
+
 static void look(struct csv *v, uint64_t directory, unsigned depth)
 {
     struct csv_entry entry;
@@ -170,8 +211,9 @@ static uint64_t problems(struct csv *v)
     return csv_check(v, &check) ? UINT64_MAX : check.problems;
 }
 
-static void attempt(const struct image *from, const uint8_t *data, size_t size, bool read_only)
+static void attempt(const struct image *from, const uint8_t *data, size_t size, unsigned how)
 {
+    bool read_only = how >> 1 & 1;
     struct csv_mount_options o = options(read_only);
     struct fake_csv_disk *disk = fake_disk_over(from->disk);
     struct fake_memory memory;
@@ -179,6 +221,13 @@ static void attempt(const struct image *from, const uint8_t *data, size_t size, 
     char message[CSV_MESSAGE_BYTES];
     fake_memory_init(&memory);
     edit(disk, from, data, size);
+    if (how & 4)
+        reseal_log(disk);
+    if (how & 8) {
+        struct csv_repair repair = { .discard_journal = true };
+        enum status repaired = csv_repair(&disk->disk, &memory.memory, &o, &repair, message);
+        require((repaired == OK) == (message[0] == 0) && memory.used == 0);
+    }
     enum status status = csv_mount(&disk->disk, &memory.memory, &o, &v, message);
     require((status == OK) == (message[0] == 0));
     if (!status) {
@@ -196,7 +245,7 @@ static void attempt(const struct image *from, const uint8_t *data, size_t size, 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size) {
-        attempt(&image[data[0] & 1], data + 1, size - 1, data[0] >> 1 & 1);
+        attempt(&image[data[0] & 1], data + 1, size - 1, data[0]);
     }
     return 0;
 }

@@ -485,6 +485,60 @@ static void test_name_twice(void **state)
     fake_disk_free(b.disk);
 }
 
+/* Names of one hash, which nobody can prepare: the entries are put where those of another name would be. */
+static void test_collisions(void **state)
+{
+    struct bench b;
+    struct csv_block *block;
+    struct csv_entry entry;
+    uint64_t inode[CSV_HASH_SLOTS], root, made, cursor = 0;
+    uint8_t value[CSV_VALUE_BYTES];
+    unsigned listed = 0;
+    (void)state;
+    bench_init(&b, SMALL);
+    root = csv_root(b.volume);
+    uint64_t base = csv_name_hash(b.volume->hash_key, "a", 1) & ~UINT64_C(255);
+    for (unsigned i = 0; i < CSV_HASH_SLOTS; i++) { /* all but one place are taken */
+        char name[16];
+        snprintf(name, sizeof(name), "n%u", i);
+        if (i == 100)
+            continue;
+        ok(csv_begin(b.volume));
+        ok(csv_inode_new(b.volume, CSV_IS_FILE, 0, 0644, &block));
+        inode[i] = block->number;
+        le32_put(block->bytes + CSV_IN_LINKS, 1);
+        ok(csv_inode_get(b.volume, root, CSV_IS_DIRECTORY, &block));
+        ok(csv_block_change(b.volume, block));
+        le64_put(block->bytes + CSV_IN_SIZE, le64_get(block->bytes + CSV_IN_SIZE) + 1);
+        struct csv_tree tree = csv_inode_tree(b.volume, block);
+        le64_put(value, inode[i]);
+        value[8] = CSV_IS_FILE;
+        memcpy(value + CSV_ENTRY_FIXED_BYTES, name, strlen(name));
+        ok(csv_tree_insert(&tree, base + i, value, (unsigned)(CSV_ENTRY_FIXED_BYTES + strlen(name))));
+        ok(csv_end(b.volume, OK));
+    }
+    assert_int_equal(csv_lookup(b.volume, root, "a", 1, &entry), ERR_NOT_FOUND);
+    ok(create(&b, root, "a", &made));
+    ok(csv_lookup(b.volume, root, "a", 1, &entry));
+    assert_int_equal(entry.inode, made);
+    uint64_t key;
+    ok(csv_entry_find(b.volume, root, "a", 1, &entry, &key));
+    assert_int_equal(key, base + 100);
+    ok(csv_unlink(b.volume, root, "a", 1));
+    ok(csv_begin(b.volume));
+    ok(csv_inode_get(b.volume, root, CSV_IS_DIRECTORY, &block));
+    ok(csv_block_change(b.volume, block));
+    struct csv_tree tree = csv_inode_tree(b.volume, block);
+    ok(csv_tree_insert(&tree, base + 100, value, CSV_ENTRY_FIXED_BYTES + 4));
+    ok(csv_end(b.volume, OK));
+    assert_int_equal(create(&b, root, "a", &made), ERR_NO_SPACE); /* no place is left */
+    while (csv_readdir(b.volume, root, &cursor, &entry) == OK)
+        listed++;
+    assert_int_equal(listed, CSV_HASH_SLOTS);
+    csv_abandon(b.volume);
+    fake_disk_free(b.disk);
+}
+
 static void test_orphan_records(void **state)
 {
     struct bench b;
@@ -550,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_parents_in_a_circle), cmocka_unit_test(test_overlapping_extents),
         cmocka_unit_test(test_entry_type),       cmocka_unit_test(test_name_twice),
         cmocka_unit_test(test_orphan_records),   cmocka_unit_test(test_damaged_orphan),
+        cmocka_unit_test(test_collisions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

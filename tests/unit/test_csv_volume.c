@@ -111,17 +111,17 @@ static void test_rename(void **state)
     bench_end(&b);
 }
 
-/* A directory of 20,000 entries: found, listed once each while others come and go, and emptied. */
+/* A directory of 100,000 entries: found, listed once each while others come and go, and emptied. */
 static void test_large_directory(void **state)
 {
-    enum { COUNT = 20000 };
+    enum { COUNT = 100000 };
     struct bench b;
     struct csv_entry entry;
     uint64_t root, inode, cursor = 0, listed = 0;
     char name[64];
     static uint8_t seen[COUNT];
     (void)state;
-    bench_init(&b, 192 * MIB);
+    bench_init(&b, 512 * MIB);
     root = csv_root(b.volume);
     for (unsigned i = 0; i < COUNT; i++) {
         snprintf(name, sizeof(name), "file-%u-with-a-name-of-%u", i, i * 7);
