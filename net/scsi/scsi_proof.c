@@ -50,6 +50,10 @@ static void build(struct scsi_proof *proof)
     case PROOF_RESERVATION:
         scsi_persistent_reserve_in(&proof->cdb, SCSI_PR_READ_RESERVATION, room);
         break;
+    case PROOF_NEXUS:
+        scsi_persistent_reserve_out(&proof->cdb, SCSI_PR_REGISTER, claim->type, SCSI_PR_OUT_BYTES);
+        scsi_pr_out_list(proof->buffer, claim->key, claim->key, claim->keep);
+        break;
     case PROOF_REGISTER:
         scsi_persistent_reserve_out(&proof->cdb, SCSI_PR_REGISTER, claim->type, SCSI_PR_OUT_BYTES);
         scsi_pr_out_list(proof->buffer, 0, claim->key, claim->keep);
@@ -151,24 +155,25 @@ static void epoch(struct scsi_proof *proof, uint32_t bytes)
 static void keys(struct scsi_proof *proof, uint32_t bytes)
 {
     uint64_t key, key_wanted = proof->claim->key;
-    unsigned count, found = 0;
+    unsigned count, listed, found = 0;
     /* One key at a time from the buffer: the list needs no second place. */
-    if (scsi_parse_keys(proof->buffer, bytes, &proof->generation, &key, 1, &count, &proof->listed) != OK) {
+    if (scsi_parse_keys(proof->buffer, bytes, &proof->generation, &key, 1, &count, &listed) != OK) {
         UNSURE("the unit's answer to READ KEYS is cut");
         return;
     }
-    count = (unsigned)MIN((size_t)proof->listed, (bytes - 8u) / 8);
+    count = (unsigned)MIN((size_t)listed, (bytes - 8u) / 8);
     for (unsigned i = 0; i < count; i++)
         found += be64_get(proof->buffer + 8 + 8 * i) == key_wanted;
+    proof->alone = found == listed;
     if (found)
         go(proof, PROOF_RESERVATION);
-    else if (count < proof->listed)
-        UNSURE("the unit has %u registrations, and only %u of them could be read", proof->listed, count);
-    else if (!proof->listed && proof->claim->restore)
+    else if (count < listed)
+        UNSURE("the unit has %u registrations, and only %u of them could be read", listed, count);
+    else if (proof->alone && proof->claim->restore)
         go(proof, PROOF_REGISTER);
     else
         end(proof, SCSI_PROOF_FENCED, "the key 0x%016lx is not registered any more: %s", (unsigned long)key_wanted,
-            proof->listed ? "another node has fenced this one" : "the target has forgotten all keys");
+            listed ? "another node has fenced this one" : "the target has forgotten all keys");
 }
 
 static void reservation(struct scsi_proof *proof, uint32_t bytes)
@@ -180,7 +185,7 @@ static void reservation(struct scsi_proof *proof, uint32_t bytes)
     } else if (r.generation != proof->generation) {
         again(proof, PROOF_KEYS);
     } else if (!r.held) {
-        if (claim->restore && proof->listed == 1)
+        if (claim->restore && proof->alone)
             go(proof, PROOF_RESERVE);
         else
             end(proof, SCSI_PROOF_UNPROTECTED, "the unit is not reserved: nothing would keep a fenced node out");
@@ -189,10 +194,8 @@ static void reservation(struct scsi_proof *proof, uint32_t bytes)
             scsi_pr_type_name(r.type), (unsigned long)r.key, scsi_pr_type_name(claim->type));
     } else if ((r.type == SCSI_PR_WRITE_EXCLUSIVE || r.type == SCSI_PR_EXCLUSIVE_ACCESS) && r.key != claim->key) {
         end(proof, SCSI_PROOF_FENCED, "the unit is reserved by the key 0x%016lx alone", (unsigned long)r.key);
-    } else if (proof->refused) {
-        UNSURE("the key is registered, but not on this path: the unit refuses what comes on it");
     } else {
-        hold(proof);
+        go(proof, PROOF_NEXUS);
     }
 }
 
@@ -206,6 +209,13 @@ static void conflict(struct scsi_proof *proof)
             go(proof, PROOF_KEYS);
         else
             end(proof, SCSI_PROOF_UNPROTECTED, "somebody else has reserved the unit");
+        break;
+    case PROOF_NEXUS:
+        if (proof->claim->restore && proof->alone)
+            go(proof, PROOF_REGISTER);
+        else
+            end(proof, SCSI_PROOF_UNPROTECTED, "the key 0x%016lx is registered, but not on this path: register it here",
+                (unsigned long)proof->claim->key);
         break;
     case PROOF_REGISTER: /* somebody was faster */
     case PROOF_RESERVE:
@@ -232,10 +242,14 @@ static void done(struct scsi_proof *proof, uint32_t bytes)
     case PROOF_RESERVATION:
         reservation(proof, bytes);
         break;
-    case PROOF_REGISTER:
-        go(proof, PROOF_RESERVE);
+    case PROOF_NEXUS:
+        if (proof->refused) /* and yet the record could not be read */
+            again(proof, proof->claim->blocks ? PROOF_EPOCH : PROOF_KEYS);
+        else
+            hold(proof);
         break;
-    case PROOF_RESERVE: /* whatever was written before we were registered is seen now */
+    case PROOF_REGISTER: /* whatever was written before we were registered is seen now; then perhaps RESERVE */
+    case PROOF_RESERVE:
         proof->restored = true;
         begin(proof);
         break;

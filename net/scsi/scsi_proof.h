@@ -12,26 +12,28 @@
  *   4. The reservation: the claimed type is in force, so that the unit itself refuses whoever has no key. Keys and
  *      reservation are read in two commands; the generation says whether they are of one moment, else both are read
  *      again.
+ *   5. The nexus: the key is put in the place of itself (REGISTER), which succeeds only where this very nexus has it,
+ *      and not one at another portal group, or a session of before that the target does not know us by any more (tgt).
+ *      It changes nothing but the generation.
  *
- * Why that is enough. Who fences a node is registered, preempts its key, and only then writes the new epoch. If the key
- * is there (3) after the epoch was read (2), nobody had preempted it, so nobody had written another epoch before (2).
- * Whoever preempts it after (3) makes the unit refuse what is sent, for the reservation is in force (4). What the unit
- * forgets in a loss of power, connections are lost with, and the proof is made anew.
+ * Why that is enough. Whoever takes a volume over does three things, in this order: it preempts the keys of who had it,
+ * writes another epoch, and looks at the list once more; where such a key is there again, it preempts it again. Only
+ * then the volume is its own. Take any moment after that. If this node's key was never registered anew since the last
+ * look, it is not there, and the unit refuses what is sent, for the reservation is in force (4). If it was, then by a
+ * proof (below), which read the epoch after it, saw the other one, and did not hold. What the unit forgets in a loss of
+ * power, connections are lost with, and the proof is made anew.
  *
  * What it relies on
- *   - A key belongs to one life of a node on one path. A node that was fenced registers another one; it never takes the
- *     old one again.
- *   - Whoever takes a volume over writes another epoch into its record before anything else, and after the preemption.
+ *   - Takeovers are done as above.
+ *   - A key belongs to one life of a node on one path, and is registered by its owner before the first write, then by
+ *     proofs alone, never while commands of before may be under way.
  *   - A command carries the epoch in which it was queued; may_send() of the session is scsi_proof_allows().
  *
  * A unit that loses its registrations with its power (no APTPL, or a target that forgets them) has an empty list
- * afterwards. `restore` allows to register and reserve anew then, and only then: where anybody else is registered, the
- * key may have been preempted. The epoch is read again after it, so a takeover of before is seen: a fence whose keys
- * were forgotten still holds.
- *
- * What it does not prove: that the key is registered for this very nexus, and not for one at another portal group. The
- * unit refuses what is written then. A RESERVATION CONFLICT soon after a proof that held means just that: register the
- * key on this path.
+ * afterwards; one that does not know us any more has our key for a nexus that is gone. `restore` allows to register and
+ * reserve anew then, and only where nobody else is registered: else the key may have been preempted, or the cluster
+ * decides. The proof begins anew after it, with the epoch, so a takeover of before is seen: a fence whose keys were
+ * forgotten still holds.
  *
  * Pure: commands go out and answers come in. The owner sends each as a probe (iscsi_command.probe) on the session that
  * is proving; where one is not answered, or the connection goes, it forgets the proof and starts another after the next
@@ -47,7 +49,7 @@ struct scsi_claim {
     uint64_t key;           /* registered for this node and path; 0: no reservation is used, only the epoch */
     enum scsi_pr_type type; /* the reservation that must be in force */
     bool keep;              /* `restore` registers with APTPL */
-    bool restore;           /* an empty list of keys: register and reserve anew */
+    bool restore;           /* where nobody else is registered: register and reserve anew what was forgotten */
     uint64_t epoch;         /* of this node for the volume */
     /* Where the volume keeps it: `blocks` blocks from `block` on; 0 blocks: there is no volume yet, and no epoch. */
     uint64_t block;
@@ -88,9 +90,9 @@ struct scsi_proof {
     char why[200];          /* for people, unless it holds */
 
     /* The proof's own. */
-    enum { PROOF_SETTLE, PROOF_EPOCH, PROOF_KEYS, PROOF_RESERVATION, PROOF_REGISTER, PROOF_RESERVE } step;
-    bool waiting, refused;
-    unsigned attempts, rounds, listed;
+    enum { PROOF_SETTLE, PROOF_EPOCH, PROOF_KEYS, PROOF_RESERVATION, PROOF_NEXUS, PROOF_REGISTER, PROOF_RESERVE } step;
+    bool waiting, refused, alone; /* alone: no other key is in the list */
+    unsigned attempts, rounds;
 };
 
 /*

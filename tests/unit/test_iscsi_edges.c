@@ -153,39 +153,41 @@ static void more_requests_than_agreed(void **state)
 
 /* ---- Pieces ---- */
 
-static bool scattered;
+static uint32_t scattered; /* every second block first: so many pieces apart from each other */
 static void scatter(struct fake_target *t, union iscsi_bhs *bhs, uint8_t *data, uint32_t *bytes)
 {
     (void)data;
     (void)bytes;
     if (!t->full || iscsi_opcode(bhs) != ISCSI_DATA_IN || !scattered)
         return;
-    uint32_t i = be32_get(bhs->data_in.offset) / 512;
-    if (i == 39) /* the last one: next time all is well */
-        scattered = false;
-    be32_put(bhs->data_in.offset, i % 20 * 1024 + i / 20 * 512);
+    uint32_t i = be32_get(bhs->data_in.offset) / 512, apart = scattered;
+    if (i == 2 * apart - 1) /* the last one: next time all is well */
+        scattered = 0;
+    be32_put(bhs->data_in.offset, i % apart * 1024 + i / apart * 512);
 }
 
 /* Any order, but not any number of holes: the room for them is bounded, and the command does not suffer. */
 static void data_in_too_many_places(void **state)
 {
     (void)state;
-    struct bench *b = bench_new();
-    b->wishes.values.data_pdu_in_order = b->wishes.values.data_sequence_in_order = 0;
-    b->target.manners.want.data_pdu_in_order = b->target.manners.want.data_sequence_in_order = 0;
-    b->target.manners.data_in_bytes = 512;
-    b->target.manners.mangle = scatter;
-    scattered = true;
-    memset(b->target.disk, 0x5a, 40 * 512);
-    bench_start(b);
-    struct bench_command *c = bench_read(b, 0, 0, 40);
-    assert_true(bench_run(b));
-    assert_int_equal(b->session.counts.drops, 1);
-    assert_non_null(strstr(b->text, "too many places"));
-    good(c);
-    for (unsigned i = 0; i < 40 * 512; i++)
-        assert_int_equal(c->buffer[i], 0x5a);
-    bench_free(b);
+    for (uint32_t apart = ISCSI_COMMAND_PIECES; apart < ISCSI_COMMAND_PIECES + 3; apart++) {
+        struct bench *b = bench_new();
+        b->wishes.values.data_pdu_in_order = b->wishes.values.data_sequence_in_order = 0;
+        b->target.manners.want.data_pdu_in_order = b->target.manners.want.data_sequence_in_order = 0;
+        b->target.manners.data_in_bytes = 512;
+        b->target.manners.mangle = scatter;
+        scattered = apart;
+        memset(b->target.disk, 0x5a, 2 * apart * 512);
+        bench_start(b);
+        struct bench_command *c = bench_read(b, 0, 0, 2 * apart);
+        assert_true(bench_run(b));
+        assert_int_equal(b->session.counts.drops, apart > ISCSI_COMMAND_PIECES);
+        assert_int_equal(strstr(b->text, "too many places") != NULL, apart > ISCSI_COMMAND_PIECES);
+        good(c);
+        for (unsigned i = 0; i < 2 * apart * 512; i++)
+            assert_int_equal(c->buffer[i], 0x5a);
+        bench_free(b);
+    }
 }
 
 /* ---- Data of other sizes, and memory that is gone ---- */
@@ -288,6 +290,7 @@ static void data_where_none_is_needed(void **state)
     union iscsi_bhs bhs;
     iscsi_bhs_init(&bhs, ISCSI_NOP_IN, ISCSI_FINAL, ISCSI_TAG_NONE);
     be32_put(bhs.nop_in.ttt, ISCSI_TAG_NONE);
+    memset(b->target.disk, 0xa5, 200 * 1024);
     fake_target_send(&b->target, &bhs, b->target.disk, 200 * 1024, false);
     bench_settle(b);
     struct bench_command *c = bench_read(b, 0, 0, 8);

@@ -108,7 +108,7 @@ static void it_holds(void **state)
     struct fake_unit u = ours();
     (void)state;
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_HOLDS);
-    assert_int_equal(u.commands, 3);
+    assert_int_equal(u.commands, 4);
     assert_int_equal(u.writes, 0);
     assert_int_equal(proof.generation, 3);
     assert_true(scsi_proof_allows(&proof, 5));
@@ -126,7 +126,7 @@ static void it_holds(void **state)
     claim.blocks = 0;
     u = ours();
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_HOLDS);
-    assert_int_equal(u.commands, 2);
+    assert_int_equal(u.commands, 3);
     claim.key = 0;
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_UNSURE);
     claim = claim_of(KEY_A, 5);
@@ -166,8 +166,33 @@ static void fences_are_seen(void **state)
     u.holder = 1;
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_FENCED);
     u.key[2] = KEY_A; /* the key is there, on another nexus */
-    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_UNSURE);
+    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_UNPROTECTED);
     assert_non_null(strstr(proof.why, "not on this path"));
+    claim.restore = true; /* the other one may have preempted it */
+    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_UNPROTECTED);
+    u.key[1] = 0; /* nobody else: a target that knows us by another name now */
+    u.holder = 2;
+    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_HOLDS);
+    assert_true(proof.restored && u.key[0] == KEY_A);
+    claim.restore = false;
+    u = ours();
+    u.key[2] = KEY_A;
+    u.key[0] = 0;
+    u.holder = 2;
+    claim.type = RO;
+    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_UNPROTECTED);
+    claim.restore = true;
+    put_epoch(disk, 6); /* what is registered anew is judged by the epoch */
+    assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_FENCED);
+    claim.restore = false;
+    claim.type = RO; /* the record was refused once, and then all looks well: it is read before anything else */
+    u = ours();
+    put_epoch(disk, 6);
+    scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), false);
+    scsi_proof_answer(&proof, SCSI_RESERVATION_CONFLICT, NULL, 0, 0);
+    for (unsigned i = 0; i < 20; i++)
+        step(&proof, &u, 0, 0);
+    assert_int_equal(proof.verdict, SCSI_PROOF_FENCED);
     u = ours(); /* one alone may write, and it is not this node */
     u.type = claim.type = SCSI_PR_WRITE_EXCLUSIVE;
     u.key[1] = KEY_B;
@@ -229,6 +254,18 @@ static void keys_that_the_target_forgot(void **state)
     fake_unit_power_loss(&u);
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_FENCED);
     assert_int_equal(u.key[0], 0);
+    u = ours(); /* each command is busy at first, or meets news: what it sends is right the second time, too */
+    fake_unit_power_loss(&u);
+    scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), false);
+    for (unsigned i = 0; scsi_proof_next(&proof) != SCSI_PROOF_OVER; i++) {
+        assert_true(i < 100);
+        u.busy = i % 3 == 0;
+        if (i % 5 == 0 && !u.busy)
+            u.attention[0] = 0x2a01;
+        step(&proof, &u, 0, 0);
+    }
+    assert_int_equal(proof.verdict, SCSI_PROOF_HOLDS);
+    assert_int_equal(proof.rounds, 0);
     u = ours(); /* the takeover is written between the two looks at the epoch */
     fake_unit_power_loss(&u);
     u.attention[0] = 0;
@@ -266,8 +303,9 @@ static void news_and_delays(void **state)
     assert_int_equal(proof.verdict, SCSI_PROOF_PENDING);
     step(&proof, &u, 0, 0);
     step(&proof, &u, 0, 0);
+    step(&proof, &u, 0, 0);
     assert_int_equal(proof.verdict, SCSI_PROOF_HOLDS);
-    assert_int_equal(proof.generation, 4);
+    assert_int_equal(proof.generation, 8); /* of four proofs before, and one change */
     scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), false); /* for ever */
     for (unsigned i = 0; i < 100; i++, u.generation++)
         step(&proof, &u, 0, 0);
@@ -282,7 +320,7 @@ static void news_and_delays(void **state)
     assert_int_equal(proof.verdict, SCSI_PROOF_UNSURE);
     assert_int_equal(u.commands, commands);
     scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), true);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 5; i++)
         step(&proof, &u, 0, 0);
     assert_int_equal(proof.verdict, SCSI_PROOF_HOLDS);
 }
@@ -348,58 +386,58 @@ static void noise(void **state)
 /* ---- Two nodes ---- */
 
 /*
- * A node in the model: proves, then does its work, one command a step. Node A (0) has one write of epoch 5 queued.
- * Node B (1) fences A and takes the volume over: preempts A's key, then writes epoch 6.
+ * A node in the model: proves, then does its work, one command a step. Node A (0) writes in epoch 5 as long as it may.
+ * Node B (1) takes the volume over: preempts A's key, writes epoch 6, looks at the list once more. Then it is B's.
  */
 struct node {
     struct scsi_claim claim;
     struct scsi_proof proof;
     uint8_t buffer[SCSI_PROOF_ROOM_MIN];
     unsigned index;
-    bool started, over, preempted;
+    bool started, over, preempted, written;
 };
 
-static bool landed_late, landed;
+static bool landed_late, taken;
+static unsigned landed;
 
-static unsigned send(struct node *n, struct fake_unit *u, struct scsi_cdb *cdb, const uint8_t *out)
+static unsigned send(struct node *n, struct fake_unit *u, struct scsi_cdb *cdb, const uint8_t *out, uint8_t in[128])
 {
-    uint8_t sense[18], in[8];
+    uint8_t sense[18];
     uint32_t bytes;
-    return fake_unit_execute(u, n->index, cdb->bytes, out, cdb->write_bytes, in, 0, &bytes, sense);
+    return fake_unit_execute(u, n->index, cdb->bytes, out, cdb->write_bytes, in, 128, &bytes, sense);
 }
 
 static void work(struct node *n, struct fake_unit *u)
 {
     struct scsi_cdb cdb;
-    uint8_t out[512] = { 0 };
+    uint8_t out[512] = { 0 }, in[128];
     unsigned status;
     if (n->index == 0) {
-        uint64_t now;
-        (void)read_epoch(NULL, disk + RECORD * 512, 512, &now);
         scsi_write16(&cdb, DATA, 1, 512, false);
-        status = send(n, u, &cdb, out);
-        if (status == SCSI_GOOD) {
-            landed = n->over = true;
-            landed_late |= now != 5;
-        } else {
-            n->started = false; /* a conflict or news: prove anew */
-        }
+        status = send(n, u, &cdb, out, in);
+        landed += status == SCSI_GOOD;
+        landed_late |= status == SCSI_GOOD && taken;
     } else if (!n->preempted) {
         scsi_persistent_reserve_out(&cdb, SCSI_PR_PREEMPT, RO, SCSI_PR_OUT_BYTES);
         scsi_pr_out_list(out, KEY_B, KEY_A, false);
-        status = send(n, u, &cdb, out);
-        if (status == SCSI_GOOD)
-            n->preempted = true;
-        else
-            n->started = false;
-    } else {
+        status = send(n, u, &cdb, out, in);
+        n->preempted = status == SCSI_GOOD;
+    } else if (!n->written) {
         uint8_t record[(RECORD + 1) * 512] = { 0 };
         put_epoch(record, 6);
         scsi_write16(&cdb, RECORD, 1, 512, true);
-        status = send(n, u, &cdb, record + RECORD * 512);
-        n->over = status == SCSI_GOOD;
-        n->started = n->over;
+        status = send(n, u, &cdb, record + RECORD * 512, in);
+        n->written = status == SCSI_GOOD;
+    } else {
+        scsi_persistent_reserve_in(&cdb, SCSI_PR_READ_KEYS, 128);
+        status = send(n, u, &cdb, NULL, in);
+        n->preempted = true;
+        for (unsigned i = 0; status == SCSI_GOOD && i < be32_get(in + 4) / 8; i++)
+            n->preempted &= be64_get(in + 8 + 8 * i) != KEY_A;
+        taken = n->over = status == SCSI_GOOD && n->preempted;
     }
+    if (status != SCSI_GOOD)
+        n->started = false; /* a conflict or news: prove anew */
 }
 
 static void advance(struct node *n, struct fake_unit *u)
@@ -410,6 +448,7 @@ static void advance(struct node *n, struct fake_unit *u)
         n->started = true;
         scsi_proof_start(&n->proof, &n->claim, n->buffer, sizeof(n->buffer), false);
         n->preempted = false; /* what was done before is not known to hold any more */
+        n->claim.epoch = n->written ? 6 : 5;
     } else if (scsi_proof_next(&n->proof) != SCSI_PROOF_OVER) {
         step(&n->proof, u, n->index, 0);
     } else if (n->proof.verdict == SCSI_PROOF_HOLDS) {
@@ -436,8 +475,9 @@ static void every_interleaving(void **state)
                     u.key[1] = KEY_B;
                     a.claim.restore = b.claim.restore = true;
                     a.claim.keep = b.claim.keep = keeps;
-                    landed = landed_late = false;
-                    for (unsigned i = 0; i < 60; i++) {
+                    landed_late = taken = false;
+                    landed = 0;
+                    for (unsigned i = 0; i < 70; i++) {
                         if ((loss && i == loss) || (loss && again != loss && i == again)) {
                             fake_unit_power_loss(&u);
                             a.started = b.started = false; /* connections went with it */
@@ -445,8 +485,8 @@ static void every_interleaving(void **state)
                         advance(i < 14 ? (schedule >> i & 1 ? &b : &a) : i % 2 ? &a : &b, &u);
                     }
                     assert_false(landed_late);
-                    takeovers += b.over && b.preempted;
-                    writes += landed;
+                    takeovers += taken;
+                    writes += landed > 0;
                     restorations += a.proof.restored || b.proof.restored;
                 }
     assert_true(takeovers > 10000 && writes > 10000 && restorations > 1000); /* the model does what it is meant to */
