@@ -16,6 +16,8 @@
 #include "kernel/text.h"
 #include "vm/config_message.h"
 #include "vm/config_network.h"
+#include "vm/config_node.h"
+#include "vm/config_storage.h"
 
 /* ---- Characters ---- */
 
@@ -56,21 +58,6 @@ static size_t character_bytes(const char *text, size_t left)
 }
 
 /* ---- Values: a setter stores the value or says what would be right ---- */
-
-/* One word of a fixed list; its index, or -1 with the list as the reason. */
-static int choose(const char *value, const char *const *words, size_t word_count, struct message *reason)
-{
-    for (size_t i = 0; i < word_count; i++)
-        if (!strcmp(value, words[i]))
-            return (int)i;
-    add_quoted(reason, value, strlen(value));
-    add(reason, " is not known here: write ");
-    for (size_t i = 0; i < word_count; i++) {
-        add(reason, i == 0 ? "" : i + 1 == word_count ? " or " : ", ");
-        add(reason, words[i]);
-    }
-    return -1;
-}
 
 static bool set_memory(struct config_vm *vm, const char *value, struct message *reason)
 {
@@ -171,53 +158,17 @@ static bool set_tsc_frequency(struct config_vm *vm, const char *value, struct me
     return false;
 }
 
-static bool set_node_name(struct config_node *node, const char *value, struct message *reason)
+static bool set_start(struct config_vm *vm, const char *value, struct message *reason)
 {
-    if (!config_name_ok(value)) {
-        add_quoted(reason, value, strlen(value));
-        add(reason, " cannot be a name: write up to 63 letters, digits, '.', '_' and '-', a letter or digit first");
-        return false;
-    }
-    node->name = value;
-    return true;
+    static const char *const words[] = { [CONFIG_START_MANUAL] = "manual", [CONFIG_START_AUTO] = "auto" };
+    int word = choose(value, words, ARRAY_COUNT(words), reason);
+
+    if (word >= 0)
+        vm->start = (enum config_start)word;
+    return word >= 0;
 }
 
-/* A key that takes one of some words: the setting is the word's number. */
-#define WORD_KEY(function, section, type, field, ...)                                                              \
-    static bool function(struct section *to, const char *value, struct message *reason)                            \
-    {                                                                                                              \
-        static const char *const words[] = { __VA_ARGS__ };                                                        \
-        int word = choose(value, words, ARRAY_COUNT(words), reason);                                               \
-        if (word >= 0)                                                                                             \
-            to->field = (type)word;                                                                                \
-        return word >= 0;                                                                                          \
-    }
-WORD_KEY(set_start, config_vm, enum config_start, start, [CONFIG_START_MANUAL] = "manual", [CONFIG_START_AUTO] = "auto")
-WORD_KEY(set_panic, config_node, enum config_panic, panic, [CONFIG_PANIC_RESET] = "reset", [CONFIG_PANIC_WAIT] = "wait")
-WORD_KEY(set_log, config_node, enum config_log, log, [CONFIG_LOG_DEBUG] = "debug", [CONFIG_LOG_INFO] = "info",
-         [CONFIG_LOG_WARNING] = "warning", [CONFIG_LOG_ERROR] = "error")
-WORD_KEY(set_serial, config_node, uint32_t, serial, "none", "com1", "com2", "com3", "com4")
-WORD_KEY(set_apic, config_node, enum config_apic, apic, [CONFIG_APIC_AUTO] = "auto", [CONFIG_APIC_ON] = "on",
-         [CONFIG_APIC_OFF] = "off")
-WORD_KEY(set_share_cores, config_node, bool, share_cores, "no", "yes")
-WORD_KEY(set_exit_barrier, config_node, enum config_exit_barrier, exit_barrier, [CONFIG_EXIT_BARRIER_AUTO] = "auto",
-         [CONFIG_EXIT_BARRIER_NO] = "no", [CONFIG_EXIT_BARRIER_ALWAYS] = "always")
-#undef WORD_KEY
-
 /* ---- Keys ---- */
-
-static const struct {
-    const char *name;
-    bool (*set)(struct config_node *node, const char *value, struct message *reason);
-} node_keys[CONFIG_NODE_KEYS] = {
-    [CONFIG_NODE_NAME] = { "name", set_node_name },
-    [CONFIG_NODE_PANIC] = { "panic", set_panic },
-    [CONFIG_NODE_LOG] = { "log", set_log },
-    [CONFIG_NODE_SERIAL] = { "serial", set_serial },
-    [CONFIG_NODE_EXIT_BARRIER] = { "exit-barrier", set_exit_barrier },
-    [CONFIG_NODE_SHARE_CORES] = { "share-cores", set_share_cores },
-    [CONFIG_NODE_APIC] = { "apic-virtualization", set_apic },
-};
 
 static const struct {
     const char *name;
@@ -234,11 +185,6 @@ static const struct {
     [CONFIG_VM_TSC_FREQUENCY] = { "tsc-frequency", set_tsc_frequency },
     [CONFIG_VM_NETWORK] = { "network", config_vm_add_card },
 };
-
-static const char *node_key_name(unsigned key)
-{
-    return node_keys[key].name;
-}
 
 static const char *vm_key_name(unsigned key)
 {
@@ -312,7 +258,18 @@ const struct config_vm *config_find_vm(const struct config *config, const char *
 
 /* ---- Lines and sections ---- */
 
-enum section { SECTION_NONE, SECTION_NODE, SECTION_VM, SECTION_NETWORK, SECTION_SKIPPED };
+enum section { SECTION_NONE, SECTION_NODE, SECTION_VM, SECTION_NETWORK, SECTION_STORAGE, SECTION_SKIPPED };
+
+/* The sections that have a name. */
+static const struct {
+    const char *word, *words;
+    uint32_t limit;
+} kinds[SECTION_SKIPPED] = {
+    [SECTION_VM] = { "vm", " VMs", CONFIG_MAX_VMS },
+    [SECTION_NETWORK] = { "network", " networks", CONFIG_MAX_NETWORKS },
+    [SECTION_STORAGE] = { "storage", " storages", CONFIG_MAX_STORAGES },
+};
+#define KNOWN_SECTIONS "[node], [network NAME], [storage NAME]"
 
 struct parser {
     struct config *config;
@@ -320,6 +277,7 @@ struct parser {
     enum section section;
     struct config_vm *vm; /* of SECTION_VM */
     struct config_network *network; /* of SECTION_NETWORK */
+    struct config_storage *storage; /* of SECTION_STORAGE */
     uint32_t line;
     const char *start; /* of the current line */
 };
@@ -334,10 +292,15 @@ static struct message diagnose(struct parser *p, enum config_severity severity, 
     struct config_diagnostic *d;
     struct message m = { NULL, 0 };
 
-    if (severity == CONFIG_ERROR && p->section == SECTION_VM)
-        p->vm->error_count++;
-    if (severity == CONFIG_ERROR && p->section == SECTION_NETWORK)
-        p->network->error_count++;
+    const char *name = p->section == SECTION_VM        ? p->vm->name
+                       : p->section == SECTION_NETWORK ? p->network->name
+                       : p->section == SECTION_STORAGE ? p->storage->name
+                                                       : NULL;
+
+    if (severity == CONFIG_ERROR && name)
+        ++*(p->section == SECTION_VM        ? &p->vm->error_count
+            : p->section == SECTION_NETWORK ? &p->network->error_count
+                                            : &p->storage->error_count);
     if (c->diagnostic_count == CONFIG_MAX_DIAGNOSTICS) {
         c->diagnostics_dropped++;
         return m;
@@ -351,17 +314,13 @@ static struct message diagnose(struct parser *p, enum config_severity severity, 
     d->text[0] = 0;
     m.at = d->text;
     m.room = sizeof(d->text);
-    if (p->section == SECTION_VM) {
-        add(&m, "vm ");
-        add(&m, p->vm->name);
-        add(&m, ": ");
-    } else if (p->section == SECTION_NETWORK) {
-        add(&m, "network ");
-        add(&m, p->network->name);
-        add(&m, ": ");
-    } else if (p->section == SECTION_NODE) {
-        add(&m, "node: ");
+    if (name) {
+        add(&m, kinds[p->section].word);
+        add(&m, " ");
+        add(&m, name);
     }
+    if (name || p->section == SECTION_NODE)
+        add(&m, name ? ": " : "node: ");
     return m;
 }
 
@@ -376,32 +335,38 @@ static const char *keep(struct parser *p, const char *value, size_t bytes)
     return kept;
 }
 
+static uint32_t *count_of(struct config *c, enum section kind)
+{
+    return kind == SECTION_VM ? &c->vm_count : kind == SECTION_NETWORK ? &c->network_count : &c->storage_count;
+}
+
 /* The name of number i of a kind of sections, and the line of its header. */
 static const char *named(const struct config *c, enum section kind, uint32_t i, uint32_t *line)
 {
-    *line = kind == SECTION_VM ? c->vms[i].line : c->networks[i].line;
-    return kind == SECTION_VM ? c->vms[i].name : c->networks[i].name;
+    *line = kind == SECTION_VM ? c->vms[i].line : kind == SECTION_NETWORK ? c->networks[i].line : c->storages[i].line;
+    return kind == SECTION_VM ? c->vms[i].name : kind == SECTION_NETWORK ? c->networks[i].name : c->storages[i].name;
 }
 
-/* [vm NAME] or [network NAME]. */
+/* [vm NAME] and its like. */
 static void begin_named(struct parser *p, enum section kind, const char *name, size_t bytes)
 {
     struct config *c = p->config;
-    const char *word = kind == SECTION_VM ? "vm" : "network";
-    uint32_t count = kind == SECTION_VM ? c->vm_count : c->network_count, line;
-    uint32_t limit = kind == SECTION_VM ? CONFIG_MAX_VMS : CONFIG_MAX_NETWORKS;
+    const char *word = kinds[kind].word;
+    uint32_t *count = count_of(c, kind), line;
     struct message m;
 
     if (!name_ok(name, bytes)) {
         m = diagnose(p, CONFIG_ERROR, name);
-        add(&m, kind == SECTION_VM ? "the section's VM cannot be called " : "the section's network cannot be called ");
+        add(&m, "the section's ");
+        add(&m, kind == SECTION_VM ? "VM" : word);
+        add(&m, " cannot be called ");
         add_quoted(&m, name, bytes);
         add(&m, ", so it is skipped: write [");
         add(&m, word);
         add(&m, " NAME], up to 63 letters, digits, '.', '_' and '-', a letter or digit first");
         return;
     }
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < *count; i++) {
         const char *other = named(c, kind, i, &line);
         if (strlen(other) != bytes || memcmp(other, name, bytes))
             continue;
@@ -414,25 +379,28 @@ static void begin_named(struct parser *p, enum section kind, const char *name, s
         add(&m, "): give it another name");
         return;
     }
-    if (count == limit) {
+    if (*count == kinds[kind].limit) {
         m = diagnose(p, CONFIG_ERROR, name);
         add(&m, word);
         add(&m, " ");
         add_bytes(&m, name, bytes);
         add(&m, " is skipped: one node takes at most ");
-        add_number(&m, limit);
-        add(&m, kind == SECTION_VM ? " VMs" : " networks");
+        add_number(&m, kinds[kind].limit);
+        add(&m, kinds[kind].words);
         return;
     }
+    uint32_t i = (*count)++;
+    name = keep(p, name, bytes);
     p->section = kind;
     if (kind == SECTION_VM) {
-        p->vm = &c->vms[c->vm_count++];
-        config_vm_defaults(p->vm, keep(p, name, bytes));
+        config_vm_defaults(p->vm = &c->vms[i], name);
         p->vm->line = p->line;
-    } else {
-        p->network = &c->networks[c->network_count++];
-        config_network_defaults(p->network, keep(p, name, bytes));
+    } else if (kind == SECTION_NETWORK) {
+        config_network_defaults(p->network = &c->networks[i], name);
         p->network->line = p->line;
+    } else {
+        config_storage_defaults(p->storage = &c->storages[i], name);
+        p->storage->line = p->line;
     }
 }
 
@@ -448,7 +416,7 @@ static void parse_section(struct parser *p, const char *at, const char *end)
     if (close + 1 != end) {
         m = diagnose(p, CONFIG_ERROR, close < end ? close + 1 : at);
         add(&m, close < end ? "text after a section's ']', so the section is skipped: put it on a line of its own"
-                            : "a section without ']' is skipped: write [node], [network NAME] or [vm NAME]");
+                            : "a section without ']' is skipped: write " KNOWN_SECTIONS " or [vm NAME]");
         p->section = SECTION_SKIPPED;
         return;
     }
@@ -461,17 +429,19 @@ static void parse_section(struct parser *p, const char *at, const char *end)
         ;
     while (close > rest && is_blank(close[-1]))
         close--;
-    if (word_end - word == 4 && !memcmp(word, "node", 4) && rest == close) {
+    size_t bytes = (size_t)(word_end - word);
+    enum section kind = SECTION_VM;
+    while (kind < SECTION_SKIPPED && (strlen(kinds[kind].word) != bytes || memcmp(word, kinds[kind].word, bytes)))
+        kind++;
+    if (bytes == 4 && !memcmp(word, "node", 4) && rest == close) {
         p->section = SECTION_NODE;
-    } else if (word_end - word == 2 && !memcmp(word, "vm", 2)) {
-        begin_named(p, SECTION_VM, rest, (size_t)(close - rest));
-    } else if (word_end - word == 7 && !memcmp(word, "network", 7)) {
-        begin_named(p, SECTION_NETWORK, rest, (size_t)(close - rest));
+    } else if (kind < SECTION_SKIPPED) {
+        begin_named(p, kind, rest, (size_t)(close - rest));
     } else {
         m = diagnose(p, CONFIG_WARNING, word);
         add(&m, "unknown section ");
         add_quoted(&m, word, close > word ? (size_t)(close - word) : 0);
-        add(&m, " is skipped: known are [node], [network NAME] and [vm NAME]");
+        add(&m, " is skipped: known are " KNOWN_SECTIONS " and [vm NAME]");
     }
 }
 
@@ -493,9 +463,17 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
 {
     char reason_text[CONFIG_DIAGNOSTIC_BYTES] = "";
     struct message reason = { reason_text, sizeof(reason_text) }, m;
-    bool in_vm = p->section == SECTION_VM, in_network = p->section == SECTION_NETWORK, repeatable, done;
-    unsigned key_count = in_vm ? (unsigned)CONFIG_VM_KEYS : in_network ? (unsigned)CONFIG_NETWORK_KEYS : (unsigned)CONFIG_NODE_KEYS;
-    unsigned index = find_key(key, key_bytes, in_vm ? vm_key_name : in_network ? config_network_key_name : node_key_name,
+    enum section kind = p->section;
+    bool repeatable, done;
+    unsigned key_count = kind == SECTION_VM        ? (unsigned)CONFIG_VM_KEYS
+                         : kind == SECTION_NETWORK ? (unsigned)CONFIG_NETWORK_KEYS
+                         : kind == SECTION_STORAGE ? (unsigned)CONFIG_STORAGE_KEYS
+                                                   : (unsigned)CONFIG_NODE_KEYS;
+    unsigned index = find_key(key, key_bytes,
+                              kind == SECTION_VM        ? vm_key_name
+                              : kind == SECTION_NETWORK ? config_network_key_name
+                              : kind == SECTION_STORAGE ? config_storage_key_name
+                                                        : config_node_key_name,
                               key_count, &reason);
     uint32_t *key_line;
     const char *kept;
@@ -506,29 +484,35 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
         return;
     }
     kept = keep(p, value, value_bytes);
-    if (in_vm) {
+    if (kind == SECTION_VM) {
         done = apply_vm_key(p->vm, index, kept, &reason) == OK;
         key_line = &p->vm->key_line[index];
         repeatable = index == CONFIG_VM_DISK || index == CONFIG_VM_NETWORK;
-    } else if (in_network) {
+    } else if (kind == SECTION_STORAGE) {
+        done = config_storage_set(p->storage, index, kept, &reason);
+        key_line = &p->storage->key_line[index];
+        repeatable = index == CONFIG_STORAGE_PORTAL;
+    } else if (kind == SECTION_NETWORK) {
         done = config_network_set(p->network, index, kept, &reason);
         key_line = &p->network->key_line[index];
         repeatable = index == CONFIG_NETWORK_DNS;
     } else {
-        done = node_keys[index].set(&p->config->node, kept, &reason);
+        done = config_node_set(&p->config->node, index, kept, &reason);
         key_line = &p->config->node.key_line[index];
         repeatable = false;
     }
     if (!done) {
+        if (kind == SECTION_STORAGE)
+            *key_line = p->line; /* given, though wrong: it is not missed again */
         m = diagnose(p, CONFIG_ERROR, value);
         add_bytes(&m, key, key_bytes);
         add(&m, ": ");
         add(&m, reason_text);
         return;
     }
-    if (in_vm && index == CONFIG_VM_DISK)
+    if (kind == SECTION_VM && index == CONFIG_VM_DISK)
         p->vm->disk_line[p->vm->disk_count - 1] = p->line;
-    if (in_vm && index == CONFIG_VM_NETWORK)
+    if (kind == SECTION_VM && index == CONFIG_VM_NETWORK)
         p->vm->cards[p->vm->card_count - 1].line = p->line;
     if (repeatable)
         *key_line = p->line;
@@ -550,14 +534,17 @@ static void parse_setting(struct parser *p, const char *at, const char *end)
         ;
     if (equals == end || key_end == at) {
         m = diagnose(p, CONFIG_ERROR, at);
-        add_quoted(&m, at, (size_t)(end - at));
+        if (p->section == SECTION_STORAGE)
+            add(&m, "a line (not shown here, since it may hold a secret)");
+        else
+            add_quoted(&m, at, (size_t)(end - at));
         add(&m, " is neither a section nor a setting: write key = value");
         return;
     }
     if (p->section == SECTION_NONE) {
         m = diagnose(p, CONFIG_ERROR, at);
         add_quoted(&m, at, (size_t)(key_end - at));
-        add(&m, " is set outside of any section: put it under [node], [network NAME] or [vm NAME]");
+        add(&m, " is set outside of any section: put it under " KNOWN_SECTIONS " or [vm NAME]");
         return;
     }
     for (value = equals + 1; value < end && is_blank(*value); value++)
@@ -628,16 +615,27 @@ static void check_vms(struct parser *p)
     }
 }
 
-static void check_networks(struct parser *p)
+/* Number i of a kind of sections; false with the reason. */
+static bool check_one(struct parser *p, enum section kind, uint32_t i, struct message *reason)
 {
-    p->section = SECTION_NETWORK;
-    for (uint32_t i = 0; i < p->config->network_count; i++) {
+    struct config *c = p->config;
+
+    p->section = kind;
+    p->start = NULL;
+    (void)named(c, kind, i, &p->line);
+    switch (kind) {
+    case SECTION_VM: return config_storage_check_vm(c, p->vm = &c->vms[i], reason);
+    case SECTION_NETWORK: return config_network_check(c, p->network = &c->networks[i], reason);
+    default: return config_storage_check(c, p->storage = &c->storages[i], reason);
+    }
+}
+
+static void check_named(struct parser *p, enum section kind)
+{
+    for (uint32_t i = 0; i < *count_of(p->config, kind); i++) {
         char text[CONFIG_DIAGNOSTIC_BYTES] = "";
         struct message reason = { text, sizeof(text) };
-        p->network = &p->config->networks[i];
-        p->line = p->network->line;
-        p->start = NULL;
-        if (!config_network_check(p->config, p->network, &reason)) {
+        if (!check_one(p, kind, i, &reason)) {
             struct message m = diagnose(p, CONFIG_ERROR, NULL);
             add(&m, text);
         }
@@ -662,13 +660,7 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
     size_t at = 0;
 
     memset(config, 0, sizeof(*config));
-    config->node.name = "node";
-    config->node.panic = CONFIG_PANIC_RESET;
-    config->node.log = CONFIG_LOG_INFO;
-    config->node.serial = 1;
-    config->node.share_cores = false;
-    config->node.exit_barrier = CONFIG_EXIT_BARRIER_AUTO;
-    config->node.apic = CONFIG_APIC_AUTO;
+    config_node_defaults(&config->node);
     strings[0] = 0;
 
     if (bytes > CONFIG_MAX_BYTES) {
@@ -695,6 +687,7 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
         parse_line(&p, line, line_bytes);
     }
     check_vms(&p);
-    check_networks(&p);
+    for (enum section kind = SECTION_VM; kind < SECTION_SKIPPED; kind++)
+        check_named(&p, kind);
     sort_diagnostics(config);
 }

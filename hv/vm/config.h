@@ -16,6 +16,8 @@
 
 #define CONFIG_MAX_VMS 64
 #define CONFIG_MAX_NETWORKS 16
+#define CONFIG_MAX_STORAGES 16
+#define CONFIG_MAX_PORTALS 4       /* of one storage */
 #define CONFIG_MAX_DNS 2           /* of one network */
 #define CONFIG_MAX_DISKS 16        /* of one VM */
 #define CONFIG_MAX_CARDS 8         /* network cards of one VM */
@@ -85,6 +87,18 @@ enum config_network_key {
     CONFIG_NETWORK_KEYS,
 };
 
+enum config_storage_key {
+    CONFIG_STORAGE_PORTAL,
+    CONFIG_STORAGE_TARGET,
+    CONFIG_STORAGE_LUN,
+    CONFIG_STORAGE_INITIATOR,
+    CONFIG_STORAGE_CHAP,
+    CONFIG_STORAGE_CHAP_MUTUAL,
+    CONFIG_STORAGE_TIMEOUT,
+    CONFIG_STORAGE_VOLUME,
+    CONFIG_STORAGE_KEYS,
+};
+
 /* Strings are never NULL where the comment does not say so; they are NUL-terminated UTF-8 without control characters. */
 struct config_node {
     const char *name; /* "node" by default */
@@ -111,7 +125,7 @@ struct config_vm {
     const char *kernel;    /* path as written; NULL = none */
     const char *initrd;    /* path; NULL = none */
     const char *cmdline;   /* "" by default */
-    const char *disks[CONFIG_MAX_DISKS]; /* paths, in the order of the file */
+    const char *disks[CONFIG_MAX_DISKS]; /* paths, or storages (config_disk_storage), in the order of the file */
     uint32_t disk_line[CONFIG_MAX_DISKS];
     uint32_t disk_count;
     struct config_card_of_vm cards[CONFIG_MAX_CARDS]; /* in the order of the file */
@@ -145,10 +159,31 @@ struct config_network {
     uint32_t error_count; /* errors among its diagnostics: such a network is listed and not used */
 };
 
+struct config_portal {
+    struct net_address address;
+    uint16_t port;
+};
+
+struct config_storage {
+    const char *name;
+    struct config_portal portals[CONFIG_MAX_PORTALS]; /* of the same target */
+    uint32_t portal_count;
+    const char *target, *initiator; /* iSCSI names; NULL: not given, or wrong */
+    const char *chap, *chap_mutual; /* a name, blanks, a secret (config_chap_secret): never to be shown; NULL: none */
+    const char *volume;             /* its name; NULL: none */
+    uint32_t timeout_s;             /* until VMs are paused that wait for it */
+    uint16_t lun;
+    uint32_t line; /* of the section's header */
+    uint32_t key_line[CONFIG_STORAGE_KEYS];
+    uint32_t error_count; /* errors among its diagnostics: such a storage is listed and not used */
+};
+
 struct config {
     struct config_node node;
     struct config_network networks[CONFIG_MAX_NETWORKS]; /* in the order of the file, names unique */
     uint32_t network_count;
+    struct config_storage storages[CONFIG_MAX_STORAGES]; /* likewise */
+    uint32_t storage_count;
     struct config_vm vms[CONFIG_MAX_VMS]; /* in the order of the file, names unique */
     uint32_t vm_count;
     struct config_diagnostic diagnostics[CONFIG_MAX_DIAGNOSTICS]; /* in the order of the file */
@@ -186,6 +221,12 @@ enum status config_vm_set(struct config_vm *vm, const char *key, const char *val
  * locally administered (IEEE 802, 8.2.2), and no other's but by chance (one in 2^46).
  */
 uint64_t config_card_mac(const char *node, const char *vm, uint32_t card);
+
+/* The storage that a VM's disk is ("storage:NAME"), or NULL where it is a path. */
+const char *config_disk_storage(const char *disk);
+
+/* Where the secret begins in config_storage's chap or chap_mutual. */
+const char *config_chap_secret(const char *value);
 
 /* The name of a VM's key, for messages. */
 const char *config_vm_key_name(enum config_vm_key key);

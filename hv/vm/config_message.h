@@ -63,4 +63,19 @@ static inline void add_number(struct message *m, uint64_t value)
     add_bytes(m, digits + first, sizeof(digits) - first);
 }
 
+/* One word of a fixed list; its index, or -1 with the list as the reason. */
+static inline int choose(const char *value, const char *const *words, size_t word_count, struct message *reason)
+{
+    for (size_t i = 0; i < word_count; i++)
+        if (!strcmp(value, words[i]))
+            return (int)i;
+    add_quoted(reason, value, strlen(value));
+    add(reason, " is not known here: write ");
+    for (size_t i = 0; i < word_count; i++) {
+        add(reason, i == 0 ? "" : i + 1 == word_count ? " or " : ", ");
+        add(reason, words[i]);
+    }
+    return -1;
+}
+
 #endif
