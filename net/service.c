@@ -26,6 +26,7 @@
 #include "kernel/vmap.h"
 #include "net/card.h"
 #include "net/network.h"
+#include "net/storage.h"
 
 #include "lwip/dns.h"
 #include "lwip/init.h"
@@ -78,7 +79,7 @@ bool net_physical(const void *address, uint64_t bytes, hpa_t *hpa)
 
 /* ---- Waking and calling ---- */
 
-static void poke(void)
+void net_poke(void)
 {
     __atomic_store_n(&pending, true, __ATOMIC_RELEASE);
     wake_all(&wake);
@@ -97,7 +98,7 @@ static void card_wants(struct nic *nic)
     if (!card)
         return; /* it is just being opened */
     __atomic_store_n(&card->wanted, true, __ATOMIC_RELEASE);
-    poke();
+    net_poke();
 }
 
 bool net_call(void (*fn)(void *arg), void *arg)
@@ -110,7 +111,7 @@ bool net_call(void (*fn)(void *arg), void *arg)
     *last_call = &call;
     last_call = &call.next;
     spin_unlock_irqrestore(&net_lock, flags);
-    poke();
+    net_poke();
     wait_event(&callers, __atomic_load_n(&call.done, __ATOMIC_ACQUIRE));
     return !call.refused;
 }
@@ -275,6 +276,7 @@ static bool set_up(void)
         open_network(n);
     }
     close_unused();
+    storage_set_up(config);
     return true;
 }
 
@@ -326,7 +328,7 @@ static bool run_switches(uint64_t now)
 static uint64_t next_deadline(uint64_t now, uint64_t next_tick, uint64_t next_fast, uint64_t next_guests)
 {
     uint32_t sleep_ms = sys_timeouts_sleeptime();
-    uint64_t deadline = MIN(next_tick, next_guests);
+    uint64_t deadline = MIN(MIN(next_tick, next_guests), storage_deadline());
 
     if (sleep_ms != SYS_TIMEOUTS_SLEEPTIME_INFINITE)
         deadline = MIN(deadline, now + sleep_ms * NS_PER_MS);
@@ -361,6 +363,7 @@ static void service(void *arg)
             next_fast = now + FAST_TIMER_NS;
         }
         sys_check_timeouts();
+        storage_poll(time_now_ns());
         netif_poll_all(); /* what the node sent to itself */
         if (now >= next_guests) {
             guests_tick(cards, now);
@@ -380,6 +383,7 @@ static void service(void *arg)
 void net_start(const struct config *node_config)
 {
     config = node_config;
+    storage_configure(config);
     if (!config->network_count)
         return;
     thread = thread_create("net", thread_pick_cpu(), service, NULL);

@@ -21,6 +21,8 @@ void net_start(const struct config *config);
  * context, not from the service itself.
  */
 bool net_call(void (*fn)(void *arg), void *arg) MUST_CHECK;
+/* Makes the service look around: something was put where it looks. Any context. */
+void net_poke(void);
 /* Whoever waits for something that fn began (a reply) is woken by this, from the service's thread. */
 void net_notify(void);
 /* Waits until net_notify() was called and *done is set, or the deadline passed; the value of *done. Not from the service. */

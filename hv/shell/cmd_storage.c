@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/* iscsi and disk: the storages of the configuration, their sessions and their disks. */
+#include <stdio.h>
+
+#include "kernel/heap.h"
+#include "kernel/time.h"
+#include "net/scsi/scsi_data.h"
+#include "net/storage.h"
+#include "shell/tables.h"
+
+#define TEXT_BYTES 320
+
+static const char *digests(const struct storage_info *info)
+{
+    return info->header_digest ? info->data_digest ? "header, data" : "header" : info->data_digest ? "data" : "none";
+}
+
+static void show_problems(struct out *out, struct storage_info *info)
+{
+    out_array_begin(out, "problems");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        if (!info->problem[0])
+            continue;
+        out_object_begin(out, NULL);
+        out_string(out, "storage", info->name);
+        out_string(out, "problem", info->problem);
+        out_object_end(out);
+    }
+    out_array_end(out);
+}
+
+static enum status iscsi_list(struct shell *shell, const struct command_call *call)
+{
+    static const char *const chaps[] = { "none", "one way", "both ways" };
+    struct out *out = &shell->out;
+    struct storage_info *info = kzalloc(sizeof *info);
+    (void)call;
+
+    if (!info)
+        return ERR_NO_MEMORY;
+    out_array_begin(out, "sessions");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "storage", info->name);
+        out_string(out, "state", info->state);
+        out_string(out, "portal", info->portal[0] ? info->portal : NULL);
+        out_string(out, "chap", chaps[info->chap]);
+        out_string(out, "digests", digests(info));
+        if (info->since_ns)
+            out_duration(out, "up", time_now_ns() - info->since_ns);
+        else
+            out_null(out, out->json ? "up_ns" : "up");
+        out_uint(out, "logins", info->logins);
+        out_uint(out, "retried", info->retried);
+        out_object_end(out);
+    }
+    out_array_end(out);
+    out_array_begin(out, "targets");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "storage", info->name);
+        out_string(out, "target", info->target);
+        out_uint(out, "lun", info->lun);
+        out_uint(out, "portals", info->portal_count);
+        out_bytes(out, "received", info->received_bytes);
+        out_bytes(out, "sent", info->sent_bytes);
+        out_object_end(out);
+    }
+    out_array_end(out);
+    show_problems(out, info);
+    kfree(info, sizeof *info);
+    return OK;
+}
+
+static void out_reservation(struct out *out, const struct scsi_disk_info *disk)
+{
+    if (!disk->reservation_known)
+        out_null(out, "reservation");
+    else if (disk->reserved)
+        out_stringf(out, "reservation", "key 0x%lx, %s", disk->reservation_key, scsi_pr_type_name(disk->reservation_type));
+    else
+        out_string(out, "reservation", "none");
+}
+
+static enum status disk_list(struct shell *shell, const struct command_call *call)
+{
+    struct out *out = &shell->out;
+    struct storage_info *info = kzalloc(sizeof *info);
+    (void)call;
+
+    if (!info)
+        return ERR_NO_MEMORY;
+    out_array_begin(out, "disks");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        const struct scsi_disk_info *disk = &info->disk;
+        out_object_begin(out, NULL);
+        out_string(out, "disk", info->name);
+        out_string(out, "path", info->state);
+        if (disk->bytes)
+            out_bytes(out, "size", disk->bytes);
+        else
+            out_null(out, out->json ? "size_bytes" : "size");
+        if (disk->bytes)
+            out_uint(out, "block", disk->block_bytes);
+        else
+            out_null(out, "block");
+        if (disk->bytes)
+            out_stringf(out, "model", "%s %s", disk->vendor, disk->product);
+        else
+            out_null(out, "model");
+        out_reservation(out, disk);
+        out_string(out, "vm", info->user[0] ? info->user : NULL);
+        out_object_end(out);
+    }
+    out_array_end(out);
+    out_array_begin(out, "requests");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        out_object_begin(out, NULL);
+        out_string(out, "disk", info->name);
+        out_string(out, "identity", info->disk.identity[0] ? info->disk.identity : NULL);
+        out_uint(out, "reads", info->reads);
+        out_uint(out, "writes", info->writes);
+        out_uint(out, "flushes", info->flushes);
+        out_uint(out, "errors", info->errors);
+        if (info->waiting_ns)
+            out_duration(out, "oldest_waits", info->waiting_ns);
+        else
+            out_null(out, out->json ? "oldest_waits_ns" : "oldest_waits");
+        out_object_end(out);
+    }
+    out_array_end(out);
+    show_problems(out, info);
+    kfree(info, sizeof *info);
+    return OK;
+}
+
+static enum status iscsi_login(struct shell *shell, const struct command_call *call)
+{
+    const char *name = call->argument[0];
+    char text[TEXT_BYTES];
+    enum status status = storage_login(name, text, sizeof text);
+
+    if (status != OK)
+        return out_error_text(&shell->out, status, name, text);
+    out_message(&shell->out, "storage %s: logs in; `iscsi list` shows how far it is", name);
+    return OK;
+}
+
+static enum status iscsi_logout(struct shell *shell, const struct command_call *call)
+{
+    const char *name = call->argument[0];
+    char text[TEXT_BYTES];
+    enum status status = storage_logout(name, text, sizeof text);
+
+    if (status != OK)
+        return out_error_text(&shell->out, status, name, text);
+    out_message(&shell->out, "storage %s: logs out, until `iscsi login %s` or the node's restart", name, name);
+    return OK;
+}
+
+static void storage_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
+{
+    struct storage_info *info = kzalloc(sizeof *info);
+    (void)shell;
+
+    for (unsigned i = 0; info && storage_info_get(i, info); i++)
+        offer(to, info->name);
+    kfree(info, sizeof *info);
+}
+
+static const struct command_argument storage_argument[] = {
+    { .name = "STORAGE", .help = "the name of a [storage NAME] section", .names = storage_names },
+    { .name = NULL },
+};
+
+const struct command storage_commands[] = {
+    { .noun = "iscsi", .verb = "list", .summary = "List the storages and how their sessions are", .run = iscsi_list },
+    { .noun = "iscsi", .verb = "login", .summary = "Log in to a storage that was logged out", .arguments = storage_argument,
+      .run = iscsi_login },
+    { .noun = "iscsi", .verb = "logout", .summary = "Log out of a storage that no VM uses", .arguments = storage_argument,
+      .run = iscsi_logout },
+    { .noun = "disk", .verb = "list", .summary = "List the disks, their size, path and reservation", .run = disk_list },
+    { .noun = NULL },
+};

@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests to commands and back. See scsi_disk.h; the proof is in scsi_probe.c.
+ *
+ * A request is in the list of all from submit to done, by age. `issuing` is the first one of which parts are still to be
+ * made commands; parts are made as long as commands are free, so one large request does not need more than there are.
+ */
+#include "net/scsi/scsi_disk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define ZERO_BYTES 4096u
+#define NO_SPACE_NS UINT64_C(2000000000)
+#define FAILED_NS UINT64_C(100000000)
+#define FAILED_MAX 5u
+#define DESCRIBED 160u
+
+static const uint8_t zeroes[ZERO_BYTES];
+
+/* ---- Data ---- */
+
+static const void *give(struct iscsi_command *command, uint32_t offset, uint32_t *count, void *bounce, bool *stays)
+{
+    struct scsi_disk_command *c = command->owner;
+
+    switch (c->kind) {
+    case SCSI_DISK_ZEROES:
+        *count = MIN(*count, ZERO_BYTES);
+        *stays = true;
+        return zeroes;
+    case SCSI_DISK_LIST:
+        *stays = true;
+        return c->list + offset;
+    default:
+        break;
+    }
+    if (!c->request)
+        return NULL;
+    if (!c->request->get(c->request, c->offset + offset, bounce, *count)) {
+        c->request->status = ERR_IO;
+        return NULL;
+    }
+    return bounce;
+}
+
+static bool take(struct iscsi_command *command, uint32_t offset, const void *bytes, uint32_t count)
+{
+    struct scsi_disk_command *c = command->owner;
+
+    if (!c->request) /* cancelled: the target may still send what it was asked for */
+        return true;
+    if (c->request->put(c->request, c->offset + offset, bytes, count))
+        return true;
+    c->request->status = ERR_IO;
+    return false;
+}
+
+static const struct iscsi_data_ops data_ops = { .give = give, .take = take };
+
+/* ---- Requests ---- */
+
+static void end(struct scsi_disk *disk, struct disk_request *request, enum status status)
+{
+    if (disk->issuing == request)
+        disk->issuing = request->next;
+    *(request->previous ? &request->previous->next : &disk->first) = request->next;
+    *(request->next ? &request->next->previous : &disk->last) = request->previous;
+    request->next = request->previous = NULL;
+    disk->errors += status != OK && status != ERR_CANCELLED;
+    request->done(request, status);
+}
+
+static struct scsi_disk_command *free_command(struct scsi_disk *disk)
+{
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
+        if (!disk->command[i].busy)
+            return &disk->command[i];
+    return NULL;
+}
+
+static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
+{
+    c->busy = c->held = false;
+    c->request = NULL;
+    disk->busy--;
+}
+
+/* The largest part of what is left that is one command. */
+static uint64_t part_bytes(const struct scsi_disk *disk, const struct disk_request *request)
+{
+    uint64_t left = request->bytes - request->issued, most = disk->transfer_max_blocks;
+
+    if (request->op == DISK_DISCARD)
+        most = disk->unmap_max_blocks;
+    else if (request->op == DISK_WRITE_ZEROES && disk->info.can_write_same)
+        most = disk->same_max_blocks;
+    return MIN(left, most * disk->info.block_bytes);
+}
+
+static void build(struct scsi_disk *disk, struct scsi_disk_command *c)
+{
+    const struct disk_request *request = c->request;
+    const struct scsi_disk_info *info = &disk->info;
+    uint64_t block = (request->offset + c->offset) / info->block_bytes;
+    uint32_t blocks = (uint32_t)(c->bytes / info->block_bytes);
+    bool fua = request->fua && disk->fua;
+    struct scsi_cdb cdb;
+
+    c->kind = SCSI_DISK_DATA;
+    if (request->flushing || request->op == DISK_FLUSH) {
+        scsi_synchronize_cache16(&cdb, 0, 0);
+    } else if (request->op == DISK_READ) {
+        scsi_read16(&cdb, block, blocks, info->block_bytes, false);
+    } else if (request->op == DISK_WRITE) {
+        scsi_write16(&cdb, block, blocks, info->block_bytes, fua);
+    } else if (request->op == DISK_DISCARD) {
+        struct scsi_range range = { block, blocks };
+        c->kind = SCSI_DISK_LIST;
+        scsi_unmap(&cdb, 1);
+        scsi_unmap_list(c->list, &range, 1);
+    } else {
+        c->kind = SCSI_DISK_ZEROES;
+        if (info->can_write_same)
+            scsi_write_same16(&cdb, block, blocks, info->block_bytes, disk->unmap_zeroes);
+        else
+            scsi_write16(&cdb, block, blocks, info->block_bytes, fua);
+    }
+    memcpy(c->iscsi.cdb, cdb.bytes, ISCSI_CDB_BYTES);
+    c->iscsi.read_bytes = cdb.read_bytes;
+    c->iscsi.write_bytes = cdb.write_bytes;
+}
+
+/* Where there is no session that takes it, it is held until one is there. */
+static void send(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t now_ns)
+{
+    c->held = iscsi_submit(disk->session, &c->iscsi, now_ns) != OK;
+    c->retry_ns = UINT64_MAX;
+}
+
+static void hold(struct scsi_disk_command *c, uint64_t until_ns)
+{
+    c->held = true;
+    c->retry_ns = until_ns;
+}
+
+static void done(struct iscsi_command *command);
+
+static void issue(struct scsi_disk *disk, struct disk_request *request, struct scsi_disk_command *c, uint64_t now_ns)
+{
+    memset(&c->iscsi, 0, sizeof c->iscsi);
+    memcpy(c->iscsi.lun, disk->lun, sizeof disk->lun);
+    c->iscsi.attribute = ISCSI_SIMPLE;
+    c->iscsi.data = &data_ops;
+    c->iscsi.done = done;
+    c->iscsi.owner = c;
+    c->busy = true;
+    c->request = request;
+    c->attempts = 0;
+    c->offset = request->issued;
+    c->bytes = request->flushing ? 0 : part_bytes(disk, request);
+    request->issued += c->bytes;
+    request->outstanding++;
+    disk->busy++;
+    build(disk, c);
+    send(disk, c, now_ns);
+}
+
+/* Nothing of it is to be made a command any more. */
+static bool issued_all(const struct disk_request *request)
+{
+    return request->status != OK || (request->issued == request->bytes && (request->bytes || request->outstanding));
+}
+
+static void pump(struct scsi_disk *disk, uint64_t now_ns)
+{
+    struct scsi_disk_command *c;
+
+    while (disk->issuing) {
+        if (issued_all(disk->issuing))
+            disk->issuing = disk->issuing->next;
+        else if ((c = free_command(disk)))
+            issue(disk, disk->issuing, c, now_ns);
+        else
+            break;
+    }
+}
+
+/* A part of a request is over; the command that it had is free again. */
+static void part_over(struct scsi_disk *disk, struct disk_request *request, uint64_t now_ns)
+{
+    request->outstanding--;
+    if (request->outstanding)
+        return;
+    if (request->status != OK) {
+        end(disk, request, request->status); /* whatever of it was not issued is not any more */
+        return;
+    }
+    if (request->bytes != request->issued)
+        return;
+    if (request->fua && !request->flushing && (!disk->fua || request->op == DISK_WRITE_ZEROES)) {
+        request->flushing = true;
+        issue(disk, request, free_command(disk), now_ns);
+        return;
+    }
+    end(disk, request, OK);
+}
+
+/* ---- How a command ended ---- */
+
+/* The unit does not have it. True: the request goes on without; false: it cannot. */
+static bool without(struct scsi_disk *disk, struct scsi_disk_command *c)
+{
+    struct disk_request *request = c->request;
+
+    if (request->flushing || request->op == DISK_FLUSH) {
+        disk->info.has_cache_control = false;
+    } else if (request->op == DISK_DISCARD) {
+        disk->info.can_unmap = false;
+    } else if (request->op == DISK_WRITE_ZEROES && c->iscsi.cdb[0] == 0x93) {
+        /* This part, and what else is to come, is written; in as many commands as it takes. */
+        disk->info.can_write_same = false;
+        request->issued = MIN(request->issued, c->offset);
+        disk->issuing = request; /* what is behind it and was issued already is passed over */
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static void tell_failure(struct scsi_disk *disk, const struct scsi_disk_command *c, const char *words)
+{
+    static const char *const names[] = { "read", "write", "flush", "discard", "zeroing" };
+
+    snprintf(disk->text, sizeof disk->text, "a %s of %lu bytes at %lu failed: %.160s", names[c->request->op],
+             (unsigned long)c->bytes, (unsigned long)(c->request->offset + c->offset), words);
+    disk->ops->news(disk->context, 0, disk->text);
+}
+
+/* What the unit answered; false: it is not over. */
+static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t now_ns)
+{
+    struct iscsi_command *command = &c->iscsi;
+    struct scsi_sense sense;
+    char words[DESCRIBED];
+
+    scsi_parse_sense(command->sense, command->sense_bytes, &sense);
+    struct scsi_verdict verdict = scsi_decide(command->status, &sense, c->attempts);
+    uint32_t expected = command->read_bytes;
+    if (verdict.action == SCSI_DONE && command->transferred < expected) /* GOOD, and too little: not what was asked for */
+        verdict.action = c->attempts < FAILED_MAX ? SCSI_RETRY : SCSI_FAIL;
+    scsi_describe(command->status, &sense, words, sizeof words);
+    if (verdict.news)
+        disk->ops->news(disk->context, verdict.news, words);
+    c->attempts++;
+    switch (verdict.action) {
+    case SCSI_DONE:
+        return true;
+    case SCSI_RETRY:
+        send(disk, c, now_ns);
+        return false;
+    case SCSI_RETRY_LATER:
+        hold(c, now_ns + verdict.delay_ns);
+        return false;
+    case SCSI_OUT_OF_SPACE: /* a writer is paused, not failed */
+        disk->ops->news(disk->context, SCSI_NEWS_SPACE_LOW, words);
+        hold(c, now_ns + NO_SPACE_NS);
+        return false;
+    case SCSI_CONFLICT:
+        hold(c, UINT64_MAX);
+        disk->ops->conflict(disk->context, "another initiator has reserved the unit");
+        return false;
+    case SCSI_UNSUPPORTED:
+        if (without(disk, c))
+            return true;
+        break;
+    default:
+        break;
+    }
+    c->request->status = ERR_IO;
+    tell_failure(disk, c, words);
+    return true;
+}
+
+static void done(struct iscsi_command *command)
+{
+    struct scsi_disk_command *c = command->owner;
+    struct scsi_disk *disk = c->disk;
+    struct disk_request *request = c->request;
+    uint64_t now_ns = disk->session->now_ns;
+    bool over = true;
+
+    if (!request) {
+        release(disk, c);
+        pump(disk, now_ns);
+        return;
+    }
+    switch (command->outcome) {
+    case ISCSI_ANSWERED:
+        over = judge(disk, c, now_ns);
+        break;
+    case ISCSI_FAILED:
+    case ISCSI_REFUSED:
+        if (++c->attempts < FAILED_MAX) {
+            hold(c, now_ns + FAILED_NS);
+            over = false;
+        } else {
+            request->status = ERR_IO;
+            tell_failure(disk, c, iscsi_outcome_words(command->outcome));
+        }
+        break;
+    case ISCSI_ABORTED: /* a reset, or an abort because it took too long: it has no effect any more */
+        send(disk, c, now_ns);
+        over = false;
+        break;
+    case ISCSI_STOPPED:
+        hold(c, UINT64_MAX);
+        over = false;
+        break;
+    case ISCSI_STALE:
+    case ISCSI_LOST: /* its memory was gone: `status` says so */
+        if (request->status == OK)
+            request->status = ERR_CANCELLED;
+        break;
+    }
+    if (!over) {
+        disk->retries++;
+        return;
+    }
+    release(disk, c);
+    part_over(disk, request, now_ns);
+    pump(disk, now_ns);
+}
+
+/* ---- The owner's calls ---- */
+
+void scsi_disk_init(struct scsi_disk *disk, struct iscsi_session *session, unsigned lun, const struct scsi_disk_ops *ops,
+                    void *context)
+{
+    memset(disk, 0, sizeof *disk);
+    disk->session = session;
+    disk->ops = ops;
+    disk->context = context;
+    (void)iscsi_lun_encode(disk->lun, lun);
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
+        disk->command[i].disk = disk;
+    disk->probe.disk = disk;
+}
+
+void scsi_disk_submit(struct scsi_disk *disk, struct disk_request *request, uint64_t now_ns)
+{
+    const struct scsi_disk_info *info = &disk->info;
+    enum status status = OK;
+
+    request->issued = 0;
+    request->outstanding = 0;
+    request->flushing = false;
+    request->status = OK;
+    request->submitted_ns = now_ns;
+    if (request->op != DISK_FLUSH) {
+        if (!info->known || (request->offset | request->bytes) % info->block_bytes)
+            status = ERR_INVALID;
+        else if (!range_within(request->offset, request->bytes, info->bytes))
+            status = ERR_RANGE;
+        else if (request->op != DISK_READ && info->read_only)
+            status = ERR_READ_ONLY;
+    } else if (request->bytes) {
+        status = ERR_INVALID;
+    }
+    bool nothing = request->op == DISK_FLUSH ? !info->has_cache_control
+                                             : !request->bytes || (request->op == DISK_DISCARD && !info->can_unmap);
+    request->next = request->previous = NULL;
+    if (status != OK || nothing) {
+        request->done(request, status);
+        return;
+    }
+    disk->reads += request->op == DISK_READ;
+    disk->writes += request->op == DISK_WRITE;
+    disk->flushes += request->op == DISK_FLUSH;
+    request->previous = disk->last;
+    *(disk->last ? &disk->last->next : &disk->first) = request;
+    disk->last = request;
+    if (!disk->issuing)
+        disk->issuing = request;
+    pump(disk, now_ns);
+}
+
+void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns)
+{
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
+        if (disk->command[i].busy && disk->command[i].held && disk->command[i].retry_ns == UINT64_MAX)
+            send(disk, &disk->command[i], now_ns);
+}
+
+void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns)
+{
+    disk->issuing = NULL;
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++) {
+        struct scsi_disk_command *c = &disk->command[i];
+        if (!c->busy)
+            continue;
+        c->request = NULL;
+        if (c->held || iscsi_withdraw(disk->session, &c->iscsi) == OK)
+            release(disk, c);
+    }
+    while (disk->first)
+        end(disk, disk->first, ERR_CANCELLED);
+    (void)now_ns;
+}
+
+bool scsi_disk_may_send(const struct iscsi_command *command)
+{
+    const struct scsi_disk_command *c = command->owner;
+
+    return c->request != NULL;
+}
+
+uint64_t scsi_disk_oldest_ns(const struct scsi_disk *disk)
+{
+    return disk->first ? disk->first->submitted_ns : UINT64_MAX;
+}
+
+void scsi_disk_tick(struct scsi_disk *disk, uint64_t now_ns)
+{
+    if (disk->proving && disk->probe.held && now_ns >= disk->probe.retry_ns) {
+        if (disk->session->state == ISCSI_PROVING)
+            send(disk, &disk->probe, now_ns);
+        else
+            disk->proving = false; /* the connection is gone; the next one proves anew */
+    }
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++) {
+        struct scsi_disk_command *c = &disk->command[i];
+        if (c->busy && c->held && now_ns >= c->retry_ns)
+            send(disk, c, now_ns);
+    }
+}
+
+uint64_t scsi_disk_deadline(const struct scsi_disk *disk)
+{
+    uint64_t at = disk->proving && disk->probe.held ? disk->probe.retry_ns : UINT64_MAX;
+
+    for (unsigned i = 0; i < SCSI_DISK_COMMANDS && disk->busy; i++)
+        if (disk->command[i].busy && disk->command[i].held)
+            at = MIN(at, disk->command[i].retry_ns);
+    return at;
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A disk: one logical unit behind an iSCSI session. Requests of any size become SCSI commands as the unit wants them; how
+ * each command ended is decided here (net/scsi/scsi_sense.h), so that a request ends as it was wished, or by an error of
+ * the medium itself, and never because the way to the unit was lost: then it waits, as long as it takes. Who asked finds out
+ * by scsi_disk_oldest_ns() that it takes long.
+ *
+ * The proof. After each login the owner calls scsi_disk_prove(): the unit is asked what it is, how large, what it can, and
+ * who reserves it. It must be the unit that it was, not smaller, and nobody else's; only then ops->proved(NULL) tells the
+ * owner that commands may flow (iscsi_session_resume). Else it says what is wrong, and the session is to be dropped and
+ * tried again later.
+ *
+ *   - Data of a request are asked from, and given to, the request's owner by offset; nothing is kept of them here.
+ *   - A flush covers what was answered before it was submitted; FUA is the unit's where it has that, else a flush behind.
+ *   - Discards are UNMAP, or nothing. Zeroes are WRITE SAME, or written where the unit cannot do that.
+ *   - A command that the session has given up (logout by the admin, a reset of the unit) is submitted again.
+ *   - After scsi_disk_cancel() no request is touched any more; what the unit still has of them is waited for in silence.
+ *
+ * Pure: nothing is allocated, time is the session's or an argument. One context, the session's; callbacks may call
+ * scsi_disk_submit(). Above: the node's storages (net/storage.c); below: net/iscsi.
+ */
+#ifndef NET_SCSI_SCSI_DISK_H
+#define NET_SCSI_SCSI_DISK_H
+
+#include "net/iscsi/iscsi_session.h"
+#include "net/scsi/scsi_data.h"
+#include "net/scsi/scsi_sense.h"
+
+#define SCSI_DISK_COMMANDS 64u /* outstanding at once */
+#define SCSI_DISK_TEXT 240u
+#define SCSI_DISK_ANSWER 512u  /* bytes of a probe's answer */
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES };
+
+/* The caller's, until done(). */
+struct disk_request {
+    enum disk_op op;
+    bool fua;                /* WRITE, WRITE_ZEROES: durable when it is answered */
+    uint64_t offset, bytes;  /* multiples of the block size; 0 for FLUSH */
+    /*
+     * WRITE: copies `count` bytes from `at` bytes into the request; READ: the other way. False: that memory cannot be
+     * had; the request fails.
+     */
+    bool (*get)(struct disk_request *request, uint64_t at, void *bytes, uint32_t count);
+    bool (*put)(struct disk_request *request, uint64_t at, const void *bytes, uint32_t count);
+    /* OK; ERR_IO: the unit cannot do it; ERR_RANGE, ERR_INVALID, ERR_READ_ONLY: it is none for this disk. */
+    void (*done)(struct disk_request *request, enum status status);
+    void *owner;
+    /* The disk's. */
+    struct disk_request *next, *previous;
+    uint64_t issued, submitted_ns;
+    unsigned outstanding;
+    bool flushing;
+    enum status status;
+};
+
+/* What the unit said of itself. */
+struct scsi_disk_info {
+    bool known;              /* it was proven once; else what stands below is for people only */
+    uint64_t bytes;
+    uint32_t block_bytes, physical_block_bytes;
+    bool read_only, thin, has_cache_control, can_unmap, can_write_same;
+    char vendor[9], product[17], revision[5];
+    char identity[SCSI_NAME_BYTES];
+    bool reservation_known, reserved;
+    uint64_t reservation_key;
+    uint8_t reservation_type;
+};
+
+struct scsi_disk;
+struct scsi_disk_ops {
+    /* The end of a proof: NULL, or what is wrong, valid until the next call. */
+    void (*proved)(void *context, const char *problem);
+    /* A command met a reservation: drop the session, so that it proves anew. */
+    void (*conflict)(void *context, const char *text);
+    /* What the unit has reported (a set of enum scsi_news), or an error that a request failed with. */
+    void (*news)(void *context, unsigned news, const char *text);
+};
+
+struct scsi_disk_command {
+    struct iscsi_command iscsi;
+    struct scsi_disk *disk;
+    struct disk_request *request; /* NULL: it was cancelled */
+    enum { SCSI_DISK_DATA, SCSI_DISK_ZEROES, SCSI_DISK_LIST } kind; /* what it gives */
+    bool busy, held;
+    uint64_t offset, bytes;       /* of the request */
+    uint64_t retry_ns;            /* held: when it is sent again; UINT64_MAX: when the session is there */
+    unsigned attempts;
+    uint8_t list[SCSI_UNMAP_LIST_BYTES(1)];
+};
+
+struct scsi_disk {
+    struct iscsi_session *session;
+    const struct scsi_disk_ops *ops;
+    void *context;
+    uint8_t lun[8];
+    struct scsi_disk_info info;
+    struct disk_request *first, *last, *issuing; /* all, by age; the first that is not issued as a whole */
+    struct scsi_disk_command command[SCSI_DISK_COMMANDS];
+    unsigned busy;
+    bool pumping;
+    uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks;
+    bool unmap_zeroes, fua;
+    /* The proof under way. */
+    struct scsi_disk_command probe;
+    unsigned step;
+    bool proving;
+    struct scsi_disk_info found;
+    struct scsi_page_set pages;
+    uint8_t answer[SCSI_DISK_ANSWER];
+    char text[SCSI_DISK_TEXT];
+    /* For `disk list` and tests. */
+    uint64_t reads, writes, flushes, retries, errors;
+};
+
+/* `lun` below 16384. The session must outlive it. */
+void scsi_disk_init(struct scsi_disk *disk, struct iscsi_session *session, unsigned lun, const struct scsi_disk_ops *ops,
+                    void *context);
+/* At ISCSI_EVENT_PROVE. Allowed in callbacks of the session. */
+void scsi_disk_prove(struct scsi_disk *disk, uint64_t now_ns);
+/* At ISCSI_EVENT_READY: what was held for want of a session goes out. Likewise. */
+void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns);
+/* Only once info.known; done() may be called from within. */
+void scsi_disk_submit(struct scsi_disk *disk, struct disk_request *request, uint64_t now_ns);
+/* Ends all requests as ERR_CANCELLED, now. */
+void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns);
+/* The member may_send of struct iscsi_ops: what was cancelled is not sent again. */
+bool scsi_disk_may_send(const struct iscsi_command *command);
+/* When the oldest request that has no answer was submitted; UINT64_MAX: there is none. */
+uint64_t scsi_disk_oldest_ns(const struct scsi_disk *disk);
+void scsi_disk_tick(struct scsi_disk *disk, uint64_t now_ns);
+/* When to call scsi_disk_tick() at the latest; UINT64_MAX: never. */
+uint64_t scsi_disk_deadline(const struct scsi_disk *disk);
+
+#endif

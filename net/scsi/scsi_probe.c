@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The proof of a disk (scsi_disk.h): one question after the other, each a probe, which the session sends while nothing else
+ * may go out. What a unit need not have is passed over; without an answer to INQUIRY or READ CAPACITY there is no disk.
+ *
+ * Of the whole answer nothing is believed but by the parsers of scsi_data.h. The unit that is found is then compared with
+ * the one that it was.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "net/scsi/scsi_disk.h"
+
+#define TRANSFER_MAX (1u << 20) /* bytes of one command, where the unit has no smaller limit */
+#define SAME_MAX (64u << 20)    /* bytes of one WRITE SAME: not all units are quick about it */
+#define UNMAP_MAX (1u << 30)
+#define AGAIN_MAX 40u           /* answers such as "busy" to one question */
+#define PAGE_IDENTITY 0x83
+#define PAGE_LIMITS 0xb0
+#define PAGE_PROVISIONING 0xb2
+
+enum step { STEP_READY, STEP_INQUIRY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE,
+            STEP_RESERVATION, STEP_END };
+
+static void finish(struct scsi_disk *disk, const char *problem)
+{
+    disk->proving = false;
+    disk->ops->proved(disk->context, problem);
+}
+
+#define REFUSE(...) \
+    (snprintf(disk->text, sizeof(disk->text), __VA_ARGS__), finish(disk, disk->text))
+
+/* ---- Questions ---- */
+
+static bool take(struct iscsi_command *command, uint32_t offset, const void *bytes, uint32_t count)
+{
+    struct scsi_disk *disk = ((struct scsi_disk_command *)command->owner)->disk;
+
+    if (!range_within(offset, count, sizeof disk->answer))
+        return false;
+    memcpy(disk->answer + offset, bytes, count);
+    return true;
+}
+
+static const struct iscsi_data_ops data_ops = { .take = take };
+
+static void build(struct scsi_disk *disk, struct scsi_cdb *cdb)
+{
+    switch ((enum step)disk->step) {
+    case STEP_INQUIRY: scsi_inquiry(cdb, SCSI_STANDARD_INQUIRY, 96); break;
+    case STEP_PAGES: scsi_inquiry(cdb, 0, SCSI_DISK_ANSWER); break;
+    case STEP_IDENTITY: scsi_inquiry(cdb, PAGE_IDENTITY, SCSI_DISK_ANSWER); break;
+    case STEP_LIMITS: scsi_inquiry(cdb, PAGE_LIMITS, SCSI_DISK_ANSWER); break;
+    case STEP_PROVISIONING: scsi_inquiry(cdb, PAGE_PROVISIONING, SCSI_DISK_ANSWER); break;
+    case STEP_CAPACITY: scsi_read_capacity16(cdb); break;
+    case STEP_MODE: scsi_mode_sense6(cdb, 192); break;
+    case STEP_RESERVATION: scsi_persistent_reserve_in(cdb, SCSI_PR_READ_RESERVATION, 32); break;
+    default: scsi_test_unit_ready(cdb); break;
+    }
+}
+
+static void done(struct iscsi_command *command);
+
+static void ask(struct scsi_disk *disk)
+{
+    struct scsi_disk_command *probe = &disk->probe;
+    struct iscsi_command *command = &probe->iscsi;
+    struct scsi_cdb cdb;
+
+    if (disk->step == STEP_LIMITS && !scsi_has_page(&disk->pages, PAGE_LIMITS))
+        disk->step++;
+    if (disk->step == STEP_PROVISIONING && !scsi_has_page(&disk->pages, PAGE_PROVISIONING))
+        disk->step++;
+    build(disk, &cdb);
+    memset(command, 0, sizeof *command);
+    memcpy(command->lun, disk->lun, sizeof disk->lun);
+    memcpy(command->cdb, cdb.bytes, ISCSI_CDB_BYTES);
+    command->attribute = ISCSI_SIMPLE;
+    command->probe = true;
+    command->read_bytes = cdb.read_bytes;
+    command->data = &data_ops;
+    command->done = done;
+    command->owner = probe;
+    probe->attempts = 0;
+    probe->held = false;
+    if (iscsi_submit(disk->session, command, disk->session->now_ns) != OK)
+        disk->proving = false; /* the session stops */
+}
+
+/* ---- Answers ---- */
+
+static void take_provisioning(struct scsi_disk *disk, uint32_t bytes)
+{
+    struct scsi_provisioning p;
+
+    if (scsi_parse_provisioning(disk->answer, bytes, &p) != OK)
+        return;
+    disk->found.can_unmap = p.unmap;
+    disk->found.thin = p.kind == 2;
+    disk->unmap_zeroes = p.write_same16_unmap && p.reads_zero;
+}
+
+static void take_limits(struct scsi_disk *disk, uint32_t bytes)
+{
+    struct scsi_limits limits;
+
+    if (scsi_parse_limits(disk->answer, bytes, &limits) != OK)
+        return;
+    disk->transfer_max_blocks = limits.transfer_max;
+    disk->unmap_max_blocks = limits.unmap_blocks_max;
+    disk->same_max_blocks = (uint32_t)MIN(limits.write_same_max, (uint64_t)UINT32_MAX);
+}
+
+/* The answer to the present question; false: there is no disk, and the proof is over. */
+static bool understand(struct scsi_disk *disk, uint32_t bytes)
+{
+    struct scsi_disk_info *found = &disk->found;
+    struct scsi_inquiry inquiry;
+    struct scsi_identity identity;
+    struct scsi_capacity capacity;
+    struct scsi_mode mode;
+    struct scsi_reservation reservation;
+
+    switch ((enum step)disk->step) {
+    case STEP_INQUIRY:
+        if (scsi_parse_inquiry(disk->answer, bytes, &inquiry) != OK) {
+            REFUSE("the unit's answer to INQUIRY is cut short");
+            return false;
+        }
+        if (inquiry.qualifier || inquiry.device_type) {
+            REFUSE(inquiry.qualifier ? "the target has no such logical unit; correct lun, or map the unit for this initiator"
+                                     : "the logical unit is no disk; correct lun");
+            return false;
+        }
+        memcpy(found->vendor, inquiry.vendor, sizeof found->vendor);
+        memcpy(found->product, inquiry.product, sizeof found->product);
+        memcpy(found->revision, inquiry.revision, sizeof found->revision);
+        break;
+    case STEP_PAGES:
+        if (scsi_parse_pages(disk->answer, bytes, &disk->pages) != OK)
+            memset(&disk->pages, 0, sizeof disk->pages);
+        break;
+    case STEP_IDENTITY:
+        if (scsi_parse_identity(disk->answer, bytes, &identity) == OK)
+            memcpy(found->identity, identity.name, sizeof found->identity);
+        break;
+    case STEP_LIMITS:
+        take_limits(disk, bytes);
+        break;
+    case STEP_PROVISIONING:
+        take_provisioning(disk, bytes);
+        break;
+    case STEP_CAPACITY:
+        if (scsi_parse_capacity16(disk->answer, bytes, &capacity) != OK) {
+            REFUSE("the unit's answer to READ CAPACITY cannot be used: its blocks are none, or not of 512 bytes to 64 KiB");
+            return false;
+        }
+        found->bytes = capacity.blocks * capacity.block_bytes;
+        found->block_bytes = capacity.block_bytes;
+        found->physical_block_bytes = capacity.physical_block_bytes;
+        break;
+    case STEP_MODE:
+        if (scsi_parse_mode6(disk->answer, bytes, &mode) == OK) {
+            found->read_only = mode.write_protected;
+            disk->fua = mode.fua;
+        }
+        break;
+    case STEP_RESERVATION:
+        if (scsi_parse_reservation(disk->answer, bytes, &reservation) == OK) {
+            found->reservation_known = true;
+            found->reserved = reservation.held;
+            found->reservation_key = reservation.key;
+            found->reservation_type = reservation.type;
+        }
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+static uint32_t blocks_of(uint32_t limit_blocks, uint32_t most_bytes, uint32_t block_bytes)
+{
+    uint32_t most = MAX(most_bytes / block_bytes, 1u);
+
+    return limit_blocks ? MIN(limit_blocks, most) : most;
+}
+
+/* All is asked: is it the unit that it was, and may this node write it? */
+static void conclude(struct scsi_disk *disk)
+{
+    struct scsi_disk_info *found = &disk->found, *was = &disk->info;
+
+    if (was->known && strcmp(was->identity, found->identity)) {
+        REFUSE("another unit is there: it was %.80s, and is %.80s; nothing is written to it. Correct target or lun, or "
+               "restart the node", was->identity, found->identity);
+        return;
+    }
+    if (was->known && (found->bytes < was->bytes || found->block_bytes != was->block_bytes)) {
+        REFUSE("the unit has changed from %lu bytes in blocks of %u to %lu in blocks of %u; nothing is written to it. Give "
+               "it back its size", (unsigned long)was->bytes, was->block_bytes, (unsigned long)found->bytes,
+               found->block_bytes);
+        return;
+    }
+    if (found->reserved) {
+        found->known = was->known;
+        found->has_cache_control = was->has_cache_control;
+        found->can_write_same = was->can_write_same;
+        disk->info = *found;
+        REFUSE("the unit is reserved by another initiator, key 0x%lx, %s; let that one release it",
+               (unsigned long)found->reservation_key, scsi_pr_type_name(found->reservation_type));
+        return;
+    }
+    disk->transfer_max_blocks = blocks_of(disk->transfer_max_blocks, TRANSFER_MAX, found->block_bytes);
+    disk->unmap_max_blocks = blocks_of(disk->unmap_max_blocks, UNMAP_MAX, found->block_bytes);
+    disk->same_max_blocks = blocks_of(disk->same_max_blocks, SAME_MAX, found->block_bytes);
+    /* Until the unit says that it has them not. */
+    found->has_cache_control = !was->known || was->has_cache_control;
+    found->can_write_same = !was->known || was->can_write_same;
+    found->known = true;
+    disk->info = *found;
+    finish(disk, NULL);
+}
+
+/* A question that the unit does not answer. */
+static void unanswered(struct scsi_disk *disk, const struct scsi_sense *sense)
+{
+    char words[160];
+
+    scsi_describe(disk->probe.iscsi.status, sense, words, sizeof words);
+    if (disk->step == STEP_READY && disk->probe.iscsi.status == SCSI_RESERVATION_CONFLICT) {
+        disk->step++; /* who it is that has reserved it is asked for later */
+        ask(disk);
+        return;
+    }
+    switch ((enum step)disk->step) {
+    case STEP_READY: REFUSE("the unit is not ready: %.140s", words); break;
+    case STEP_INQUIRY: REFUSE("the unit does not answer INQUIRY: %.140s", words); break;
+    case STEP_CAPACITY: REFUSE("the unit does not tell its capacity: %.140s", words); break;
+    default:
+        if (++disk->step == STEP_END)
+            conclude(disk);
+        else
+            ask(disk);
+    }
+}
+
+static void done(struct iscsi_command *command)
+{
+    struct scsi_disk_command *probe = command->owner;
+    struct scsi_disk *disk = probe->disk;
+    struct scsi_sense sense;
+
+    if (!disk->proving)
+        return;
+    if (command->outcome != ISCSI_ANSWERED) {
+        disk->proving = false;
+        if (command->outcome == ISCSI_FAILED || command->outcome == ISCSI_REFUSED)
+            finish(disk, "the target does not carry out the commands that tell what the unit is");
+        return;
+    }
+    scsi_parse_sense(command->sense, command->sense_bytes, &sense);
+    struct scsi_verdict verdict = scsi_decide(command->status, &sense, probe->attempts);
+    if (verdict.news)
+        disk->ops->news(disk->context, verdict.news, "");
+    if (verdict.action == SCSI_RETRY || verdict.action == SCSI_RETRY_LATER) {
+        if (++probe->attempts > AGAIN_MAX) {
+            unanswered(disk, &sense);
+        } else if (verdict.action == SCSI_RETRY_LATER) {
+            probe->held = true;
+            probe->retry_ns = disk->session->now_ns + verdict.delay_ns;
+        } else if (iscsi_submit(disk->session, command, disk->session->now_ns) != OK) {
+            disk->proving = false;
+        }
+        return;
+    }
+    if (verdict.action != SCSI_DONE) {
+        unanswered(disk, &sense);
+        return;
+    }
+    if (!understand(disk, command->transferred))
+        return;
+    if (++disk->step == STEP_END)
+        conclude(disk);
+    else
+        ask(disk);
+}
+
+void scsi_disk_prove(struct scsi_disk *disk, uint64_t now_ns)
+{
+    (void)now_ns;
+    memset(&disk->found, 0, sizeof disk->found);
+    memset(&disk->pages, 0, sizeof disk->pages);
+    disk->transfer_max_blocks = disk->unmap_max_blocks = disk->same_max_blocks = 0;
+    disk->unmap_zeroes = disk->fua = false;
+    disk->step = STEP_READY;
+    disk->proving = true;
+    ask(disk);
+}

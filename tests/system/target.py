@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""A real iSCSI target for the system tests: Debian's tgt, in the foreground, on a port of its own at the loopback, with a
+file behind its logical unit 1. It is ended by its process id, and dies with this program.
+
+    with Target(size=64 << 20, chap=2) as target:
+        target.configuration("san")   # a [storage san] section for a node on the emulators' user network
+"""
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+NAME = "iqn.2026-11.example:lun"
+INITIATOR = "iqn.2026-11.example:alpha"
+OURS = ("alpha", "a-secret-of-ours")
+THEIRS = ("disk", "a-secret-of-theirs")
+PR_SET_PDEATHSIG = 1
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Target:
+    """chap: 0 none, 1 the node proves itself, 2 the target too. digests: whether it can do CRC-32C. portals: at how many
+    ports it listens."""
+
+    def __init__(self, size=64 << 20, chap=0, digests=True, portals=1):
+        self.size, self.chap, self.digests = size, chap, digests
+        self.directory = tempfile.mkdtemp(prefix="tasuki-tgt-")
+        self.control = str(os.getpid() % 30000 + free_port() % 1000)
+        self.ports = [free_port() for _ in range(portals)]
+        self.process = None
+        with open(self.disk, "wb") as file:
+            file.truncate(size)
+
+    @property
+    def disk(self):
+        return os.path.join(self.directory, "disk.img")
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def environment(self):
+        return {**os.environ, "TGT_IPC_SOCKET": os.path.join(self.directory, "ipc"), "PATH": os.environ["PATH"] + ":/usr/sbin"}
+
+    def admin(self, *arguments, check=True):
+        done = subprocess.run(["tgtadm", "-C", self.control, "--lld", "iscsi", *arguments], env=self.environment(),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+        assert not check or done.returncode == 0, f"tgtadm {arguments}: {done.stdout}"
+        return done
+
+    def start(self):
+        with open(os.path.join(self.directory, "tgtd.log"), "ab") as log:
+            command = ["tgtd", "-f", "-C", self.control]
+            for port in self.ports:
+                command += ["--iscsi", f"portal=127.0.0.1:{port}"]
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(),
+                                            preexec_fn=die_with_parent)
+        deadline = time.monotonic() + 20
+        while self.admin("--op", "show", "--mode", "system", check=False).returncode:
+            assert self.process.poll() is None, "tgtd ended: " + self.log()
+            assert time.monotonic() < deadline, "tgtd does not answer: " + self.log()
+            time.sleep(0.05)
+        self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", NAME)
+        self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", self.disk)
+        if self.digests:
+            for key in ("HeaderDigest", "DataDigest"):
+                self.admin("--op", "update", "--mode", "target", "--tid", "1", "-n", key, "-v", "CRC32C,None")
+        for wanted, (user, secret), more in ((1, OURS, ()), (2, THEIRS, ("--outgoing",))):
+            if self.chap >= wanted:
+                self.admin("--op", "new", "--mode", "account", "--user", user, "--password", secret)
+                self.admin("--op", "bind", "--mode", "account", "--tid", "1", "--user", user, *more)
+        self.admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+
+    def log(self):
+        with open(os.path.join(self.directory, "tgtd.log"), encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:]
+
+    def kill(self):
+        """As a power failure of the target's machine: what it had not written to the file is lost with it."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def configuration(self, name, host="10.0.2.2", **keys):
+        keys = {"portal": [f"{host}:{port}" for port in self.ports], "target": NAME, "lun": 1, "initiator": INITIATOR, **keys}
+        if self.chap >= 1:
+            keys.setdefault("chap", " ".join(OURS))
+        if self.chap >= 2:
+            keys.setdefault("chap-mutual", " ".join(THEIRS))
+        lines = [f"[storage {name}]"]
+        for key, value in keys.items():
+            lines += [f"{key} = {one}" for one in (value if isinstance(value, list) else [value])]
+        return "\n".join(lines) + "\n"
