@@ -673,6 +673,21 @@ enum status storage_open(const char *name, struct storage_user *user, struct sto
     return status;
 }
 
+static void do_look(void *arg)
+{
+    struct query *query = arg;
+    struct storage *s = find(query->name);
+
+    query->flag = s && !s->broken && s->session.state != ISCSI_IDLE && !s->disk.info.known;
+}
+
+bool storage_will_come(const char *name)
+{
+    struct query query = { .name = name };
+
+    return net_call(do_look, &query) && query.flag;
+}
+
 static void do_cancel(void *arg)
 {
     struct storage *s = arg;

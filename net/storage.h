@@ -62,6 +62,8 @@ struct storage_user {
     void (*lost)(struct storage_user *user, const char *why);
     void (*back)(struct storage_user *user);
 };
+/* The storage is configured, can work and is logged in or tries to, and its disk is not known yet. */
+bool storage_will_come(const char *name);
 /*
  * Takes the storage for `user`, which stays until storage_close. ERR_NOT_FOUND, ERR_BUSY (somebody has it), ERR_IO (its disk
  * is not known yet: *text says why).

@@ -119,16 +119,18 @@ struct gmem_segment { gpa_t gpa; uint32_t bytes; };
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_WRITE_ZEROES };
 struct blk_request {
     enum blk_op op;
-    uint64_t offset;                  /* bytes, multiple of 512 */
-    uint64_t bytes;                   /* multiple of 512; sum of the segments for READ and WRITE */
+    uint64_t offset;                  /* bytes, multiple of the block size */
+    uint64_t bytes;                   /* likewise; sum of the segments for READ and WRITE */
     const struct gmem_segment *segments;
     unsigned segment_count;
+    bool fua;                         /* WRITE, WRITE_ZEROES: durable when it is answered */
     const struct gmem_ops *memory;
     void (*done)(struct blk_request *request, enum status status);
     void *owner;
 };
 struct blkdev {
     uint64_t bytes;
+    uint32_t block_bytes;             /* what offsets and lengths must be multiples of: a power of two; 0 is 512 */
     bool read_only;
     void (*submit)(struct blkdev *dev, struct blk_request *request);
     void *context;

@@ -62,7 +62,7 @@ _Static_assert(sizeof(struct blk_config) == 64, "blk_config has 60 bytes and the
 #define BYTES_PER_TURN (1 * MIB)
 #define SEGMENT_COST (1 * KIB) /* what finding the place of a segment costs, in bytes copied */
 #define ZERO_SECTORS_MAX (VIRTIO_BLK_BYTES_MAX / VIRTIO_BLK_SECTOR)
-#define PHYSICAL_BLOCK_EXP 3 /* 4 KiB: one page, one block of a volume */
+#define PHYSICAL_BLOCK 4096u /* one page, one block of a volume */
 
 static struct virtio_blk *disk_of(struct virtio_device *dev)
 {
@@ -126,9 +126,14 @@ static void submit(struct virtio_blk_slot *slot, enum blk_op op, uint64_t offset
 
 /* ---- Kinds of requests ---- */
 
+static uint32_t block_bytes(const struct virtio_blk *disk)
+{
+    return disk->backend->block_bytes ? disk->backend->block_bytes : VIRTIO_BLK_SECTOR;
+}
+
 static bool sectors_valid(const struct virtio_blk *disk, uint64_t sector, uint64_t bytes)
 {
-    return !(bytes % VIRTIO_BLK_SECTOR) &&
+    return !(bytes % block_bytes(disk)) && !(sector % (block_bytes(disk) / VIRTIO_BLK_SECTOR)) &&
            range_within(sector, bytes / VIRTIO_BLK_SECTOR, disk->backend->bytes / VIRTIO_BLK_SECTOR);
 }
 
@@ -283,18 +288,19 @@ static bool process(struct virtio_device *dev, unsigned queue, uint64_t now_ns)
 
 static void config_read(struct virtio_device *dev, unsigned offset, unsigned size, uint8_t *bytes)
 {
+    const uint32_t block = block_bytes(disk_of(dev));
     const struct blk_config config = {
         .capacity = disk_of(dev)->backend->bytes / VIRTIO_BLK_SECTOR,
         .size_max = VIRTIO_BLK_SIZE_MAX,
         .seg_max = VIRTIO_BLK_SEG_MAX,
-        .blk_size = VIRTIO_BLK_SECTOR,
-        .physical_block_exp = PHYSICAL_BLOCK_EXP,
-        .min_io_size = 1 << PHYSICAL_BLOCK_EXP,
+        .blk_size = block,
+        .physical_block_exp = block < PHYSICAL_BLOCK ? (uint8_t)__builtin_ctz(PHYSICAL_BLOCK / block) : 0,
+        .min_io_size = (uint16_t)MAX(PHYSICAL_BLOCK / block, 1u),
         .writeback = 1,
         .num_queues = 1,
         .max_discard_sectors = ZERO_SECTORS_MAX,
         .max_discard_seg = 1,
-        .discard_sector_alignment = 1 << PHYSICAL_BLOCK_EXP,
+        .discard_sector_alignment = MAX(PHYSICAL_BLOCK, block) / VIRTIO_BLK_SECTOR,
         .max_write_zeroes_sectors = ZERO_SECTORS_MAX,
         .max_write_zeroes_seg = 1,
         .write_zeroes_may_unmap = 1,
@@ -342,7 +348,9 @@ enum status virtio_blk_init(struct virtio_blk *disk, const struct virtio_owner *
 {
     uint64_t features = F_SIZE_MAX | F_SEG_MAX | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY;
 
-    if (!slot_count || !backend->bytes || backend->bytes % VIRTIO_BLK_SECTOR)
+    uint32_t block = backend->block_bytes ? backend->block_bytes : VIRTIO_BLK_SECTOR;
+
+    if (!slot_count || !backend->bytes || block % VIRTIO_BLK_SECTOR || backend->bytes % block)
         return ERR_INVALID;
     memset(disk, 0, sizeof(*disk));
     disk->backend = backend;

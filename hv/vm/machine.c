@@ -32,8 +32,6 @@
 #define SCI_GSI 9
 #define SLOT_CONSOLE 1
 #define SLOT_RNG 2
-#define DISK_FLOOR_BYTES (32 * MIB)
-#define SECTOR_BYTES 512u
 #define TOLD_PATH 80 /* bytes that a message shows of a path: what helps comes behind it */
 #define CRASH_REPORTS 4 /* that are logged, of each life of a guest */
 #define APIC_TIMER_KHZ_HERE 1000000 /* vlapic.h: one count is a nanosecond */
@@ -75,48 +73,6 @@ enum status machine_file(const struct vm *vm, const char *kind, const char *path
     }
     *file = (struct boot_file){ .bytes = phys_to_virt(HPA(module->base)), .count = module->bytes, .name = path };
     return OK;
-}
-
-/* ---- Disks ---- */
-
-/*
- * A chunk of the disk: the image's own bytes until the VM writes there, then a copy of its own. The last chunk's end lies
- * behind the disk's end and is never asked for. Disks grow by what a guest writes, so they stop while the node still
- * has memory for everything else; the guest gets an I/O error.
- */
-static void *disk_chunk(void *context, uint64_t index, bool write)
-{
-    struct machine_disk *disk = context;
-
-    if (index >= disk->chunk_count)
-        return NULL;
-    index = index_mask(index, disk->chunk_count);
-    uint64_t offset = index * LARGE_PAGE_BYTES;
-    if (!disk->chunks[index].v && !write)
-        return (void *)(disk->image + offset);
-    if (!disk->chunks[index].v) {
-        struct page_totals totals;
-        hpa_t chunk;
-        page_totals_get(&totals);
-        if (totals.free_bytes < DISK_FLOOR_BYTES || !page_alloc(LARGE_PAGE_BYTES, disk->owner, 0, &chunk))
-            return NULL;
-        uint64_t count = MIN(LARGE_PAGE_BYTES, disk->image_bytes - offset);
-        memcpy(phys_to_virt(chunk), disk->image + offset, count);
-        memset((char *)phys_to_virt(chunk) + count, 0, LARGE_PAGE_BYTES - count);
-        disk->chunks[index] = chunk;
-    }
-    return phys_to_virt(disk->chunks[index]);
-}
-
-static void disk_destroy(struct machine_disk *disk)
-{
-    if (!disk)
-        return;
-    for (uint64_t i = 0; disk->chunks && i < disk->chunk_count; i++)
-        if (disk->chunks[i].v)
-            page_free(disk->chunks[i], LARGE_PAGE_BYTES, disk->owner);
-    kfree(disk->chunks, disk->chunk_count * sizeof *disk->chunks);
-    kfree(disk, sizeof *disk);
 }
 
 /* ---- What devices ask of the machine ---- */
@@ -260,48 +216,8 @@ static enum status build_devices(struct vm *vm, char *text, size_t text_bytes)
     vm->device[vm->device_count++] = &vm->console.device;
     vm->device[vm->device_count++] = &vm->rng.device;
 
-    for (uint32_t i = 0; i < vm->config.disk_count; i++) {
-        struct boot_file file;
-        const char *path = vm->config.disks[i];
-        status = machine_file(vm, "disk", path, &file, text, text_bytes);
-        if (status != OK)
-            return status;
-        if (file.count < SECTOR_BYTES) {
-            snprintf(text, text_bytes, "vm %s: disk %.*s%s has %lu bytes, less than a sector of %u; put an image there and "
-                                       "reboot the node", vm->name, TOLD_PATH, path, dots(path), file.count, SECTOR_BYTES);
-            return ERR_INVALID;
-        }
-        if (file.count % SECTOR_BYTES)
-            log_warning("vm %s: disk %.*s%s has %lu bytes, no multiple of %u: the guest does not see the last %lu", vm->name,
-                        TOLD_PATH, path, dots(path), file.count, SECTOR_BYTES, file.count % SECTOR_BYTES);
-        struct machine_disk *disk = vm->disk[i] = kzalloc(sizeof *disk);
-        if (!disk)
-            goto no_memory;
-        disk->image = file.bytes;
-        disk->image_bytes = file.count;
-        disk->owner = vm->core.owner;
-        disk->chunk_count = (file.count + LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES;
-        if (!(disk->chunks = kzalloc(disk->chunk_count * sizeof *disk->chunks)))
-            goto no_memory;
-        ramdisk_init(&disk->ram, ALIGN_DOWN(file.count, SECTOR_BYTES), false, disk_chunk, disk);
-        snprintf(disk->name, sizeof disk->name, "%s: disk %u", vm->name, i);
-        owner.name = disk->name;
-        char id[20];
-        snprintf(id, sizeof id, "disk%u", i);
-        status = virtio_blk_init(&disk->blk, &owner, &vm->pci, MACHINE_SLOT_DISK_FIRST + i, &disk->ram.dev, id, disk->slots,
-                                 MACHINE_DISK_SLOTS);
-        if (status != OK) {
-            snprintf(text, text_bytes, "vm %s: disk %.*s%s cannot be attached (%s); stop another VM if memory is short",
-                     vm->name, TOLD_PATH, path, dots(path), status_name(status));
-            return status;
-        }
-        vm->device[vm->device_count++] = &disk->blk.device;
-    }
-    return machine_nets_build(vm, &owner, text, text_bytes);
-
-no_memory:
-    snprintf(text, text_bytes, "vm %s: the node has no memory left for its disks; stop another VM", vm->name);
-    return ERR_NO_MEMORY;
+    status = machine_build_disks(vm, &owner, MACHINE_SLOT_DISK_FIRST, text, text_bytes);
+    return status == OK ? machine_nets_build(vm, &owner, text, text_bytes) : status;
 }
 
 static void host_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t out[4])
@@ -498,6 +414,7 @@ void machine_destroy(struct vm *vm)
 {
     if (!vm->built)
         return;
+    machine_drain_disks(vm, MACHINE_DRAIN_NS);
     timer_cancel(&vm->host_timer);
     machine_nets_destroy(vm);
     for (unsigned i = 0; i < vm->cpu_count; i++) {
@@ -511,10 +428,7 @@ void machine_destroy(struct vm *vm)
         vm->cpu[i] = NULL;
         vm->vcpu[i] = NULL;
     }
-    for (unsigned i = 0; i < CONFIG_MAX_DISKS; i++) {
-        disk_destroy(vm->disk[i]);
-        vm->disk[i] = NULL;
-    }
+    machine_destroy_disks(vm);
     vm->device_count = 0;
     memset(&vm->ports, 0, sizeof vm->ports);
     memset(&vm->mmio, 0, sizeof vm->mmio);
@@ -572,6 +486,7 @@ bool machine_work(struct vm *vm)
     vtimer_run(&vm->timers, now);
     timers_changed(vm);
     machine_nets_links(vm);
+    machine_complete_disks(vm);
     for (unsigned i = 0; i < vm->device_count; i++)
         if (__atomic_load_n(&vm->device[i]->notified, __ATOMIC_ACQUIRE))
             more |= virtio_process(vm->device[i], now);

@@ -27,6 +27,7 @@
 #include "vdev/vrtc.h"
 #include "vdev/vuart.h"
 #include "vm/config.h"
+#include "vm/lun.h"
 #include "vm/vm.h"
 #include "vmm/cpuid_model.h"
 #include "vmm/dirty.h"
@@ -44,6 +45,7 @@
 #define MACHINE_SLOT_DISK_FIRST 3 /* on the guest's PCI bus */
 #define MACHINE_SLOT_NET_FIRST (MACHINE_SLOT_DISK_FIRST + CONFIG_MAX_DISKS)
 #define MACHINE_DEVICES (CONFIG_MAX_DISKS + CONFIG_MAX_CARDS + 2)
+#define MACHINE_DRAIN_NS (3 * NS_PER_S) /* for what disks have under way when the guest's life ends */
 #define MACHINE_DISK_SLOTS 32     /* requests in flight of one disk */
 #define MACHINE_CONSOLE_INPUT 1024
 #define MACHINE_REFUSED_MSRS 16   /* of which each is logged once */
@@ -71,6 +73,7 @@ struct machine_cpu {
 struct machine_disk {
     struct virtio_blk blk;
     struct ramdisk ram;
+    struct lun *lun;             /* the disk is a storage's; NULL: it is the RAM copy, and the next four count */
     const uint8_t *image;        /* the boot module */
     uint64_t image_bytes;
     hpa_t *chunks;               /* the VM's own copy, 2 MiB each, made when first touched; 0 = not yet */
@@ -107,6 +110,7 @@ struct vm {
     unsigned resets_in_window, crash_reports;
     uint32_t deferred_orders;     /* the guest's, until it is resumed */
     bool cpus_shown;              /* under the list's lock: vm.c, fill_info */
+    bool waits_for_disk;          /* VM_PAUSED by the loss of a storage: goes on when it is back */
     bool built;                   /* memory, vCPUs and devices exist */
     void *order_argument;         /* of the order under way: in and out */
     struct saved *saved;          /* VM_SAVED: its state; else NULL */
@@ -168,6 +172,7 @@ struct vm {
 #define ORDER_GUEST_OFF BIT(17)   /* the guest switched itself off */
 #define ORDER_GUEST_RESET BIT(18) /* the guest asked for a reset, or fell over */
 #define ORDER_FAILED BIT(19)      /* a vCPU cannot go on; reason is set */
+#define ORDER_DISKS BIT(20)       /* a storage is lost, or is back */
 
 /* The guest's monotonic clock, which stands while its clocks are stopped. */
 static inline uint64_t machine_now(const struct vm *vm)
@@ -210,6 +215,22 @@ void machine_hyperv_init(struct vm *vm);
 struct boot_file;
 enum status machine_file(const struct vm *vm, const char *kind, const char *path, struct boot_file *file, char *text,
                          size_t text_bytes) MUST_CHECK;
+/*
+ * machine_disk.c: the virtio disks that the configuration asks for, from slot `first_slot` of the bus on; half built ones are
+ * destroyed too.
+ */
+enum status machine_build_disks(struct vm *vm, const struct virtio_owner *owner, unsigned first_slot, char *text,
+                                size_t text_bytes) MUST_CHECK;
+void machine_destroy_disks(struct vm *vm);
+/* Answers what storages have done for the guest's disks. Device lock. */
+void machine_complete_disks(struct vm *vm);
+/*
+ * Nothing of the storages' is under way for the guest's disks when it returns; what is after `ns` is cancelled. All vCPUs are
+ * parked or gone.
+ */
+void machine_drain_disks(struct vm *vm, uint64_t ns);
+/* Whether a storage of the VM's disks is lost, and why (STORAGE_TEXT bytes). */
+bool machine_disk_lost(struct vm *vm, char *why);
 /* Device work of the VM's thread; true if there is more at once. */
 bool machine_work(struct vm *vm);
 

@@ -140,6 +140,9 @@ void machine_reset(struct vm *vm)
     spin_lock(&vm->lock);
     for (unsigned i = 0; i < vm->device_count; i++)
         virtio_quiesce(vm->device[i]);
+    spin_unlock(&vm->lock);
+    machine_drain_disks(vm, MACHINE_DRAIN_NS); /* before the memory that they write to is another life's */
+    spin_lock(&vm->lock);
     for (unsigned i = 0; i < vm->device_count; i++)
         virtio_reset(vm->device[i]);
     vpci_reset(&vm->pci);

@@ -18,7 +18,9 @@
 #include "kernel/panic.h"
 #include "kernel/power.h"
 #include "kernel/thread.h"
+#include "kernel/time.h"
 #include "net/service.h"
+#include "net/storage.h"
 #include "shell/service.h"
 #include "vm/vm.h"
 #include "vmm/core.h"
@@ -87,16 +89,38 @@ static void read_config(void)
     choose_serial(config.node.serial);
 }
 
-/* Starting takes a while for each VM (memory, images), so it has a thread of its own and the shell is there at once. */
+/* A storage of the VM's is still to come. */
+static bool waits_for_storage(const struct config_vm *vm)
+{
+    for (uint32_t i = 0; i < vm->disk_count; i++)
+        if (config_disk_storage(vm->disks[i]) && storage_will_come(config_disk_storage(vm->disks[i])))
+            return true;
+    return false;
+}
+
+/*
+ * Starting takes a while for each VM (memory, images), so it has a thread of its own and the shell is there at once. A VM
+ * whose storage is not there yet is started when it is.
+ */
 static void start_vms(void *arg)
 {
     char text[VM_TEXT_BYTES];
+    uint64_t left = 0;
     (void)arg;
 
-    for (uint32_t i = 0; i < config.vm_count; i++) {
-        const struct config_vm *vm = &config.vms[i];
-        if (vm->start == CONFIG_START_AUTO && vm_order(vm->name, VM_ORDER_START, text, sizeof text) != OK)
-            log_error("%s", text);
+    _Static_assert(CONFIG_MAX_VMS <= 64, "a bit for each VM that is still to be started");
+    for (uint32_t i = 0; i < config.vm_count; i++)
+        left |= config.vms[i].start == CONFIG_START_AUTO ? BIT(i) : 0;
+    while (left) {
+        for (uint32_t i = 0; i < config.vm_count; i++) {
+            if (!(left & BIT(i)) || waits_for_storage(&config.vms[i]))
+                continue;
+            left &= ~BIT(i);
+            if (vm_order(config.vms[i].name, VM_ORDER_START, text, sizeof text) != OK)
+                log_error("%s", text);
+        }
+        if (left)
+            thread_sleep_ns(NS_PER_S / 2);
     }
 }
 
@@ -142,6 +166,7 @@ static void stop_all(void)
                 log_warning("%s", text);
         }
     }
+    storage_stop();
     vmm_disable();
     pci_silence();
 }

@@ -214,6 +214,7 @@ static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
     if (vm->saved)
         snprintf(text, text_bytes, "vm %s: stopped; its saved state is dropped", vm->name);
     vm_drop_saved(vm);
+    vm->waits_for_disk = false;
     vm_set_state(vm, VM_STOPPED);
     return OK;
 }
@@ -240,13 +241,20 @@ static enum status do_reset(struct vm *vm, char *text, size_t text_bytes)
         return status;
     }
     vm->reset_count++;
+    vm->waits_for_disk = false;
     vm_set_state(vm, VM_RUNNING);
     vm_unpark_all(vm);
+    vm_signal(vm, ORDER_DISKS); /* one that is away still is */
     return OK;
 }
 
 static enum status do_pause(struct vm *vm, char *text, size_t text_bytes)
 {
+    if (vm->state == VM_PAUSED && vm->waits_for_disk) {
+        vm->waits_for_disk = false; /* from now on the admin's pause */
+        vm_set_state(vm, VM_PAUSED);
+        return OK;
+    }
     if (vm->state != VM_RUNNING) {
         snprintf(text, text_bytes, "vm %s: it is %s; only a running VM can be paused", vm->name, vm_state_name(vm->state));
         return ERR_BUSY;
@@ -257,12 +265,9 @@ static enum status do_pause(struct vm *vm, char *text, size_t text_bytes)
     return OK;
 }
 
-static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
+static void resume(struct vm *vm)
 {
-    if (vm->state != VM_PAUSED) {
-        snprintf(text, text_bytes, "vm %s: it is %s; only a paused VM can be resumed", vm->name, vm_state_name(vm->state));
-        return ERR_BUSY;
-    }
+    vm->waits_for_disk = false;
     vm_start_clocks(vm);
     vm_set_state(vm, VM_RUNNING);
     uint32_t deferred = vm->deferred_orders;
@@ -271,7 +276,42 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
         vm_unpark_all(vm);
     vm_signal(vm, ORDER_WORK | deferred);
     machine_nets_announce(vm);
+}
+
+static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
+{
+    char why[STORAGE_TEXT];
+
+    if (vm->state != VM_PAUSED) {
+        snprintf(text, text_bytes, "vm %s: it is %s; only a paused VM can be resumed", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    if (machine_disk_lost(vm, why)) {
+        vm->waits_for_disk = true;
+        snprintf(text, text_bytes, "vm %s: its disk is away; it goes on by itself when that is back (%.100s)", vm->name, why);
+        return ERR_BUSY;
+    }
+    resume(vm);
     return OK;
+}
+
+/*
+ * A storage is lost, or is back. A guest that waits for its disk stands still, clocks and all, so that no time-out of its
+ * own ends what goes on when the storage is back.
+ */
+static void follow_disks(struct vm *vm)
+{
+    char why[STORAGE_TEXT], text[VM_TEXT_BYTES];
+    bool lost = machine_disk_lost(vm, why);
+
+    if (lost && vm->state == VM_RUNNING && do_pause(vm, text, sizeof text) == OK) {
+        vm->waits_for_disk = true;
+        snprintf(vm->reason, sizeof vm->reason, "waits for its disk: %.200s", why);
+        log_error("vm %s: paused, since its disk is away: %s; it goes on when the disk is back", vm->name, why);
+    } else if (!lost && vm->state == VM_PAUSED && vm->waits_for_disk) {
+        log_info("vm %s: its disk is back", vm->name);
+        resume(vm);
+    }
 }
 
 static enum status do_shutdown(struct vm *vm, char *text, size_t text_bytes)
@@ -429,6 +469,8 @@ static void follow_guest(struct vm *vm, uint32_t orders)
         vm_set_state(vm, VM_FAILED);
         (void)!do_inspect(vm, text, sizeof text); /* its registers, for whoever wants to know why */
     }
+    if (orders & ORDER_DISKS)
+        follow_disks(vm);
     if (orders & ORDER_GUEST_OFF) {
         log_info("vm %s: the guest switched itself off", vm->name);
         (void)!do_stop(vm, text, sizeof text);

@@ -31,8 +31,10 @@ bool save_quiesce(struct vm *vm, char *text, size_t text_bytes)
     do {
         busy = NULL;
         spin_lock(&vm->lock);
-        for (unsigned i = 0; i < vm->device_count; i++) {
+        for (unsigned i = 0; i < vm->device_count; i++)
             virtio_quiesce(vm->device[i]);
+        machine_complete_disks(vm);
+        for (unsigned i = 0; i < vm->device_count; i++) {
             (void)virtio_process(vm->device[i], machine_now(vm));
             if (virtio_in_flight(vm->device[i]))
                 busy = vm->device[i]->owner.name;

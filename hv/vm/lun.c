@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/* Disks of VMs that are logical units. See lun.h. */
+#include "vm/lun.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/text.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "vm/machine.h"
+
+#define DRAIN_STEP_NS NS_PER_MS
+
+/* ---- Data: the storage's thread ---- */
+
+/*
+ * The part of a segment that holds byte `at` of the request; its length. Pieces come in order nearly always, so the search
+ * goes on where it ended.
+ */
+static uint32_t locate(struct lun_request *r, uint64_t at, gpa_t *gpa)
+{
+    const struct blk_request *blk = r->blk;
+
+    if (at < r->segment_at)
+        r->segment = 0, r->segment_at = 0;
+    while (r->segment < blk->segment_count && at - r->segment_at >= blk->segments[r->segment].bytes)
+        r->segment_at += blk->segments[r->segment++].bytes;
+    if (r->segment == blk->segment_count)
+        return 0;
+    const struct gmem_segment *segment = &blk->segments[r->segment];
+    *gpa = GPA(segment->gpa.v + (at - r->segment_at));
+    return segment->bytes - (uint32_t)(at - r->segment_at);
+}
+
+static bool get(struct disk_request *request, uint64_t at, void *bytes, uint32_t count)
+{
+    struct lun_request *r = request->owner;
+    const struct gmem_ops *memory = r->blk->memory;
+    uint8_t *to = bytes;
+    gpa_t gpa;
+
+    for (uint32_t part; count; at += part, to += part, count -= part) {
+        part = MIN(locate(r, at, &gpa), count);
+        if (!part || !memory->read(memory->context, gpa, to, part))
+            return false;
+    }
+    return true;
+}
+
+static bool put(struct disk_request *request, uint64_t at, const void *bytes, uint32_t count)
+{
+    struct lun_request *r = request->owner;
+    const struct gmem_ops *memory = r->blk->memory;
+    const uint8_t *from = bytes;
+    gpa_t gpa;
+
+    for (uint32_t part; count; at += part, from += part, count -= part) {
+        part = MIN(locate(r, at, &gpa), count);
+        if (!part || !memory->write(memory->context, gpa, from, part))
+            return false;
+    }
+    return true;
+}
+
+static void done(struct disk_request *request, enum status status)
+{
+    struct lun_request *r = request->owner;
+    struct lun *lun = r->lun;
+
+    spin_lock(&lun->lock);
+    r->status = status;
+    r->next = NULL;
+    *lun->done_end = r;
+    lun->done_end = &r->next;
+    spin_unlock(&lun->lock);
+    vm_signal(lun->vm, ORDER_WORK);
+}
+
+static void lost(struct storage_user *user, const char *why)
+{
+    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+
+    spin_lock(&lun->lock);
+    str_copy(lun->why, sizeof lun->why, why);
+    spin_unlock(&lun->lock);
+    __atomic_store_n(&lun->lost, true, __ATOMIC_RELEASE);
+    vm_signal(lun->vm, ORDER_DISKS);
+}
+
+static void back(struct storage_user *user)
+{
+    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+
+    __atomic_store_n(&lun->lost, false, __ATOMIC_RELEASE);
+    vm_signal(lun->vm, ORDER_DISKS);
+}
+
+bool lun_is_lost(struct lun *lun, char *why)
+{
+    if (!__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE))
+        return false;
+    spin_lock(&lun->lock);
+    str_copy(why, STORAGE_TEXT, lun->why);
+    spin_unlock(&lun->lock);
+    return true;
+}
+
+/* ---- Requests: the machine ---- */
+
+static void submit(struct blkdev *dev, struct blk_request *blk)
+{
+    static const enum disk_op ops[] = { [BLK_READ] = DISK_READ, [BLK_WRITE] = DISK_WRITE, [BLK_FLUSH] = DISK_FLUSH,
+                                        [BLK_DISCARD] = DISK_DISCARD, [BLK_WRITE_ZEROES] = DISK_WRITE_ZEROES };
+    struct lun *lun = dev->context;
+    unsigned i = 0;
+
+    while (i < LUN_REQUESTS && lun->request[i].blk)
+        i++;
+    if (i == LUN_REQUESTS) { /* the device model has no more requests under way than there are here */
+        blk->done(blk, ERR_BUSY);
+        return;
+    }
+    struct lun_request *r = &lun->request[i];
+    *r = (struct lun_request){ .blk = blk, .lun = lun };
+    r->disk = (struct disk_request){ .op = ops[blk->op], .fua = blk->fua, .offset = blk->offset, .bytes = blk->bytes,
+                                     .get = get, .put = put, .done = done, .owner = r };
+    lun->in_flight++;
+    storage_submit(lun->storage, &r->disk);
+}
+
+void lun_complete(struct lun *lun)
+{
+    for (;;) {
+        spin_lock(&lun->lock);
+        struct lun_request *r = lun->done;
+        if (r && !(lun->done = r->next))
+            lun->done_end = &lun->done;
+        spin_unlock(&lun->lock);
+        if (!r)
+            return;
+        struct blk_request *blk = r->blk;
+        r->blk = NULL;
+        lun->in_flight--;
+        blk->done(blk, r->status);
+    }
+}
+
+enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes)
+{
+    struct scsi_disk_info info;
+    char why[STORAGE_TEXT];
+
+    memset(lun, 0, sizeof *lun);
+    lun->vm = vm;
+    lun->lock = (struct spinlock)SPINLOCK_INIT("vm disk");
+    lun->done_end = &lun->done;
+    lun->user.lost = lost;
+    lun->user.back = back;
+    str_copy(lun->user.name, sizeof lun->user.name, vm->name);
+    enum status status = storage_open(storage, &lun->user, &lun->storage, &info, why, sizeof why);
+    if (status != OK) {
+        snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
+        return status;
+    }
+    lun->dev = (struct blkdev){ .bytes = info.bytes, .block_bytes = info.block_bytes, .read_only = info.read_only,
+                                .submit = submit, .context = lun };
+    return OK;
+}
+
+static unsigned waiting(struct lun *lun)
+{
+    spin_lock(&lun->vm->lock);
+    lun_complete(lun);
+    unsigned count = lun->in_flight;
+    spin_unlock(&lun->vm->lock);
+    return count;
+}
+
+void lun_drain(struct lun *lun, uint64_t ns)
+{
+    uint64_t deadline = time_now_ns() + ns;
+
+    if (!lun->storage)
+        return;
+    while (waiting(lun) && !__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE) && time_now_ns() < deadline)
+        thread_sleep_ns(DRAIN_STEP_NS);
+    if (waiting(lun)) {
+        storage_cancel(lun->storage);
+        (void)waiting(lun);
+    }
+}
+
+void lun_close(struct lun *lun)
+{
+    if (lun->storage)
+        storage_close(lun->storage);
+    lun->storage = NULL;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A VM's disk that is a logical unit: a struct blkdev whose requests go to a storage of the node (net/storage.h), with the
+ * guest's own segments, and come back through the VM's thread. Private to vm/.
+ *
+ * Between two threads: submit() and lun_complete() run under the machine's device lock; the storage's thread copies data
+ * from and to guest memory while a request is under way, puts the request into the list of those that are done, and
+ * signals the VM. So nothing is answered while the VM is paused, and its memory changes only where it asked for it.
+ *
+ * When the storage is away for long it says so (`lost`), and the VM's thread pauses the VM (orders.c) until it is back.
+ */
+#ifndef VM_LUN_H
+#define VM_LUN_H
+
+#include "kernel/spinlock.h"
+#include "net/storage.h"
+#include "vdev/vdev.h"
+
+#define LUN_REQUESTS 32
+
+struct vm;
+
+struct lun_request {
+    struct disk_request disk;
+    struct blk_request *blk;    /* NULL: free */
+    struct lun *lun;
+    unsigned segment;           /* where the last piece of data was, and ... */
+    uint64_t segment_at;        /* ... where that segment begins in the request */
+    enum status status;
+    struct lun_request *next;   /* of those that are done */
+};
+
+struct lun {
+    struct blkdev dev;
+    struct storage_user user;
+    struct vm *vm;
+    struct storage *storage;    /* NULL: not open */
+    struct spinlock lock;       /* of the list of what is done, and of `why` */
+    struct lun_request *done, **done_end;
+    unsigned in_flight;         /* requests that the guest waits for; device lock */
+    bool lost;                  /* atomic */
+    char why[STORAGE_TEXT];
+    struct lun_request request[LUN_REQUESTS];
+};
+
+/* Takes the storage of that name. Text where it fails. The VM's thread. */
+enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes) MUST_CHECK;
+/* Gives it back; what the guest waited for is cancelled. Nothing is answered any more. Not open: nothing. */
+void lun_close(struct lun *lun);
+/* Answers what is done. Device lock. */
+void lun_complete(struct lun *lun);
+/* Waits up to `ns` for what is under way, then cancels it; answered it is either way. No lock; all vCPUs are parked. */
+void lun_drain(struct lun *lun, uint64_t ns);
+/* It is away for long; why, in words (STORAGE_TEXT bytes). Any thread. */
+bool lun_is_lost(struct lun *lun, char *why);
+
+#endif
