@@ -19,7 +19,8 @@
 #define PAGE_LIMITS 0xb0
 #define PAGE_PROVISIONING 0xb2
 
-enum step { STEP_READY, STEP_INQUIRY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE,
+/* INQUIRY first: it is answered where there is no unit, and never by a unit attention. */
+enum step { STEP_INQUIRY, STEP_READY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE,
             STEP_RESERVATION, STEP_END };
 
 static void finish(struct scsi_disk *disk, const char *problem)
@@ -262,8 +263,7 @@ static void done(struct iscsi_command *command)
     }
     scsi_parse_sense(command->sense, command->sense_bytes, &sense);
     struct scsi_verdict verdict = scsi_decide(command->status, &sense, probe->attempts);
-    if (verdict.news)
-        disk->ops->news(disk->context, verdict.news, "");
+    /* What the unit has to report (verdict.news) is asked for here anyway. */
     if (verdict.action == SCSI_RETRY || verdict.action == SCSI_RETRY_LATER) {
         if (++probe->attempts > AGAIN_MAX) {
             unanswered(disk, &sense);
@@ -294,7 +294,7 @@ void scsi_disk_prove(struct scsi_disk *disk, uint64_t now_ns)
     memset(&disk->pages, 0, sizeof disk->pages);
     disk->transfer_max_blocks = disk->unmap_max_blocks = disk->same_max_blocks = 0;
     disk->unmap_zeroes = disk->fua = false;
-    disk->step = STEP_READY;
+    disk->step = STEP_INQUIRY;
     disk->proving = true;
     ask(disk);
 }

@@ -19,6 +19,7 @@ INITIATOR = "iqn.2026-11.example:alpha"
 OURS = ("alpha", "a-secret-of-ours")
 THEIRS = ("disk", "a-secret-of-theirs")
 PR_SET_PDEATHSIG = 1
+NETWORK = "[node]\nname = node\nlog = error\n\n[network lan]\naddress = dhcp\n\n"
 
 
 def free_port():
@@ -100,7 +101,7 @@ class Target:
             return file.read()[-2000:]
 
     def kill(self):
-        """As a power failure of the target's machine: what it had not written to the file is lost with it."""
+        """At once: what it had in its own memory is lost with it."""
         if self.process:
             self.process.kill()
             self.process.wait()
@@ -116,3 +117,23 @@ class Target:
         for key, value in keys.items():
             lines += [f"{key} = {one}" for one in (value if isinstance(value, list) else [value])]
         return "\n".join(lines) + "\n"
+
+
+def find(rows, key, value):
+    return next(row for row in rows if row[key] == value)
+
+
+def wait_for(node, command, rows, name, field, wanted, timeout=60):
+    """The object of that storage, once its field has that value or fits it."""
+    deadline = time.monotonic() + timeout * node.patience
+    while True:
+        shown = node.shell_json(command)
+        row = find(shown[rows], next(iter(shown[rows][0])), name)
+        if wanted(row[field]) if callable(wanted) else row[field] == wanted:
+            return row
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.3)
+
+
+def wait_up(node, name="san", timeout=60):
+    return wait_for(node, "iscsi list", "sessions", name, "state", "up", timeout)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""A Debian guest whose disk is a logical unit of a real target: it writes while the target is killed and started again, and
+loses nothing; it waits, and where it takes long it is paused until the storage is back. The guest never sees an error."""
+import hashlib
+import time
+
+import pytest
+from node import INITRD, VMLINUZ, Linux, ShellError
+from target import NETWORK, Target, find, wait_up
+
+FILES = {"tasuki/images/vmlinuz": VMLINUZ, "tasuki/images/initrd.img": INITRD}
+GUEST = ("\n[vm {name}]\nmemory = 192M\nkernel = \\tasuki\\images\\vmlinuz\ninitrd = \\tasuki\\images\\initrd.img\n"
+         "cmdline = console=ttyS0\ndisk = storage:san\nstart = {start}\n")
+
+BLOCK, BLOCKS = 256 << 10, 40
+# Round after round each block of the disk gets another piece of a file, durably; which one is noted when it is written.
+WRITER = [
+    f"dd if=/dev/urandom of=/tmp/a bs={BLOCK} count={BLOCKS} 2>/dev/null",
+    "cat > /tmp/w << 'END'",
+    f"r=0; while [ ! -e /tmp/stop ]; do i=0; while [ $i -lt {BLOCKS} ]; do p=$(( (i + r) % {BLOCKS} ))",
+    f"dd if=/tmp/a of=/dev/vda bs={BLOCK} count=1 skip=$p seek=$i conv=fsync 2>/dev/null || echo bad >> /tmp/bad",
+    "echo $p > /tmp/m$i; i=$((i + 1)); n=$((n + 1)); echo $n > /tmp/n; done; r=$((r + 1)); done; echo end > /tmp/end",
+    "END",
+]
+
+
+def start_writer(node, guest):
+    is_open = node.attached
+    node.attach(guest.vm)
+    for line in WRITER:
+        node.machine.send(line + "\r")
+        node.expect(r"[#>] ", timeout=30)
+    node.machine.send("sh /tmp/w &\r")
+    node.expect(r"# ", timeout=30)
+    if not is_open:
+        node.detach()
+
+
+def wait_vm(node, state, timeout=60):
+    deadline = time.monotonic() + timeout
+    while node.state("demo") != state:
+        assert time.monotonic() < deadline, node.shell("vm show demo")
+        time.sleep(0.3)
+
+
+def written(guest):
+    return int(guest.run("cat /tmp/n").strip() or 0)
+
+
+def wait_written(guest, count, timeout=60):
+    guest.run(f"until [ $(cat /tmp/n) -ge {count} ]; do sleep 0.2; done", timeout=timeout)
+
+
+def check_written(node, guest, target):
+    """Ends the writer; what the guest and the target's file have is what was noted."""
+    guest.run("touch /tmp/stop; until [ -e /tmp/end ]; do sleep 0.1; done", timeout=90)
+    expected = guest.run(f"i=0; while [ $i -lt {BLOCKS} ]; do dd if=/tmp/a bs={BLOCK} count=1 skip=$(cat /tmp/m$i) 2>/dev/null; "
+                         "i=$((i + 1)); done | md5sum", timeout=60).split()[0]
+    read = guest.run(f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs={BLOCK} count={BLOCKS} 2>/dev/null | md5sum",
+                     timeout=60).replace("drop_caches: 3", "").split()[-2]
+    with open(target.disk, "rb") as file:
+        on_target = hashlib.md5(file.read(BLOCK * BLOCKS)).hexdigest()
+    assert read == expected and on_target == expected
+    assert guest.run("cat /tmp/bad 2>/dev/null | wc -l").split()[0] == "0"
+    assert guest.run("dmesg | grep -ci 'i/o error'").split()[0] == "0"
+    requests = find(node.shell_json("disk list")["requests"], "disk", "san")
+    assert requests["errors"] == 0 and requests["writes"] > 0 and requests["flushes"] > 0
+
+
+@pytest.fixture(scope="module")
+def guest(booted):
+    """A Debian guest on AMD whose disk is the target's unit; it starts by itself when the storage is there."""
+    with Target(size=64 << 20, chap=2) as started:
+        conf = NETWORK + started.configuration("san", timeout=5) + GUEST.format(name="demo", start="auto") + GUEST.format(
+            name="other", start="manual")
+        node = booted.get("amd", "iscsi-guest", conf=conf, files=FILES, cards=[{"model": "e1000"}])
+        wait_up(node)
+        wait_vm(node, "running")
+        node.console("demo", r"# ", timeout=120)
+        yield node, Linux(node, "demo"), started
+
+
+def test_a_disk_has_one_user(guest):
+    node, _, _ = guest
+    assert node.shell_json("disk list")["disks"][0]["vm"] == "demo"
+    with pytest.raises(ShellError) as caught:
+        node.shell_json("vm start other")
+    assert "demo" in caught.value.error["cause"]
+    with pytest.raises(ShellError) as caught:
+        node.shell_json("iscsi logout san")
+    assert "demo" in caught.value.error["cause"] and "stop the VM" in caught.value.error["cure"]
+
+
+def test_the_target_dies_under_writes(guest):
+    """A short time without the target is a pause of the writes; a long one pauses the VM, with the reason; nothing is lost
+    and the guest sees no error."""
+    node, linux, target = guest
+    start_writer(node, linux)
+    wait_written(linux, 10)
+    target.kill()
+    time.sleep(1)
+    target.start()
+    wait_written(linux, written(linux) + 20)
+    assert node.state("demo") == "running"
+    target.kill()
+    wait_vm(node, "paused")
+    shown = node.shell_json("vm show demo")
+    assert "waits for its disk" in shown["reason"]
+    with pytest.raises(ShellError) as caught:
+        node.shell_json("vm resume demo")
+    assert "its disk is away" in caught.value.error["cause"]
+    target.start()
+    wait_vm(node, "running")
+    wait_written(linux, written(linux) + 20)
+    assert wait_up(node)["retried"] > 0
+    check_written(node, linux, target)
+
+
+def test_a_stop_while_the_target_is_away(guest):
+    """A VM that waits for its disk can be stopped and started again."""
+    node, linux, target = guest
+    linux.run("rm -f /tmp/stop /tmp/end; (sh /tmp/w > /dev/null 2>&1 &)")
+    target.kill()
+    wait_vm(node, "paused")
+    node.shell_json("vm stop demo --hard", timeout=30)
+    assert node.state("demo") == "stopped"
+    assert node.shell_json("disk list")["disks"][0]["vm"] is None
+    target.start()
+    wait_up(node)
+    node.shell_json("vm start demo", timeout=60)
+    assert node.shell_json("disk list")["disks"][0]["vm"] == "demo"
+    assert node.shell_json("node show")
+    node.shell_json("vm stop demo --hard", timeout=30)
