@@ -6,9 +6,6 @@
  * logs in anew at the same portal group (RFC 7143, 6.3.5), and with it what that session left under way. Where the new
  * portal is of another group, the unit is reset before anything goes out: so no write of before can land over a later one.
  *
- * A command without an answer for long is aborted; where the target does not do that, the unit is reset; where it does not
- * do that either, the connection is dropped. Each leads to the command being sent again.
- *
  * `storage_lock` guards the queues of requests that were handed over; all else belongs to the service's thread.
  */
 #include "net/storage.h"
@@ -28,7 +25,7 @@
 #include "net/service.h"
 
 #define SLOTS 128u                 /* of commands: those of a disk and its probe, a power of two */
-#define TASK_NS (10 * NS_PER_S)    /* patience with an abort or a reset */
+#define PIECES 64u                 /* of memory from which is sent: 1 MiB */
 #define SAY_AGAIN_NS (60 * NS_PER_S)
 #define STOP_NS (3 * NS_PER_S)
 
@@ -36,7 +33,6 @@ struct storage {
     const struct config_storage *config;
     char problem[STORAGE_TEXT];     /* why it cannot or does not work; "" */
     bool broken;                    /* it is never logged in */
-    bool wanted;                    /* by the admin */
     struct iscsi_session session;
     struct iscsi_settings settings;
     struct iscsi_wishes wishes;
@@ -44,14 +40,11 @@ struct storage {
     struct iscsi_slot slots[SLOTS];
     struct iscsi_tcp tcp;
     struct scsi_disk disk;
+    struct scsi_disk_piece pieces[PIECES];
     unsigned next_portal;
     uint32_t group;                 /* the portal group of the last session that was up */
     bool was_up;
     uint64_t up_since_ns;
-    /* An abort or a reset under way. */
-    struct iscsi_task task;
-    bool task_busy, task_before_proof;
-    uint64_t task_deadline_ns;
     /* What the log was told. */
     unsigned failures;
     uint64_t said_ns;
@@ -83,60 +76,6 @@ static void say_failure(struct storage *s, enum log_level level, const char *tex
     log_line(level, "storage %s: %s", s->config->name, text);
 }
 
-static void task_done(struct iscsi_task *task);
-
-/* True: it is under way. */
-static bool begin_task(struct storage *s, enum iscsi_task_function function, struct iscsi_command *command)
-{
-    if (s->task_busy)
-        return false;
-    s->task = (struct iscsi_task){ .function = function, .command = command, .done = task_done, .owner = s };
-    memcpy(s->task.lun, s->disk.lun, sizeof s->task.lun);
-    s->task_busy = iscsi_task_submit(&s->session, &s->task, now()) == OK;
-    s->task_deadline_ns = now() + TASK_NS;
-    return s->task_busy;
-}
-
-static void task_done(struct iscsi_task *task)
-{
-    struct storage *s = task->owner;
-    bool reset = task->function == ISCSI_LOGICAL_UNIT_RESET;
-    bool good = !task->lost && (reset ? task->response == ISCSI_TASK_COMPLETE : task->response <= ISCSI_TASK_NO_TASK);
-
-    s->task_busy = false;
-    if (task->lost) {
-        s->task_before_proof = false;
-        return;
-    }
-    if (s->task_before_proof) {
-        s->task_before_proof = false;
-        if (good)
-            scsi_disk_prove(&s->disk, now());
-        else
-            iscsi_session_drop(&s->session, "what was sent by another portal may still land, and the target does not reset the "
-                                            "unit", now());
-        return;
-    }
-    if (good) {
-        log_warning("storage %s: the target took too long for a command: %s; it is sent again", s->config->name,
-                    reset ? "the unit was reset" : "it was aborted");
-        return;
-    }
-    if (reset || !begin_task(s, ISCSI_LOGICAL_UNIT_RESET, NULL))
-        iscsi_session_drop(&s->session, "the target does not answer a command, and aborts nothing", now());
-}
-
-static void prove(struct storage *s)
-{
-    if (s->was_up && s->session.parameters.portal_group != s->group && s->disk.busy) {
-        s->task_before_proof = begin_task(s, ISCSI_LOGICAL_UNIT_RESET, NULL);
-        if (!s->task_before_proof)
-            iscsi_session_drop(&s->session, "the unit could not be reset", now());
-        return;
-    }
-    scsi_disk_prove(&s->disk, now());
-}
-
 static void up(struct storage *s)
 {
     char size[32];
@@ -158,7 +97,7 @@ static void on_event(void *context, const struct iscsi_event *event)
 
     switch (event->kind) {
     case ISCSI_EVENT_PROVE:
-        prove(s);
+        scsi_disk_prove(&s->disk, s->was_up && s->session.parameters.portal_group != s->group, now());
         break;
     case ISCSI_EVENT_READY:
         up(s);
@@ -183,8 +122,7 @@ static void on_event(void *context, const struct iscsi_event *event)
         log_info("storage %s: the target says: %s", s->config->name, event->text);
         break;
     case ISCSI_EVENT_SLOW:
-        if (event->command != &s->disk.probe.iscsi)
-            (void)begin_task(s, ISCSI_ABORT_TASK, event->command);
+        scsi_disk_slow(&s->disk, event->command, now());
         break;
     case ISCSI_EVENT_TARGET:
     case ISCSI_EVENT_ADDRESS:
@@ -238,21 +176,18 @@ static const struct iscsi_ops session_ops = {
 
 /* ---- The disk's words ---- */
 
-static void on_proved(void *context, const char *problem)
+static void on_proved(void *context)
 {
     struct storage *s = context;
 
-    if (problem)
-        iscsi_session_drop(&s->session, problem, now());
-    else
-        iscsi_session_resume(&s->session, now());
+    iscsi_session_resume(&s->session, now());
 }
 
-static void on_conflict(void *context, const char *text)
+static void on_drop(void *context, const char *why)
 {
     struct storage *s = context;
 
-    iscsi_session_drop(&s->session, text, now());
+    iscsi_session_drop(&s->session, why, now());
 }
 
 static void on_news(void *context, unsigned news, const char *text)
@@ -267,7 +202,7 @@ static void on_news(void *context, unsigned news, const char *text)
         log_error("storage %s: %s", s->config->name, text);
 }
 
-static const struct scsi_disk_ops disk_ops = { .proved = on_proved, .conflict = on_conflict, .news = on_news };
+static const struct scsi_disk_ops disk_ops = { .proved = on_proved, .drop = on_drop, .news = on_news };
 
 /* ---- Setting up ---- */
 
@@ -329,7 +264,9 @@ static void set_up_one(struct storage *s)
     iscsi_session_init(&s->session, &s->settings, &session_ops, s, s->slots, SLOTS);
     iscsi_tcp_init(&s->tcp, &s->session);
     scsi_disk_init(&s->disk, &s->session, c->lun, &disk_ops, s);
-    s->wanted = true;
+    for (unsigned i = 0; i < PIECES; i++) /* fewer cost copies, not more */
+        if ((s->pieces[i].memory = kzalloc(SCSI_DISK_PIECE_BYTES)))
+            scsi_disk_lend(&s->disk, &s->pieces[i]);
     iscsi_session_start(&s->session, now());
 }
 
@@ -408,8 +345,6 @@ void storage_poll(uint64_t now_ns)
             iscsi_session_tick(&s->session, now_ns);
         if (now_ns >= scsi_disk_deadline(&s->disk))
             scsi_disk_tick(&s->disk, now_ns);
-        if (s->task_busy && now_ns >= s->task_deadline_ns)
-            iscsi_session_drop(&s->session, "the target answers neither a command nor its abort", now_ns);
         iscsi_tcp_poll(&s->tcp, now_ns);
         watch(s, now_ns);
     }
@@ -425,8 +360,6 @@ uint64_t storage_deadline(void)
         at = MIN(at, iscsi_session_deadline(&s->session));
         at = MIN(at, scsi_disk_deadline(&s->disk));
         at = MIN(at, iscsi_tcp_deadline(&s->tcp));
-        if (s->task_busy)
-            at = MIN(at, s->task_deadline_ns);
         uint64_t oldest = scsi_disk_oldest_ns(&s->disk);
         if (s->user && !s->lost && oldest != UINT64_MAX)
             at = MIN(at, oldest + timeout_ns(s));
@@ -568,7 +501,6 @@ static void do_login(void *arg)
         query->status = ERR_BUSY;
         return;
     }
-    s->wanted = true;
     s->failures = 0;
     if (s->session.state == ISCSI_IDLE)
         iscsi_session_start(&s->session, now());
@@ -589,7 +521,6 @@ static void do_logout(void *arg)
                  query->name);
         query->status = ERR_BUSY;
     } else {
-        s->wanted = false;
         s->problem[0] = 0;
         iscsi_session_stop(&s->session, now());
     }

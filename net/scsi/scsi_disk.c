@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests to commands and back. See scsi_disk.h; the proof is in scsi_probe.c.
+ * Requests to commands and back. See scsi_disk.h; the proof is in scsi_probe.c, aborts and resets are in scsi_recover.c.
  *
  * A request is in the list of all from submit to done, by age. `issuing` is the first one of which parts are still to be
  * made commands; parts are made as long as commands are free, so one large request does not need more than there are.
@@ -20,9 +20,22 @@ static const uint8_t zeroes[ZERO_BYTES];
 
 /* ---- Data ---- */
 
+/* Bytes at `offset` that were copied before, for an earlier try; NULL: none. */
+static const uint8_t *copied(const struct scsi_disk_command *c, uint32_t offset, uint32_t *count)
+{
+    for (const struct scsi_disk_piece *p = c->pieces; p; p = p->next)
+        if (offset >= p->offset && offset - p->offset < p->count) {
+            *count = MIN(*count, p->count - (offset - p->offset));
+            return p->memory + (offset - p->offset);
+        }
+    return NULL;
+}
+
 static const void *give(struct iscsi_command *command, uint32_t offset, uint32_t *count, void *bounce, bool *stays)
 {
     struct scsi_disk_command *c = command->owner;
+    struct scsi_disk_piece *piece = c->disk->free_pieces;
+    const uint8_t *before;
 
     switch (c->kind) {
     case SCSI_DISK_ZEROES:
@@ -37,11 +50,30 @@ static const void *give(struct iscsi_command *command, uint32_t offset, uint32_t
     }
     if (!c->request)
         return NULL;
-    if (!c->request->get(c->request, c->offset + offset, bounce, *count)) {
+    if ((before = copied(c, offset, count))) {
+        *stays = true;
+        return before;
+    }
+    *count = MIN(*count, SCSI_DISK_PIECE_BYTES);
+    if (!c->request->get(c->request, c->offset + offset, piece ? piece->memory : bounce, *count)) {
         c->request->status = ERR_IO;
         return NULL;
     }
-    return bounce;
+    if (!piece)
+        return bounce;
+    c->disk->free_pieces = piece->next;
+    piece->next = c->pieces;
+    piece->offset = offset;
+    piece->count = *count;
+    c->pieces = piece;
+    *stays = true;
+    return piece->memory;
+}
+
+void scsi_disk_lend(struct scsi_disk *disk, struct scsi_disk_piece *piece)
+{
+    piece->next = disk->free_pieces;
+    disk->free_pieces = piece;
 }
 
 static bool take(struct iscsi_command *command, uint32_t offset, const void *bytes, uint32_t count)
@@ -81,6 +113,10 @@ static struct scsi_disk_command *free_command(struct scsi_disk *disk)
 
 static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
 {
+    for (struct scsi_disk_piece *piece; (piece = c->pieces);) {
+        c->pieces = piece->next;
+        scsi_disk_lend(disk, piece);
+    }
     c->busy = c->held = false;
     c->request = NULL;
     disk->busy--;
@@ -268,7 +304,7 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
         return false;
     case SCSI_CONFLICT:
         hold(c, UINT64_MAX);
-        disk->ops->conflict(disk->context, "another initiator has reserved the unit");
+        disk->ops->drop(disk->context, "another initiator has reserved the unit");
         return false;
     case SCSI_UNSUPPORTED:
         if (without(disk, c))
@@ -433,12 +469,18 @@ void scsi_disk_tick(struct scsi_disk *disk, uint64_t now_ns)
         if (c->busy && c->held && now_ns >= c->retry_ns)
             send(disk, c, now_ns);
     }
+    if (disk->task_busy && now_ns >= disk->task_deadline_ns) {
+        disk->task_deadline_ns = UINT64_MAX;
+        disk->ops->drop(disk->context, "the target answers neither a command nor its abort");
+    }
 }
 
 uint64_t scsi_disk_deadline(const struct scsi_disk *disk)
 {
     uint64_t at = disk->proving && disk->probe.held ? disk->probe.retry_ns : UINT64_MAX;
 
+    if (disk->task_busy)
+        at = MIN(at, disk->task_deadline_ns);
     for (unsigned i = 0; i < SCSI_DISK_COMMANDS && disk->busy; i++)
         if (disk->command[i].busy && disk->command[i].held)
             at = MIN(at, disk->command[i].retry_ns);

@@ -6,11 +6,18 @@
  * by scsi_disk_oldest_ns() that it takes long.
  *
  * The proof. After each login the owner calls scsi_disk_prove(): the unit is asked what it is, how large, what it can, and
- * who reserves it. It must be the unit that it was, not smaller, and nobody else's; only then ops->proved(NULL) tells the
- * owner that commands may flow (iscsi_session_resume). Else it says what is wrong, and the session is to be dropped and
- * tried again later.
+ * who reserves it. It must be the unit that it was, not smaller, and nobody else's; only then ops->proved() tells the owner
+ * that commands may flow (iscsi_session_resume). Else ops->drop() says what is wrong: the session is to be dropped and tried
+ * again later (iscsi_session_drop).
  *
- *   - Data of a request are asked from, and given to, the request's owner by offset; nothing is kept of them here.
+ * A command without an answer for long (scsi_disk_slow) is aborted; where the target does not do that, the unit is reset;
+ * where it does not do that either, the session is dropped. Each leads to the command being sent again, and each makes sure
+ * before that it does not land twice.
+ *
+ *   - Data of a request are asked from, and given to, the request's owner by offset. What is read goes there as it comes.
+ *     What is written is copied once, into pieces of memory that the owner of the disk has lent (scsi_disk_lend), and sent
+ *     from there: whoever changes his memory meanwhile changes neither a digest nor what is sent again. Where no piece is
+ *     free it is copied once more.
  *   - A flush covers what was answered before it was submitted; FUA is the unit's where it has that, else a flush behind.
  *   - Discards are UNMAP, or nothing. Zeroes are WRITE SAME, or written where the unit cannot do that.
  *   - A command that the session has given up (logout by the admin, a reset of the unit) is submitted again.
@@ -69,12 +76,18 @@ struct scsi_disk_info {
 
 struct scsi_disk;
 struct scsi_disk_ops {
-    /* The end of a proof: NULL, or what is wrong, valid until the next call. */
-    void (*proved)(void *context, const char *problem);
-    /* A command met a reservation: drop the session, so that it proves anew. */
-    void (*conflict)(void *context, const char *text);
-    /* What the unit has reported (a set of enum scsi_news), or an error that a request failed with. */
+    void (*proved)(void *context);
+    /* The session is to be dropped, so that it is made and proven anew; why, valid until the next call. */
+    void (*drop)(void *context, const char *why);
+    /* What the unit has reported (a set of enum scsi_news); 0: what went wrong with a command. */
     void (*news)(void *context, unsigned news, const char *text);
+};
+
+#define SCSI_DISK_PIECE_BYTES ISCSI_BOUNCE_BYTES
+struct scsi_disk_piece {
+    uint8_t *memory;        /* SCSI_DISK_PIECE_BYTES; the owner's */
+    uint32_t offset, count; /* what it has of a command's data */
+    struct scsi_disk_piece *next;
 };
 
 struct scsi_disk_command {
@@ -86,6 +99,7 @@ struct scsi_disk_command {
     uint64_t offset, bytes;       /* of the request */
     uint64_t retry_ns;            /* held: when it is sent again; UINT64_MAX: when the session is there */
     unsigned attempts;
+    struct scsi_disk_piece *pieces; /* of its data, the last first */
     uint8_t list[SCSI_UNMAP_LIST_BYTES(1)];
 };
 
@@ -98,7 +112,7 @@ struct scsi_disk {
     struct disk_request *first, *last, *issuing; /* all, by age; the first that is not issued as a whole */
     struct scsi_disk_command command[SCSI_DISK_COMMANDS];
     unsigned busy;
-    bool pumping;
+    struct scsi_disk_piece *free_pieces;
     uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks;
     bool unmap_zeroes, fua;
     /* The proof under way. */
@@ -109,6 +123,10 @@ struct scsi_disk {
     struct scsi_page_set pages;
     uint8_t answer[SCSI_DISK_ANSWER];
     char text[SCSI_DISK_TEXT];
+    /* The abort or the reset under way. */
+    struct iscsi_task task;
+    bool task_busy, reset_before_proof;
+    uint64_t task_deadline_ns;
     /* For `disk list` and tests. */
     uint64_t reads, writes, flushes, retries, errors;
 };
@@ -116,8 +134,15 @@ struct scsi_disk {
 /* `lun` below 16384. The session must outlive it. */
 void scsi_disk_init(struct scsi_disk *disk, struct iscsi_session *session, unsigned lun, const struct scsi_disk_ops *ops,
                     void *context);
-/* At ISCSI_EVENT_PROVE. Allowed in callbacks of the session. */
-void scsi_disk_prove(struct scsi_disk *disk, uint64_t now_ns);
+/* Lends a piece, whose memory is set; for as long as there is the disk. */
+void scsi_disk_lend(struct scsi_disk *disk, struct scsi_disk_piece *piece);
+/*
+ * At ISCSI_EVENT_PROVE. `reset_first`: what was sent earlier may still land (it went by another portal group, whose session
+ * this login has not ended); where there is any, the unit is reset before anything else. Allowed in callbacks of the session.
+ */
+void scsi_disk_prove(struct scsi_disk *disk, bool reset_first, uint64_t now_ns);
+/* At ISCSI_EVENT_SLOW. Likewise. */
+void scsi_disk_slow(struct scsi_disk *disk, struct iscsi_command *command, uint64_t now_ns);
 /* At ISCSI_EVENT_READY: what was held for want of a session goes out. Likewise. */
 void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns);
 /* Only once info.known; done() may be called from within. */
@@ -131,5 +156,8 @@ uint64_t scsi_disk_oldest_ns(const struct scsi_disk *disk);
 void scsi_disk_tick(struct scsi_disk *disk, uint64_t now_ns);
 /* When to call scsi_disk_tick() at the latest; UINT64_MAX: never. */
 uint64_t scsi_disk_deadline(const struct scsi_disk *disk);
+
+/* Between the files: scsi_probe.c, scsi_recover.c. */
+void scsi_probe_start(struct scsi_disk *disk);
 
 #endif

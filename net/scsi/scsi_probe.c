@@ -23,14 +23,14 @@
 enum step { STEP_INQUIRY, STEP_READY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE,
             STEP_RESERVATION, STEP_END };
 
-static void finish(struct scsi_disk *disk, const char *problem)
+static void refuse(struct scsi_disk *disk, const char *why)
 {
     disk->proving = false;
-    disk->ops->proved(disk->context, problem);
+    disk->ops->drop(disk->context, why);
 }
 
 #define REFUSE(...) \
-    (snprintf(disk->text, sizeof(disk->text), __VA_ARGS__), finish(disk, disk->text))
+    (snprintf(disk->text, sizeof(disk->text), __VA_ARGS__), refuse(disk, disk->text))
 
 /* ---- Questions ---- */
 
@@ -221,7 +221,8 @@ static void conclude(struct scsi_disk *disk)
     found->can_write_same = !was->known || was->can_write_same;
     found->known = true;
     disk->info = *found;
-    finish(disk, NULL);
+    disk->proving = false;
+    disk->ops->proved(disk->context);
 }
 
 /* A question that the unit does not answer. */
@@ -258,7 +259,7 @@ static void done(struct iscsi_command *command)
     if (command->outcome != ISCSI_ANSWERED) {
         disk->proving = false;
         if (command->outcome == ISCSI_FAILED || command->outcome == ISCSI_REFUSED)
-            finish(disk, "the target does not carry out the commands that tell what the unit is");
+            refuse(disk, "the target does not carry out the commands that tell what the unit is");
         return;
     }
     scsi_parse_sense(command->sense, command->sense_bytes, &sense);
@@ -287,9 +288,8 @@ static void done(struct iscsi_command *command)
         ask(disk);
 }
 
-void scsi_disk_prove(struct scsi_disk *disk, uint64_t now_ns)
+void scsi_probe_start(struct scsi_disk *disk)
 {
-    (void)now_ns;
     memset(&disk->found, 0, sizeof disk->found);
     memset(&disk->pages, 0, sizeof disk->pages);
     disk->transfer_max_blocks = disk->unmap_max_blocks = disk->same_max_blocks = 0;

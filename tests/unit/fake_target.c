@@ -181,6 +181,16 @@ static void execute_by_unit(struct fake_target *t, struct fake_task *task)
         finish(t, task, (uint8_t)status, status == 2 ? sense : NULL, status ? task->expected : 0);
 }
 
+void fake_target_status(struct fake_target *t, struct fake_task *task, uint8_t status, const uint8_t *sense)
+{
+    finish(t, task, status, sense, status ? task->expected : 0);
+}
+
+void fake_target_data(struct fake_target *t, struct fake_task *task, const uint8_t *bytes, uint32_t count)
+{
+    send_data(t, task, bytes, MIN(count, task->expected));
+}
+
 static void execute(struct fake_target *t, struct fake_task *task)
 {
     uint64_t at = be64_get(task->cdb + 2) * 512, bytes = be32_get(task->cdb + 10) * 512ull;
@@ -192,6 +202,10 @@ static void execute(struct fake_target *t, struct fake_task *task)
         return;
     if (t->unit) {
         execute_by_unit(t, task);
+        return;
+    }
+    if (t->manners.scsi) {
+        t->manners.scsi(t, task);
         return;
     }
     switch (task->cdb[0]) {

@@ -19,6 +19,7 @@
 
 struct fake_target;
 struct fake_unit;
+struct fake_task;
 
 /* What it wants of the negotiation, and how it behaves. */
 struct fake_target_manners {
@@ -41,6 +42,7 @@ struct fake_target_manners {
     bool mute;                        /* nothing is answered at all */
     bool refuse_tasks;                /* task management: function rejected */
     void (*mangle)(struct fake_target *target, union iscsi_bhs *bhs, uint8_t *data, uint32_t *bytes);
+    void (*scsi)(struct fake_target *target, struct fake_task *task); /* carries commands out */
     const char *targets;              /* answer to SendTargets: pairs, each ended by NUL */
     size_t targets_bytes, text_chunk;
 };
@@ -95,6 +97,9 @@ void fake_target_disconnect(struct fake_target *target);
 void fake_target_input(struct fake_target *target, const uint8_t *bytes, size_t count);
 /* Puts a PDU of the test's own into the stream: numbers are filled in where `numbers`; digests always. */
 void fake_target_send(struct fake_target *target, union iscsi_bhs *bhs, const void *data, uint32_t bytes, bool stat_sn);
+/* A command's end: its status with sense data (18 bytes, or NULL), or GOOD with `count` bytes of a read's data. */
+void fake_target_status(struct fake_target *target, struct fake_task *task, uint8_t status, const uint8_t *sense);
+void fake_target_data(struct fake_target *target, struct fake_task *task, const uint8_t *bytes, uint32_t count);
 /* Answers what was held, last first if `backwards`. */
 void fake_target_release(struct fake_target *target, bool backwards);
 /* Asks for an answer. */
