@@ -286,6 +286,19 @@ static void show_network(struct out *out, const struct config_network *network)
     out_object_end(out);
 }
 
+static void show_storage(struct out *out, const struct config_storage *storage)
+{
+    out_object_begin(out, NULL);
+    out_string(out, "name", storage->name);
+    out_string(out, "target", storage->target);
+    out_uint(out, "lun", storage->lun);
+    out_uint(out, "portals", storage->portal_count);
+    out_string(out, "chap", storage->chap_mutual ? "both ways" : storage->chap ? "one way" : "none");
+    out_uint(out, "timeout", storage->timeout_s);
+    out_string(out, "volume", storage->volume);
+    out_object_end(out);
+}
+
 static enum status config_show(struct shell *shell, const struct command_call *call)
 {
     struct out *out = &shell->out;
@@ -308,6 +321,10 @@ static enum status config_show(struct shell *shell, const struct command_call *c
     out_array_begin(out, "networks");
     for (uint32_t i = 0; i < config->network_count; i++)
         show_network(out, &config->networks[i]);
+    out_array_end(out);
+    out_array_begin(out, "storages");
+    for (uint32_t i = 0; i < config->storage_count; i++)
+        show_storage(out, &config->storages[i]);
     out_array_end(out);
     out_array_begin(out, "vms");
     for (uint32_t i = 0; i < config->vm_count; i++) {

@@ -409,7 +409,7 @@ static const struct command_option create_options[] = {
     { .name = "--kernel", .value = "PATH", .help = "a file that was read at boot" },
     { .name = "--initrd", .value = "PATH", .help = "likewise" },
     { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
-    { .name = "--disk", .value = "PATH", .help = "likewise, for each disk; a copy in memory", .repeated = true },
+    { .name = "--disk", .value = "PATH", .help = "likewise, for each disk; or storage:NAME", .repeated = true },
     { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
     { .name = "--network", .value = "NETWORK", .help = "a card there; \"NETWORK MAC\" with that address", .repeated = true },
     { .name = "--tsc-frequency", .value = "HZ", .help = "of its TSC, as in 2400MHz" },

@@ -103,12 +103,14 @@ static void end(struct scsi_disk *disk, struct disk_request *request, enum statu
     request->done(request, status);
 }
 
-static struct scsi_disk_command *free_command(struct scsi_disk *disk)
+/* One that is nobody's, or NULL; it is the caller's to use. */
+static struct scsi_disk_command *take_command(struct scsi_disk *disk)
 {
-    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
-        if (!disk->command[i].busy)
-            return &disk->command[i];
-    return NULL;
+    struct scsi_disk_command *c = disk->free_commands;
+
+    if (c)
+        disk->free_commands = c->next;
+    return c;
 }
 
 static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
@@ -119,6 +121,8 @@ static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
     }
     c->busy = c->held = false;
     c->request = NULL;
+    c->next = disk->free_commands;
+    disk->free_commands = c;
     disk->busy--;
 }
 
@@ -215,7 +219,7 @@ static void pump(struct scsi_disk *disk, uint64_t now_ns)
     while (disk->issuing) {
         if (issued_all(disk->issuing))
             disk->issuing = disk->issuing->next;
-        else if ((c = free_command(disk)))
+        else if ((c = take_command(disk)))
             issue(disk, disk->issuing, c, now_ns);
         else
             break;
@@ -236,7 +240,7 @@ static void part_over(struct scsi_disk *disk, struct disk_request *request, uint
         return;
     if (request->fua && !request->flushing && (!disk->fua || request->op == DISK_WRITE_ZEROES)) {
         request->flushing = true;
-        issue(disk, request, free_command(disk), now_ns);
+        issue(disk, request, take_command(disk), now_ns);
         return;
     }
     end(disk, request, OK);
@@ -378,8 +382,11 @@ void scsi_disk_init(struct scsi_disk *disk, struct iscsi_session *session, unsig
     disk->ops = ops;
     disk->context = context;
     (void)iscsi_lun_encode(disk->lun, lun);
-    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
+    for (unsigned i = SCSI_DISK_COMMANDS; i-- > 0;) {
         disk->command[i].disk = disk;
+        disk->command[i].next = disk->free_commands;
+        disk->free_commands = &disk->command[i];
+    }
     disk->probe.disk = disk;
 }
 

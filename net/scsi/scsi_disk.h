@@ -93,7 +93,8 @@ struct scsi_disk_piece {
 struct scsi_disk_command {
     struct iscsi_command iscsi;
     struct scsi_disk *disk;
-    struct disk_request *request; /* NULL: it was cancelled */
+    struct scsi_disk_command *next; /* of those that are free */
+    struct disk_request *request;   /* NULL: it was cancelled */
     enum { SCSI_DISK_DATA, SCSI_DISK_ZEROES, SCSI_DISK_LIST } kind; /* what it gives */
     bool busy, held;
     uint64_t offset, bytes;       /* of the request */
@@ -112,6 +113,7 @@ struct scsi_disk {
     struct disk_request *first, *last, *issuing; /* all, by age; the first that is not issued as a whole */
     struct scsi_disk_command command[SCSI_DISK_COMMANDS];
     unsigned busy;
+    struct scsi_disk_command *free_commands;
     struct scsi_disk_piece *free_pieces;
     uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks;
     bool unmap_zeroes, fua;

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 NAME = "iqn.2026-11.example:lun"
@@ -32,15 +33,77 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class Target:
-    """chap: 0 none, 1 the node proves itself, 2 the target too. digests: whether it can do CRC-32C. portals: at how many
-    ports it listens."""
+class Relay:
+    """A port of its own before another one: the way to a target, which can be cut (what is open ends, nothing new is taken)
+    or stall (nothing passes, nothing ends), and be mended."""
 
-    def __init__(self, size=64 << 20, chap=0, digests=True, portals=1):
-        self.size, self.chap, self.digests = size, chap, digests
+    def __init__(self, port):
+        self.to = port
+        self.open = []
+        self.state = "good"
+        self.changed = threading.Condition()
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(8)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                one, _ = self.listener.accept()
+            except OSError:
+                return
+            try:
+                assert self.state != "cut"
+                other = socket.create_connection(("127.0.0.1", self.to), timeout=5)
+                other.settimeout(None)
+            except (AssertionError, OSError):
+                one.close()
+                continue
+            self.open += [one, other]
+            for source, sink in ((one, other), (other, one)):
+                threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
+
+    def pump(self, source, sink):
+        try:
+            while data := source.recv(65536):
+                with self.changed:
+                    self.changed.wait_for(lambda: self.state != "stalled")
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def set(self, state):
+        with self.changed:
+            self.state = state
+            self.changed.notify_all()
+        if state == "cut":
+            ends, self.open = self.open, []
+            for end in ends:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def close(self):
+        self.set("cut")
+        self.listener.close()
+
+
+class Target:
+    """chap: 0 none, 1 the node proves itself, 2 the target too. digests: whether it can do CRC-32C."""
+
+    def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME):
+        self.size, self.chap, self.digests, self.name = size, chap, digests, name
         self.directory = tempfile.mkdtemp(prefix="tasuki-tgt-")
         self.control = str(os.getpid() % 30000 + free_port() % 1000)
-        self.ports = [free_port() for _ in range(portals)]
+        self.port = free_port()
         self.process = None
         with open(self.disk, "wb") as file:
             file.truncate(size)
@@ -75,9 +138,7 @@ class Target:
 
     def start(self):
         with open(os.path.join(self.directory, "tgtd.log"), "ab") as log:
-            command = ["tgtd", "-f", "-C", self.control]
-            for port in self.ports:
-                command += ["--iscsi", f"portal=127.0.0.1:{port}"]
+            command = ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(),
                                             preexec_fn=die_with_parent)
         deadline = time.monotonic() + 20
@@ -85,7 +146,7 @@ class Target:
             assert self.process.poll() is None, "tgtd ended: " + self.log()
             assert time.monotonic() < deadline, "tgtd does not answer: " + self.log()
             time.sleep(0.05)
-        self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", NAME)
+        self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", self.name)
         self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", self.disk)
         if self.digests:
             for key in ("HeaderDigest", "DataDigest"):
@@ -108,7 +169,7 @@ class Target:
             self.process = None
 
     def configuration(self, name, host="10.0.2.2", **keys):
-        keys = {"portal": [f"{host}:{port}" for port in self.ports], "target": NAME, "lun": 1, "initiator": INITIATOR, **keys}
+        keys = {"portal": f"{host}:{self.port}", "target": self.name, "lun": 1, "initiator": INITIATOR, **keys}
         if self.chap >= 1:
             keys.setdefault("chap", " ".join(OURS))
         if self.chap >= 2:

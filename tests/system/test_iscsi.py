@@ -6,7 +6,7 @@ import time
 
 import pytest
 from node import Node, ShellError
-from target import NETWORK, OURS, THEIRS, Target, find, free_port, wait_for, wait_up
+from target import NETWORK, OURS, THEIRS, Relay, Target, find, free_port, wait_for, wait_up
 
 @pytest.fixture(scope="module")
 def target():
@@ -15,7 +15,17 @@ def target():
 
 
 @pytest.fixture(scope="module")
-def node(booted, cpu, target):
+def relays():
+    """A second target, and two ways to it."""
+    with Target(size=32 << 20, name="iqn.2026-11.example:ways") as other:
+        ways = [Relay(other.port), Relay(other.port)]
+        yield other, ways
+        for way in ways:
+            way.close()
+
+
+@pytest.fixture(scope="module")
+def node(booted, cpu, target, relays):
     """One storage that works, and one for each thing that may be wrong."""
     wrong = OURS[0] + " another-secret-of-ours"
     storages = [
@@ -25,6 +35,7 @@ def node(booted, cpu, target):
         target.configuration("secret", chap=wrong, lun=2),
         target.configuration("deaf", portal=[f"10.0.2.2:{free_port()}"], lun=3),
         target.configuration("impostor", lun=4, **{"chap-mutual": THEIRS[0] + " another-secret-of-theirs"}),
+        relays[0].configuration("ways", timeout=30, portal=[f"10.0.2.2:{way.port}" for way in relays[1]]),
         target.configuration("open", lun=5).replace(f"chap = {' '.join(OURS)}\n", "").replace(
             f"chap-mutual = {' '.join(THEIRS)}\n", ""),
     ]
@@ -109,6 +120,26 @@ def test_another_unit_is_not_taken_for_it(node, target):
         file.truncate(96 << 20)
     target.start()
     wait_up(node)
+
+
+def portal(node, way):
+    return lambda shown: shown == f"10.0.2.2:{way.port}"
+
+
+def test_portals_take_turns(node, relays):
+    """One way is cut, and the session comes back on the other; that one stalls, which the node finds out by itself."""
+    one, other = relays[1]
+    wait_up(node, "ways")
+    used = find(node.shell_json("iscsi list")["sessions"], "storage", "ways")["portal"]
+    first, second = (one, other) if used.endswith(str(one.port)) else (other, one)
+    first.set("cut")
+    wait_for(node, "iscsi list", "sessions", "ways", "portal", portal(node, second))
+    wait_up(node, "ways")
+    first.set("good")
+    second.set("stalled")
+    wait_for(node, "iscsi list", "sessions", "ways", "portal", portal(node, first))
+    wait_up(node, "ways")
+    second.set("good")
 
 
 def test_without_a_network():
