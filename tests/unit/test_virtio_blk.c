@@ -540,6 +540,32 @@ static void a_scattered_request_takes_many_short_turns(void **state)
     bench_free(b);
 }
 
+/* A backend with larger blocks: the driver is told, and what is not made of whole ones never reaches the backend. */
+static void test_large_blocks(void **state)
+{
+    struct bench *b = bench_new(true, false, F_FLUSH | F_DISCARD);
+    uint64_t config = fake_bar(b->guest, SLOT) + REG_DEVICE;
+    const struct gmem_segment small[] = { { GPA(DATA), 512 } }, large[] = { { GPA(DATA), 4096 } };
+    (void)state;
+
+    b->late.block_bytes = 4096;
+    assert_int_equal(fake_mmio_read(b->guest, config + 20, 4), 4096);
+    assert_int_equal(fake_mmio_read(b->guest, config + 24, 1), 0); /* blocks of that size in a physical one: 2^0 */
+    assert_int_equal(fake_mmio_read(b->guest, config + 26, 2), 1);
+    assert_int_equal(fake_mmio_read(b->guest, config + 44, 4), 8);
+    assert_int_equal(request(b, 0, 8, small, 0, 1, NULL), 1);
+    assert_int_equal(request(b, 1, 4, large, 1, 0, NULL), 1);
+    assert_int_equal(b->waiting_count, 0);
+    offer(b, 1, 16, large, 1, 0);
+    fake_run(b->guest, b->dev, 0);
+    struct blk_request *r = take(b);
+    assert_int_equal(r->offset, 8192);
+    assert_int_equal(r->bytes, 4096);
+    r->done(r, OK);
+    assert_int_equal(b->guest->ram[STATUS], 0);
+    bench_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -549,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_zeroes),       cmocka_unit_test(test_late_answers),
         cmocka_unit_test(test_flush),        cmocka_unit_test(test_reset_in_flight),
         cmocka_unit_test(test_header_changed), cmocka_unit_test(test_state),
+        cmocka_unit_test(test_large_blocks),
         cmocka_unit_test(a_scattered_request_takes_many_short_turns),
     };
 
