@@ -88,7 +88,7 @@ void net_poke(void)
 void network_kicked(void *unused)
 {
     (void)unused;
-    poke();
+    net_poke();
 }
 
 static void card_wants(struct nic *nic)

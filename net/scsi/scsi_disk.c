@@ -129,12 +129,12 @@ static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
 /* The largest part of what is left that is one command. */
 static uint64_t part_bytes(const struct scsi_disk *disk, const struct disk_request *request)
 {
-    uint64_t left = request->bytes - request->issued, most = disk->transfer_max_blocks;
+    uint64_t left = request->bytes - request->issued, most = disk->info.transfer_max_blocks;
 
     if (request->op == DISK_DISCARD)
-        most = disk->unmap_max_blocks;
+        most = disk->info.unmap_max_blocks;
     else if (request->op == DISK_WRITE_ZEROES && disk->info.can_write_same)
-        most = disk->same_max_blocks;
+        most = disk->info.same_max_blocks;
     return MIN(left, most * disk->info.block_bytes);
 }
 
@@ -144,7 +144,7 @@ static void build(struct scsi_disk *disk, struct scsi_disk_command *c)
     const struct scsi_disk_info *info = &disk->info;
     uint64_t block = (request->offset + c->offset) / info->block_bytes;
     uint32_t blocks = (uint32_t)(c->bytes / info->block_bytes);
-    bool fua = request->fua && disk->fua;
+    bool fua = request->fua && info->fua;
     struct scsi_cdb cdb;
 
     c->kind = SCSI_DISK_DATA;
@@ -162,7 +162,7 @@ static void build(struct scsi_disk *disk, struct scsi_disk_command *c)
     } else {
         c->kind = SCSI_DISK_ZEROES;
         if (info->can_write_same)
-            scsi_write_same16(&cdb, block, blocks, info->block_bytes, disk->unmap_zeroes);
+            scsi_write_same16(&cdb, block, blocks, info->block_bytes, info->same_may_unmap);
         else
             scsi_write16(&cdb, block, blocks, info->block_bytes, fua);
     }
@@ -238,7 +238,7 @@ static void part_over(struct scsi_disk *disk, struct disk_request *request, uint
     }
     if (request->bytes != request->issued)
         return;
-    if (request->fua && !request->flushing && (!disk->fua || request->op == DISK_WRITE_ZEROES)) {
+    if (request->fua && !request->flushing && (!disk->info.fua || request->op == DISK_WRITE_ZEROES)) {
         request->flushing = true;
         issue(disk, request, take_command(disk), now_ns);
         return;

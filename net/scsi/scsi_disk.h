@@ -66,7 +66,9 @@ struct scsi_disk_info {
     bool known;              /* it was proven once; else what stands below is for people only */
     uint64_t bytes;
     uint32_t block_bytes, physical_block_bytes;
-    bool read_only, thin, has_cache_control, can_unmap, can_write_same;
+    bool read_only, thin, fua, has_cache_control, can_unmap, can_write_same;
+    bool same_may_unmap;     /* WRITE SAME of zeroes may give the blocks back */
+    uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks; /* of one command; not 0 once it is known */
     char vendor[9], product[17], revision[5];
     char identity[SCSI_NAME_BYTES];
     bool reservation_known, reserved;
@@ -115,8 +117,6 @@ struct scsi_disk {
     unsigned busy;
     struct scsi_disk_command *free_commands;
     struct scsi_disk_piece *free_pieces;
-    uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks;
-    bool unmap_zeroes, fua;
     /* The proof under way. */
     struct scsi_disk_command probe;
     unsigned step;

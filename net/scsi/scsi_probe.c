@@ -99,7 +99,7 @@ static void take_provisioning(struct scsi_disk *disk, uint32_t bytes)
         return;
     disk->found.can_unmap = p.unmap;
     disk->found.thin = p.kind == 2;
-    disk->unmap_zeroes = p.write_same16_unmap && p.reads_zero;
+    disk->found.same_may_unmap = p.write_same16_unmap && p.reads_zero;
 }
 
 static void take_limits(struct scsi_disk *disk, uint32_t bytes)
@@ -108,9 +108,9 @@ static void take_limits(struct scsi_disk *disk, uint32_t bytes)
 
     if (scsi_parse_limits(disk->answer, bytes, &limits) != OK)
         return;
-    disk->transfer_max_blocks = limits.transfer_max;
-    disk->unmap_max_blocks = limits.unmap_blocks_max;
-    disk->same_max_blocks = (uint32_t)MIN(limits.write_same_max, (uint64_t)UINT32_MAX);
+    disk->found.transfer_max_blocks = limits.transfer_max;
+    disk->found.unmap_max_blocks = limits.unmap_blocks_max;
+    disk->found.same_max_blocks = (uint32_t)MIN(limits.write_same_max, (uint64_t)UINT32_MAX);
 }
 
 /* The answer to the present question; false: there is no disk, and the proof is over. */
@@ -164,7 +164,7 @@ static bool understand(struct scsi_disk *disk, uint32_t bytes)
     case STEP_MODE:
         if (scsi_parse_mode6(disk->answer, bytes, &mode) == OK) {
             found->read_only = mode.write_protected;
-            disk->fua = mode.fua;
+            found->fua = mode.fua;
         }
         break;
     case STEP_RESERVATION:
@@ -204,21 +204,19 @@ static void conclude(struct scsi_disk *disk)
                found->block_bytes);
         return;
     }
+    found->transfer_max_blocks = blocks_of(found->transfer_max_blocks, TRANSFER_MAX, found->block_bytes);
+    found->unmap_max_blocks = blocks_of(found->unmap_max_blocks, UNMAP_MAX, found->block_bytes);
+    found->same_max_blocks = blocks_of(found->same_max_blocks, SAME_MAX, found->block_bytes);
+    /* Until the unit says that it has them not. */
+    found->has_cache_control = !was->known || was->has_cache_control;
+    found->can_write_same = !was->known || was->can_write_same;
     if (found->reserved) {
         found->known = was->known;
-        found->has_cache_control = was->has_cache_control;
-        found->can_write_same = was->can_write_same;
         disk->info = *found;
         REFUSE("the unit is reserved by another initiator, key 0x%lx, %s; let that one release it",
                (unsigned long)found->reservation_key, scsi_pr_type_name(found->reservation_type));
         return;
     }
-    disk->transfer_max_blocks = blocks_of(disk->transfer_max_blocks, TRANSFER_MAX, found->block_bytes);
-    disk->unmap_max_blocks = blocks_of(disk->unmap_max_blocks, UNMAP_MAX, found->block_bytes);
-    disk->same_max_blocks = blocks_of(disk->same_max_blocks, SAME_MAX, found->block_bytes);
-    /* Until the unit says that it has them not. */
-    found->has_cache_control = !was->known || was->has_cache_control;
-    found->can_write_same = !was->known || was->can_write_same;
     found->known = true;
     disk->info = *found;
     disk->proving = false;
@@ -292,8 +290,6 @@ void scsi_probe_start(struct scsi_disk *disk)
 {
     memset(&disk->found, 0, sizeof disk->found);
     memset(&disk->pages, 0, sizeof disk->pages);
-    disk->transfer_max_blocks = disk->unmap_max_blocks = disk->same_max_blocks = 0;
-    disk->unmap_zeroes = disk->fua = false;
     disk->step = STEP_INQUIRY;
     disk->proving = true;
     ask(disk);

@@ -37,7 +37,7 @@ def start_writer(node, guest):
 
 
 def wait_vm(node, state, timeout=60):
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout * node.patience
     while node.state("demo") != state:
         assert time.monotonic() < deadline, node.shell("vm show demo")
         time.sleep(0.3)
@@ -68,12 +68,12 @@ def check_written(node, guest, target):
 
 
 @pytest.fixture(scope="module")
-def guest(booted):
-    """A Debian guest on AMD whose disk is the target's unit; it starts by itself when the storage is there."""
+def guest(booted, cpu):
+    """A Debian guest whose disk is the target's unit; it starts by itself when the storage is there."""
     with Target(size=64 << 20, chap=2) as started:
         conf = NETWORK + started.configuration("san", timeout=5) + GUEST.format(name="demo", start="auto") + GUEST.format(
             name="other", start="manual")
-        node = booted.get("amd", "iscsi-guest", conf=conf, files=FILES, cards=[{"model": "e1000"}])
+        node = booted.get(cpu, "iscsi-guest", conf=conf, files=FILES, cards=[{"model": "e1000"}])
         wait_up(node)
         wait_vm(node, "running")
         node.console("demo", r"# ", timeout=120)

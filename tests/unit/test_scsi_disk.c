@@ -82,7 +82,7 @@ static void inquiry(struct fake_target *target, struct fake_task *task)
         count = data[3] = 4;
         break;
     case 0x83: /* an NAA designator of the unit */
-        memcpy(data + 4, (uint8_t[]){ 1, 3, 0, 8, 0x60, 0, 0, 0, 0, 0, 0, (uint8_t)t.serial }, 12);
+        memcpy(data + 4, (uint8_t[]){ 1, 3, 0, 8, 0x50, 0, 0, 0, 0, 0, 0, (uint8_t)t.serial }, 12);
         count = data[3] = 12;
         break;
     case 0xb0:
@@ -414,9 +414,9 @@ static void it_finds_what_there_is(void **state)
     assert_true(info->can_unmap && info->thin && !info->read_only && info->reservation_known && !info->reserved);
     assert_string_equal(info->vendor, "FAKE");
     assert_string_equal(info->product, "MEMORY DISK");
-    assert_string_equal(info->identity, "naa.6000000000000001");
-    assert_int_equal(t.disk.transfer_max_blocks, 100);
-    assert_true(t.disk.fua);
+    assert_string_equal(info->identity, "naa.5000000000000001");
+    assert_int_equal(t.disk.info.transfer_max_blocks, 100);
+    assert_true(t.disk.info.fua);
     assert_int_equal(t.commands[0x88] + t.commands[0x8a], 0);
 }
 
@@ -509,10 +509,14 @@ static void a_reserved_unit_is_left_alone(void **state)
     struct request *r = submit(DISK_WRITE, 512, 512, 9);
     pass(30 * SECOND, true);
     assert_int_equal(r->done_count, 0);
+    struct request *later = submit(DISK_WRITE, 8192, 8192, 2);
+    pass(30 * SECOND, true);
+    assert_int_equal(later->done_count, 0);
     t.reserved = 0;
     t.conflicts = 1;
     finished(r, OK);
     on_disk(512, 512, 9);
+    on_disk(8192, 8192, 2);
 }
 
 static void no_unit(void **state)
