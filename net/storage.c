@@ -50,7 +50,6 @@ static void say_failure(struct storage *s, enum log_level level, const char *tex
 static void up(struct storage *s)
 {
     s->was_up = true;
-    s->group = s->session.parameters.portal_group;
     s->up_since_ns = now();
     s->failures = 0;
     s->problem[0] = 0;
@@ -65,7 +64,7 @@ static void on_event(void *context, const struct iscsi_event *event)
 
     switch (event->kind) {
     case ISCSI_EVENT_PROVE:
-        scsi_disk_prove(&s->disk, s->was_up && s->session.parameters.portal_group != s->group, now());
+        scsi_disk_prove(&s->disk, event->code == ISCSI_PROVE_STRAYS, now());
         break;
     case ISCSI_EVENT_READY:
         up(s);

@@ -25,7 +25,6 @@ struct storage {
     struct scsi_disk disk;
     struct scsi_disk_piece pieces[STORAGE_PIECES];
     unsigned next_portal;
-    uint32_t group;                 /* the portal group of the last session that was up */
     bool was_up;
     uint64_t up_since_ns;
     /* What the log was told. */

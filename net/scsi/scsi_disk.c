@@ -286,8 +286,7 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
 
     scsi_parse_sense(command->sense, command->sense_bytes, &sense);
     struct scsi_verdict verdict = scsi_decide(command->status, &sense, c->attempts);
-    uint32_t expected = command->read_bytes;
-    if (verdict.action == SCSI_DONE && command->transferred < expected) /* GOOD, and too little: not what was asked for */
+    if (verdict.action == SCSI_DONE && !command->complete) /* it was done in part only */
         verdict.action = c->attempts < FAILED_MAX ? SCSI_RETRY : SCSI_FAIL;
     scsi_describe(command->status, &sense, words, sizeof words);
     if (verdict.news)
@@ -357,10 +356,14 @@ static void done(struct iscsi_command *command)
         hold(c, UINT64_MAX);
         over = false;
         break;
-    case ISCSI_STALE:
-    case ISCSI_LOST: /* its memory was gone: `status` says so */
-        if (request->status == OK)
-            request->status = ERR_CANCELLED;
+    case ISCSI_LOST: /* its memory was gone, which `status` says, or it was just being aborted when the connection went */
+        if (request->status == OK) {
+            send(disk, c, now_ns);
+            over = false;
+        }
+        break;
+    case ISCSI_STALE: /* of cancelled ones only (scsi_disk_may_send) */
+        request->status = ERR_CANCELLED;
         break;
     }
     if (!over) {

@@ -139,10 +139,10 @@ void scsi_disk_init(struct scsi_disk *disk, struct iscsi_session *session, unsig
 /* Lends a piece, whose memory is set; for as long as there is the disk. */
 void scsi_disk_lend(struct scsi_disk *disk, struct scsi_disk_piece *piece);
 /*
- * At ISCSI_EVENT_PROVE. `reset_first`: what was sent earlier may still land (it went by another portal group, whose session
- * this login has not ended); where there is any, the unit is reset before anything else. Allowed in callbacks of the session.
+ * At ISCSI_EVENT_PROVE. `strays`: its code was ISCSI_PROVE_STRAYS, so copies of earlier commands may still land; the unit is
+ * reset before anything else. Allowed in callbacks of the session.
  */
-void scsi_disk_prove(struct scsi_disk *disk, bool reset_first, uint64_t now_ns);
+void scsi_disk_prove(struct scsi_disk *disk, bool strays, uint64_t now_ns);
 /* At ISCSI_EVENT_SLOW. Likewise. */
 void scsi_disk_slow(struct scsi_disk *disk, struct iscsi_command *command, uint64_t now_ns);
 /* At ISCSI_EVENT_READY: what was held for want of a session goes out. Likewise. */

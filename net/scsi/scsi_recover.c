@@ -45,22 +45,17 @@ static void done(struct iscsi_task *task)
 
 void scsi_disk_slow(struct scsi_disk *disk, struct iscsi_command *command, uint64_t now_ns)
 {
-    if (command != &disk->probe.iscsi) /* proving has a patience of its own */
+    if (command == &disk->probe.iscsi) /* proving has a patience of its own */
+        return;
+    if (command->place == ISCSI_COMMAND_WAITING)
+        disk->ops->drop(disk->context, "the target takes no more commands");
+    else
         (void)begin(disk, ISCSI_ABORT_TASK, command, now_ns);
 }
 
-/* Something of an earlier session may be at the target. */
-static bool sent_earlier(const struct scsi_disk *disk)
+void scsi_disk_prove(struct scsi_disk *disk, bool strays, uint64_t now_ns)
 {
-    for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++)
-        if (disk->command[i].busy && disk->command[i].iscsi.was_sent)
-            return true;
-    return false;
-}
-
-void scsi_disk_prove(struct scsi_disk *disk, bool reset_first, uint64_t now_ns)
-{
-    if (!reset_first || !sent_earlier(disk))
+    if (!strays)
         scsi_probe_start(disk);
     else if (begin(disk, ISCSI_LOGICAL_UNIT_RESET, NULL, now_ns))
         disk->reset_before_proof = true;

@@ -37,7 +37,6 @@ static struct {
     struct request request[REQUESTS];
     unsigned count, proofs, drops;
     char dropped[300], news[300];
-    bool reset_first;
     /* The unit. */
     uint32_t block_bytes, transfer_max, unmap_max, same_max;
     uint64_t blocks;
@@ -225,7 +224,7 @@ static void on_event(void *context, const struct iscsi_event *event)
 {
     t.bench_ops->event(context, event);
     if (event->kind == ISCSI_EVENT_PROVE)
-        scsi_disk_prove(&t.disk, t.reset_first, t.bench->now_ns);
+        scsi_disk_prove(&t.disk, event->code == ISCSI_PROVE_STRAYS, t.bench->now_ns);
     if (event->kind == ISCSI_EVENT_READY)
         scsi_disk_ready(&t.disk, t.bench->now_ns);
     if (event->kind == ISCSI_EVENT_SLOW)
@@ -856,6 +855,25 @@ static void where_nothing_is_aborted_the_session_ends(void **state)
     on_disk(0, 4096, 6);
 }
 
+/* A command whose abort is under way when the connection goes is sent again, too. */
+static void an_abort_that_is_lost(void **state)
+{
+    (void)state;
+    start_good();
+    t.bench->target.manners.hold = true;
+    struct request *w = submit(DISK_WRITE, 0, 4096, 6);
+    pass(20 * SECOND - 1, true);
+    t.bench->target.manners.mute = true; /* the abort goes out, and nothing comes back */
+    t.bench->freeze_out = true;
+    pass(2 * SECOND, true);
+    assert_true(t.disk.task_busy);
+    bench_cut(t.bench);
+    assert_false(t.disk.task_busy);
+    t.bench->target.manners.hold = t.bench->target.manners.mute = t.bench->freeze_out = false;
+    finished(w, OK);
+    on_disk(0, 4096, 6);
+}
+
 static void a_reset_comes_before_a_proof_elsewhere(void **state)
 {
     (void)state;
@@ -864,17 +882,21 @@ static void a_reset_comes_before_a_proof_elsewhere(void **state)
     struct request *w = submit(DISK_WRITE, 0, 4096, 6);
     bench_settle(t.bench);
     t.bench->target.manners.hold = false;
-    t.reset_first = true;
+    t.bench->target.manners.portal_group = 2;
     cut();
     finished(w, OK);
+    on_disk(0, 4096, 6);
     assert_int_equal(t.bench->target.tasks_seen, 1);
+    t.bench->target.manners.portal_group = 3;
     cut(); /* nothing is under way: nothing to reset */
     assert_int_equal(t.bench->target.tasks_seen, 1);
     assert_int_equal(t.proofs, 3);
+    finished(submit(DISK_READ, 0, 512, 0), OK);
     t.bench->target.manners.hold = t.bench->target.manners.refuse_tasks = true;
     w = submit(DISK_WRITE, 0, 4096, 7);
     bench_settle(t.bench);
     t.bench->target.manners.hold = false;
+    t.bench->target.manners.portal_group = 4;
     cut();
     assert_non_null(strstr(t.dropped, "by another portal may still land"));
     pass(20 * SECOND, true);
@@ -914,6 +936,7 @@ int main(void)
         TEST(memory_that_is_gone),
         TEST(a_slow_command_is_aborted),
         TEST(where_nothing_is_aborted_the_session_ends),
+        TEST(an_abort_that_is_lost),
         TEST(a_reset_comes_before_a_proof_elsewhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
