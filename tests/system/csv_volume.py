@@ -20,6 +20,7 @@ class Volume:
         self.folder = folder
         self.name = name or str(folder / "volume.img")
         self.errors = ""
+        self.started = []
 
     def run(self, command, *arguments, data=None, status=0, before=(), quiet=True):
         """
@@ -56,8 +57,17 @@ class Volume:
         assert self.run("fsck").decode().endswith(": sound\n")
 
     def start(self, command, *arguments, **more):
-        """A command that goes on."""
-        return subprocess.Popen([TOOL, command, self.name, *map(str, arguments)], cwd=self.folder, **more)
+        """A command that goes on, until end() at the latest."""
+        process = subprocess.Popen([TOOL, command, self.name, *map(str, arguments)], cwd=self.folder, **more)
+        self.started.append(process)
+        return process
+
+    def end(self):
+        """Of the test: nothing that it has started goes on."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def wait_for(condition, what):

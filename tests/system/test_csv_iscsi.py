@@ -15,7 +15,7 @@ import pytest
 from csv_volume import MIB, SECONDS, TOOL, Volume, fuse_problem, on_another_host, unmount, wait_for
 
 pytestmark = pytest.mark.vendor("none")
-TARGET = "iqn.2026-11.example:csv"
+TARGET = f"iqn.2026-11.example:csv-{os.getpid()}"  # runs at the same time do not know each other
 SECRET, OTHER_SECRET = "0123456789ab", "ba9876543210"
 
 
@@ -134,7 +134,8 @@ def target(tmp_path):
 def volume(target):
     made = Volume(target.folder, target.url())
     made.run("mkfs", "--label=LUN")
-    return made
+    yield made
+    made.end()
 
 
 @pytest.fixture
@@ -237,6 +238,8 @@ def test_secrets(target, volume):
     good = Volume(target.folder, target.url(f"alpha%{SECRET}@"))
     good.run("mkdir", "d")
     assert good.names() == ["d"]
+    said = good.run("fsck") + good.run("fsck", "--repair") + good.run("grow") + good.run("info")
+    assert b"0 things mended" in said and b": sound" in said and b"already" in said and SECRET.encode() not in said
     for user in ("", "alpha%wrongwrongwrong@", f"beta%{SECRET}@"):
         bad = Volume(target.folder, target.url(user))
         bad.fails("ls", "no login", "user and secret")
@@ -246,7 +249,8 @@ def test_secrets(target, volume):
     wrong = Volume(target.folder, good.name + both.replace(OTHER_SECRET, "wrongwrongwrong"))
     wrong.fails("ls", "no login")
     assert "wrongwrong" not in wrong.errors
-    put = begin(Volume(target.folder, good.name + both))
+    volume.name = good.name + both
+    put = begin(volume)
     with open(f"/proc/{put.pid}/cmdline", "rb") as file:
         shown = file.read()
     assert b"alpha" in shown and SECRET.encode() not in shown and OTHER_SECRET.encode() not in shown, \

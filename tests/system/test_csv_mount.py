@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from csv_volume import MIB, SECONDS, TOOL, Volume, fuse_problem, unmount, wait_for
+from csv_volume import MIB, SECONDS, Volume, fuse_problem, unmount, wait_for
 
 pytestmark = pytest.mark.vendor("none")
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE = 1, 2, 16, 8
@@ -62,7 +62,11 @@ def mounted(usable, tmp_path_factory):
     mount = Mount(tmp_path_factory.mktemp("mount"))
     mount.mount(*(["--allow-other"] if os.getuid() == 0 else []))
     yield mount
-    mount.unmount()
+    try:
+        mount.unmount()
+    except subprocess.CalledProcessError:  # a test that failed has left something open
+        unmount(mount.directory, lazily=True)
+        raise
     mount.check()
     assert mount.transactions() == 0
 
@@ -83,6 +87,7 @@ def mount(usable, tmp_path):
     """One of its own, not yet mounted."""
     made = Mount(tmp_path)
     yield made
+    made.end()
     if os.path.ismount(made.directory):
         unmount(made.directory, lazily=True)
 
@@ -616,7 +621,7 @@ def test_changes_become_durable_without_fsync(mount):
 
 
 def test_in_the_foreground_until_a_signal(mount):
-    process = subprocess.Popen([TOOL, "mount", "--foreground", mount.name, str(mount.directory)])
+    process = mount.start("mount", "--foreground", mount.directory)
     wait_for(lambda: os.path.ismount(mount.directory), "the mount")
     write(mount.directory / "f", b"data")
     process.send_signal(signal.SIGTERM)

@@ -22,6 +22,7 @@ def volume(tmp_path):
     made = Volume(tmp_path)
     made.run("mkfs", "--size=256M", "--label=Volume 1")
     yield made
+    made.end()
     made.check()
 
 
@@ -192,6 +193,17 @@ def test_damage_is_repaired_and_told(volume):
         volume.check()
         assert volume.run("get", "/a/file", "-") == b"bytes" * 10000
     assert "0 things mended" in volume.run("fsck", "--repair").decode()
+
+
+def test_a_volume_grows_with_its_disk(volume):
+    volume.run("put", "-", "f", data=b"data" * MIB)
+    assert b"256.0 MiB, as large as its disk already" in volume.run("grow")
+    os.truncate(volume.name, 2 << 30)
+    assert b": from 256.0 MiB to 2.0 GiB" in volume.run("grow")
+    volume.check()
+    assert volume.free() > 1900 * MIB and volume.run("get", "f", "-") == b"data" * MIB
+    (volume.folder / "large").write_bytes(b"\1" * 400 * MIB)
+    volume.run("put", "large", "/")
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Commands on a volume as a whole: mkfs, fsck, info, df.
+ * Commands on a volume as a whole: mkfs, fsck, grow, info, df.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -116,7 +116,7 @@ static int repair(const struct invocation *call)
                   status == ERR_BUSY ? " (--take-over)"
                   : status == ERR_CORRUPT && !repair.discard_journal ? " (--force)" : "");
     else
-        printf("%s: %" PRIu64 " thing%s mended, %" PRIu64 " lost, %" PRIu64 " in /lost+found: sound\n", call->volume,
+        printf("%s: %" PRIu64 " thing%s mended, %" PRIu64 " lost, %" PRIu64 " in /lost+found: sound\n", device->name,
                repair.mended, repair.mended == 1 ? "" : "s", repair.lost, repair.rescued);
     int result = status == ERR_CORRUPT ? EXIT_DAMAGED : status ? EXIT_NOT_CHECKED
                  : repair.mended ? EXIT_REPAIRED : EXIT_DONE;
@@ -139,14 +139,35 @@ int command_fsck(const struct invocation *call)
         say_error("%s: the check ended early: %s", tool.device->name, say_status(status));
     else
         printf("%s: %" PRIu64 " file%s, %" PRIu64 " director%s, %s in use, %" PRIu64 " transaction%s in the journal: %s\n",
-               call->volume, check.files, check.files == 1 ? "" : "s", check.directories,
+               tool.device->name, check.files, check.files == 1 ? "" : "s", check.directories,
                check.directories == 1 ? "y" : "ies", say_size(check.used_blocks * CSV_BLOCK_BYTES, size), info.replayed,
                info.replayed == 1 ? "" : "s", check.problems ? "DAMAGED" : "sound");
     int result = status ? EXIT_NOT_CHECKED : check.problems ? EXIT_DAMAGED : EXIT_DONE;
     return tool_close(&tool) ? result : EXIT_NOT_CHECKED;
 }
 
-/* ---- info, df ---- */
+/* ---- grow, info, df ---- */
+
+int command_grow(const struct invocation *call)
+{
+    struct tool tool;
+    struct csv_info before, after;
+    char from[SAY_SIZE_BYTES], to[SAY_SIZE_BYTES];
+    if (!tool_open(&tool, call, false))
+        return EXIT_FAILED;
+    csv_statfs(tool.volume, &before);
+    enum status status = csv_grow(tool.volume);
+    csv_statfs(tool.volume, &after);
+    if (status)
+        tool_failed(&tool, tool.device->name, status);
+    else if (after.blocks == before.blocks)
+        printf("%s: %s, as large as its disk already\n", tool.device->name,
+               say_size(after.blocks * CSV_BLOCK_BYTES, to));
+    else
+        printf("%s: from %s to %s\n", tool.device->name, say_size(before.blocks * CSV_BLOCK_BYTES, from),
+               say_size(after.blocks * CSV_BLOCK_BYTES, to));
+    return tool_close(&tool) && !status ? EXIT_DONE : EXIT_FAILED;
+}
 
 static void print_uuid(const uint8_t *uuid)
 {

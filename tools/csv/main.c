@@ -70,6 +70,7 @@ static const struct command {
     { "mkfs", command_mkfs, 0, 0, false, OPT_FORCE | OPT_LABEL | OPT_SIZE, "", "make an empty volume; what was there is lost" },
     { "fsck", command_fsck, 0, 0, false, OPT_REPAIR | OPT_FORCE, "",
       "check everything; exit status 0: sound, 1: mended, 4: damaged, 8: not checked" },
+    { "grow", command_grow, 0, 0, true, 0, "", "make the volume as large as its disk is now" },
     { "info", command_info, 0, 0, false, OPT_JSON, "", "identity, size and use of the volume" },
     { "df", command_df, 0, 0, false, OPT_JSON, "", "room on the volume" },
     { "ls", command_ls, 0, 1, false, OPT_JSON, "[PATH]", "list a directory, or show a file" },

@@ -135,12 +135,12 @@ static int in_background(const struct invocation *call, const char *directory)
     int ends[2], status;
     char word;
     if (pipe2(ends, O_CLOEXEC)) {
-        say_error("%s: cannot be mounted: %s", call->volume, strerror(errno));
+        say_error("%s: cannot be mounted: %s", directory, strerror(errno));
         return EXIT_FAILED;
     }
     pid_t child = fork();
     if (child < 0) {
-        say_error("%s: cannot be mounted: %s", call->volume, strerror(errno));
+        say_error("%s: cannot be mounted: %s", directory, strerror(errno));
         return EXIT_FAILED;
     }
     if (!child) {

@@ -75,6 +75,7 @@ void print_json_text(const char *text);
 
 int command_mkfs(const struct invocation *call);
 int command_fsck(const struct invocation *call);
+int command_grow(const struct invocation *call);
 int command_info(const struct invocation *call);
 int command_df(const struct invocation *call);
 int command_ls(const struct invocation *call);
