@@ -254,18 +254,19 @@ static void keys_that_the_target_forgot(void **state)
     fake_unit_power_loss(&u);
     assert_int_equal(prove(&proof, &claim, &u), SCSI_PROOF_FENCED);
     assert_int_equal(u.key[0], 0);
-    u = ours(); /* each command is busy at first, or meets news: what it sends is right the second time, too */
-    fake_unit_power_loss(&u);
-    scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), false);
-    for (unsigned i = 0; scsi_proof_next(&proof) != SCSI_PROOF_OVER; i++) {
-        assert_true(i < 100);
-        u.busy = i % 3 == 0;
-        if (i % 5 == 0 && !u.busy)
-            u.attention[0] = 0x2a01;
-        step(&proof, &u, 0, 0);
+    for (unsigned first = 0; first < 2; first++) { /* each command meets news, or a busy unit: its list is made anew */
+        u = ours();
+        fake_unit_power_loss(&u);
+        scsi_proof_start(&proof, &claim, buffer, sizeof(buffer), false);
+        for (unsigned i = 0; scsi_proof_next(&proof) != SCSI_PROOF_OVER; i++) {
+            assert_true(i < 100);
+            u.attention[0] = proof.attempts == 0 && !first ? 0x2a01 : 0;
+            u.busy = proof.attempts == 0 && first;
+            step(&proof, &u, 0, 0);
+        }
+        assert_int_equal(proof.verdict, SCSI_PROOF_HOLDS);
+        assert_int_equal(proof.rounds, 0);
     }
-    assert_int_equal(proof.verdict, SCSI_PROOF_HOLDS);
-    assert_int_equal(proof.rounds, 0);
     u = ours(); /* the takeover is written between the two looks at the epoch */
     fake_unit_power_loss(&u);
     u.attention[0] = 0;
