@@ -19,10 +19,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import fetch  # noqa: E402
 
 BUSYBOX = "/bin/busybox"
-APPLETS = """acpid ash awk base64 basename blockdev cat chmod chroot cksum clear cmp cp cut date dd df dirname dmesg du echo env
+APPLETS = """acpid arping ash awk base64 basename blockdev cat chmod chroot cksum clear cmp cp cut date dd df dirname dmesg du echo env
 expr false find free grep gunzip gzip head hexdump hostname hwclock id ifconfig insmod ip kill ln ls lsmod lspci md5sum
-mkdir mkfs.ext2 mknod mount mv nproc od ping printf ps pwd rm rmmod sed seq setsid sh sha256sum sleep sort
-stat stty sync tail taskset tee test time timeout top touch tr true umount uname uniq uptime usleep vi wc which xargs yes
+mkdir mkfs.ext2 mknod mount mv nc nproc od ping printf ps pwd rm rmmod sed seq setsid sh sha256sum sleep sort
+stat stty sync tail taskset tee test time timeout top touch tr true udhcpc umount uname uniq uptime usleep vi wc wget which xargs yes
 zcat""".split()
 # In the order in which they can be loaded is worked out from the modules themselves; these are the ones wanted.
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net", "button", "evdev"]
@@ -38,10 +38,25 @@ read up idle </proc/uptime
 echo "Tasuki demo guest: user space after $up s"
 echo "Linux $(uname -r) on $(nproc) CPU(s). This is a shell; poweroff ends the guest."
 hostname demo
+[ -e /sys/class/net/eth0 ] && udhcpc -q -n -t 20 -i eth0 >/dev/null 2>&1 &
 acpid -l /dev/null
 while :; do
     setsid -c sh </dev/console >/dev/console 2>&1
 done
+"""
+# What udhcpc runs for each change of a lease.
+DHCP = """#!/bin/sh
+export PATH=/bin
+case $1 in
+deconfig)
+    ip address flush dev $interface
+    ip link set $interface up ;;
+bound | renew)
+    ip address flush dev $interface
+    ip address add $ip/${mask:-24} dev $interface
+    [ -n "$router" ] && ip route replace default via ${router%% *}
+    for server in $dns; do echo nameserver $server; done >/etc/resolv.conf ;;
+esac
 """
 
 
@@ -147,7 +162,7 @@ def write_initrd(path, kernel_package, init=INIT, add=None, modules=tuple(MODULE
         archive.entry(directory, stat.S_IFDIR | 0o755)
     archive.entry("etc/acpi/PWRF/00000080", stat.S_IFREG | 0o755, b"#!/bin/sh\nexec /bin/busybox poweroff -f\n")
     made = {"etc", "bin", "dev", "modules", "mnt", "proc", "root", "sys", "tmp"}
-    for name, content in sorted((add or {}).items()):
+    for name, content in sorted({"etc/udhcpc/default.script": DHCP.encode(), **(add or {})}.items()):
         parts = name.strip("/").split("/")
         for i in range(1, len(parts)):
             parent = "/".join(parts[:i])

@@ -135,7 +135,8 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     terminal = Terminal()
-    machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log)
+    machine = Machine(cpu=options.cpu, image=options.image, smp=options.smp, memory=options.memory, log=options.log,
+                      cards=[{"model": "e1000"}])
     emulator = ("QEMU, which emulates AMD's SVM" if options.cpu == "amd" else
                 "Bochs, which emulates Intel's VMX; it is slow: half a minute to the prompt, two for the guest")
     print(f"Starting a node in {emulator}.\n"
