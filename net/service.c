@@ -274,6 +274,7 @@ static bool set_up(void)
         *last = n;
         last = &n->next;
         open_network(n);
+        thread_yield();
     }
     close_unused();
     storage_set_up(config);
@@ -501,7 +502,10 @@ static void get_port(void *arg)
         .network = n ? n->config->name : NULL, .mac = vp->port->mac, .vlan = vp->vlan, .link_up = netport_is_up(vp->port),
         .expired = time_now_ns() >= __atomic_load_n(&vp->deadline_ns, __ATOMIC_RELAXED), .counters = vp->counters,
     };
-    str_copy(info->name, sizeof info->name, n && vp == &n->vport ? "node" : vp->port->name);
+    if (n && vp == &n->vport)
+        snprintf(info->name, sizeof info->name, "node: %s", n->config->name);
+    else
+        str_copy(info->name, sizeof info->name, vp->port->name);
 }
 
 bool net_port_get(unsigned i, struct net_port_info *info)

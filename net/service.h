@@ -59,7 +59,7 @@ bool net_card_get(unsigned i, struct net_card_info *info);
 
 /* A port of a card's switch. */
 struct net_port_info {
-    char name[80];            /* the card's, "node", or "VM: card N" */
+    char name[80];            /* the card's, "node: NETWORK", or "VM: card N" */
     const char *network;      /* NULL: the card's port, which is in all of them */
     uint64_t mac;             /* 0: the card's port */
     uint16_t vlan;            /* 0: untagged */

@@ -147,14 +147,14 @@ static void show_port_counters(struct out *out)
         const struct vswitch_counters *c = &info.counters;
         out_object_begin(out, NULL);
         out_string(out, "port", info.name);
-        out_string(out, "network", info.network);
         out_uint(out, "in", c->in_frames);
         out_bytes(out, "in_size", c->in_bytes);
         out_uint(out, "out", c->out_frames);
         out_bytes(out, "out_size", c->out_bytes);
         out_uint(out, "flooded", c->flooded);
         out_uint(out, "finished", c->finished);
-        out_uint(out, "learn_refused", c->learn_refused);
+        if (out->json)
+            out_uint(out, "learn_refused", c->learn_refused);
         out_object_end(out);
     }
     out_array_end(out);
@@ -165,7 +165,6 @@ static void show_port_counters(struct out *out)
                 continue;
             out_object_begin(out, NULL);
             out_string(out, "port", info.name);
-            out_string(out, "network", info.network);
             out_string(out, "reason", vswitch_drop_name((enum vswitch_drop)reason));
             out_uint(out, "frames", info.counters.drop[reason]);
             out_object_end(out);

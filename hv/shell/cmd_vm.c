@@ -102,7 +102,7 @@ static void show_cards(struct out *out, const struct vm_info *info)
     uint8_t mac[6];
     char text[18];
 
-    if (!info->card_count)
+    if (!info->card_count && !out->json)
         return;
     out_array_begin(out, "networks");
     for (unsigned i = 0; i < info->card_count; i++) {

@@ -120,7 +120,9 @@ enum status machine_nets_build(struct vm *vm, const struct virtio_owner *owner, 
         if (*why)
             log_warning("vm %s: card %u: %s", vm->name, i, why);
     }
+    spin_lock(&vm->lock);
     machine_nets_links(vm);
+    spin_unlock(&vm->lock);
     return OK;
 }
 

@@ -97,6 +97,7 @@ def test_an_address_by_dhcp_and_echoes(guest):
     shown = show(node)
     ports = {(p["port"], p["network"]): p for p in shown["ports"]}
     assert len(ports) == 6 and shown["ports"][0]["network"] is None
+    assert shown["counters"][0]["no_memory"] == 0
     cards = {card["card"]: card for card in node.shell_json("vm show demo")["networks"]}
     for number, network in enumerate(("lan", "lan", "blue")):
         mine = ports[(f"demo: card {number}", network)]
