@@ -30,6 +30,7 @@
 #define CHECKED_ELSEWHERE (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
 #define SENDING 512 /* frames of all networks that are on their way */
+#define SENDING_TO_GUESTS 128 /* of them on their way, and frames to guests are refused */
 #define PIECES_MAX (NIC_MAX_PIECES - 2) /* of them; a tag makes two more */
 
 /* ---- Receiving ---- */
@@ -88,6 +89,7 @@ struct sending {
 
 static struct sending *sendings;
 static struct frame *free_sendings;
+static unsigned sending_count; /* that are not free */
 static struct frame *returned; /* atomic: from any context */
 
 static void come_back(struct frame_owner *owner, struct frame *frame)
@@ -125,6 +127,7 @@ void network_collect(void)
         (void)pbuf_free(((struct sending *)frame)->buffers);
         frame->next = free_sendings;
         free_sendings = frame;
+        sending_count--;
         frame = next;
     }
 }
@@ -154,6 +157,7 @@ static struct frame *frame_of(struct pbuf *p)
     else if (!(p = pbuf_clone(PBUF_RAW, PBUF_RAM, p)))
         return NULL;
     free_sendings = frame->next;
+    sending_count++;
     frame_init(frame, &sending_owner);
     ((struct sending *)frame)->buffers = p;
     frame->checksum = FRAME_CHECKSUM_GOOD;
@@ -164,11 +168,26 @@ static struct frame *frame_of(struct pbuf *p)
     return frame;
 }
 
+/*
+ * Frames that wait at guests leave enough for the node's own work: past SENDING_TO_GUESTS no more go to one. (An address that
+ * does not lie in one piece is nobody's business here: it is then as if it were unknown.)
+ */
+static bool may_send(struct network *n, const struct pbuf *p, uint64_t now_ns)
+{
+    if (sending_count >= SENDING_TO_GUESTS)
+        network_collect();
+    if (sending_count < SENDING_TO_GUESTS || p->len < ETH_ADDRESS_BYTES)
+        return true;
+    struct vswitch_port *to = vswitch_where(&n->card->sw, n->config->vlan, eth_address(p->payload), now_ns);
+    return !to || !to->port->outbox.size;
+}
+
 static err_t output(struct netif *netif, struct pbuf *p)
 {
     struct network *n = netif->state;
     struct card *card = n->card;
-    struct frame *frame = card->nic->link_up ? frame_of(p) : NULL;
+    uint64_t now_ns = time_now_ns();
+    struct frame *frame = card->nic->link_up && may_send(n, p, now_ns) ? frame_of(p) : NULL;
 
     if (!frame) {
         n->dropped++;
@@ -176,7 +195,7 @@ static err_t output(struct netif *netif, struct pbuf *p)
     }
     card->refused = false;
     bool was = card_own(card, true);
-    vswitch_input(&card->sw, &n->vport, frame, time_now_ns());
+    vswitch_input(&card->sw, &n->vport, frame, now_ns);
     (void)card_own(card, was);
     frame_put(frame);
     if (card->refused) {

@@ -476,6 +476,35 @@ static void lwip_gets_its_buffers_back_when_the_last_receiver_is_done(void **sta
     assert_int_equal(lwip_stats.mem.used, heap);
 }
 
+/* What the node says to a guest that does not listen, such as answers to its flood, leaves enough for the node's own work. */
+static void a_guest_holds_no_more_than_a_part_of_lwips_buffers(void **state)
+{
+    static struct frame *queue[1024];
+    struct frame_queue was = alice->port.outbox;
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, 114, PBUF_RAM);
+    unsigned sent = 0;
+    bool wake;
+    (void)state;
+
+    frame_queue_init(&alice->port.outbox, queue, 1024);
+    (void)make(p->payload, ALICE, NODE, -1, 'p');
+    while (sent < 1024 && networks[0].netif.linkoutput(&networks[0].netif, p) == ERR_OK)
+        sent++;
+    assert_true(sent >= 64 && sent <= 128);
+    (void)make(p->payload, ROUTER, NODE, -1, 'p');
+    for (unsigned i = 0; i < 80; i++)
+        assert_int_equal(networks[0].netif.linkoutput(&networks[0].netif, p), ERR_OK);
+    card_done();
+    assert_int_equal(frame_queue_purge(&alice->port.outbox, &wake), sent);
+    (void)make(p->payload, ALICE, NODE, -1, 'q');
+    assert_int_equal(networks[0].netif.linkoutput(&networks[0].netif, p), ERR_OK);
+    (void)frame_queue_purge(&alice->port.outbox, &wake);
+    alice->port.outbox = was;
+    network_collect();
+    assert_int_equal(p->ref, 1);
+    (void)pbuf_free(p);
+}
+
 static void a_guests_memory_stays_until_its_last_frame_is_home(void **state)
 {
     (void)state;
@@ -607,6 +636,7 @@ int main(void)
         TEST(a_guest_reaches_wire_and_node_and_none_of_another_vlan),
         TEST(a_stolen_address_is_dropped_and_counted),
         TEST(lwip_gets_its_buffers_back_when_the_last_receiver_is_done),
+        TEST(a_guest_holds_no_more_than_a_part_of_lwips_buffers),
         TEST(a_guests_memory_stays_until_its_last_frame_is_home),
         TEST(the_card_listens_to_all_as_long_as_there_are_guests),
         TEST(links_follow_the_cards),
