@@ -36,7 +36,8 @@ static void name_content(struct device *device, char *text, size_t bytes)
     struct csv_info info;
     enum status status = csv_mount(&device->disk, &tool_memory, &options, &volume, message);
     if (status) {
-        snprintf(text, bytes, "%s", status == ERR_NOT_FOUND ? "data that is no volume" : "a volume that cannot be read");
+        snprintf(text, bytes, "%s",
+                 status == ERR_NOT_FOUND ? "data that is no volume" : "a volume that cannot be read");
         return;
     }
     csv_statfs(volume, &info);
@@ -138,7 +139,8 @@ int command_fsck(const struct invocation *call)
     if (status)
         say_error("%s: the check ended early: %s", tool.device->name, say_status(status));
     else
-        printf("%s: %" PRIu64 " file%s, %" PRIu64 " director%s, %s in use, %" PRIu64 " transaction%s in the journal: %s\n",
+        printf("%s: %" PRIu64 " file%s, %" PRIu64 " director%s, %s in use, %" PRIu64
+               " transaction%s in the journal: %s\n",
                tool.device->name, check.files, check.files == 1 ? "" : "s", check.directories,
                check.directories == 1 ? "y" : "ies", say_size(check.used_blocks * CSV_BLOCK_BYTES, size), info.replayed,
                info.replayed == 1 ? "" : "s", check.problems ? "DAMAGED" : "sound");

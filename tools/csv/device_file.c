@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Files and block devices. Who writes holds two locks, which both belong to the open file and so end with it: flock(),
- * which other runs of this tool see, and a lock on all bytes by open file description (fcntl), which QEMU sees, since it
- * takes such locks on the images that it uses. A block device is also opened exclusively, so that one that is mounted
- * or part of something else is refused. Readers hold the same locks, shared.
+ * which other runs of this tool see, and a lock on all bytes by open file description (fcntl), which QEMU sees, since
+ * it takes such locks on the images that it uses. A block device is also opened exclusively, so that one that is
+ * mounted or part of something else is refused. Readers hold the same locks, shared.
  *
  * There is no FUA: such a write is a write and a fdatasync(). O_DIRECT is not used; what the page cache holds is as
  * good as the device for everybody on this machine, and the flush makes it durable.

@@ -88,8 +88,8 @@ static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
     case LUN_READ:
         return iscsi_read16_task(i, lun, c->block, bytes, block, 0, 0, 0, 0, 0, answered, l);
     case LUN_WRITE:
-        return iscsi_write16_task(i, lun, c->block, (unsigned char *)(uintptr_t)c->bytes, bytes, block, 0, 0, c->fua, 0, 0,
-                                  answered, l);
+        return iscsi_write16_task(i, lun, c->block, (unsigned char *)(uintptr_t)c->bytes, bytes, block, 0, 0, c->fua, 0,
+                                  0, answered, l);
     case LUN_FLUSH:
         return iscsi_synchronizecache16_task(i, lun, 0, 0, 0, 0, answered, l);
     case LUN_UNMAP:
@@ -97,8 +97,8 @@ static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
     case LUN_PR_IN:
         return iscsi_persistent_reserve_in_task(i, lun, c->action, (uint16_t)c->count, answered, l);
     case LUN_PR_OUT:
-        return iscsi_persistent_reserve_out_task(i, lun, c->action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, c->type, &keys, answered,
-                                                 l);
+        return iscsi_persistent_reserve_out_task(i, lun, c->action, SCSI_PERSISTENT_RESERVE_SCOPE_LU, c->type, &keys,
+                                                 answered, l);
     case LUN_CAPACITY:
         return iscsi_readcapacity16_task(i, lun, answered, l);
     case LUN_LIMITS:
@@ -372,7 +372,8 @@ static bool measure(struct lun *l)
     }
     if (task)
         scsi_free_scsi_task(task);
-    if (!capacity || (l->block_bytes != 512 && l->block_bytes != 4096) || !l->blocks || l->blocks > UINT64_MAX / l->block_bytes) {
+    if (!capacity || (l->block_bytes != 512 && l->block_bytes != 4096) || !l->blocks ||
+        l->blocks > UINT64_MAX / l->block_bytes) {
         say_error("%s: no disk with blocks of 512 or 4096 bytes: %s; name another LUN", l->device.name,
                   capacity ? "its blocks have another size" : l->words);
         return false;

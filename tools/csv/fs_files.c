@@ -164,7 +164,8 @@ static int allocate(struct csv_file *file, int mode, uint64_t offset, uint64_t c
     }
 }
 
-static void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t count, struct fuse_file_info *info)
+static void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t count,
+                         struct fuse_file_info *info)
 {
     struct fs *fs = fs_of(req);
     enum status status;

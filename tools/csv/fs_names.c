@@ -358,7 +358,8 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
     fuse_reply_err(req, remove_name(fs_of(req), parent, name, true));
 }
 
-static int rename_errno(struct fs *fs, uint64_t from, const char *name, uint64_t to, const char *to_name, unsigned flags)
+static int rename_errno(struct fs *fs, uint64_t from, const char *name, uint64_t to, const char *to_name,
+                        unsigned flags)
 {
     struct csv_stat moved, replaced;
     int error = name_fault(to_name);
@@ -418,7 +419,7 @@ static void op_releasedir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info
     fuse_reply_err(req, 0);
 }
 
-/* Positions: 0 before ".", 1 before "..", 2 before the first entry, then half of the cursor, which is never that low. */
+/* Positions: 0 before ".", 1 before "..", 2 before the first entry, then half of the cursor, never that low. */
 static off_t position_of(uint64_t cursor)
 {
     uint64_t half = cursor / 2 + (cursor & 1);
@@ -433,8 +434,8 @@ static uint64_t cursor_of(const struct fs_directory *directory, off_t position)
 }
 
 /* Adds an entry to the answer. False: it is full. */
-static bool add(fuse_req_t req, char *answer, size_t bytes, size_t *used, const char *name, uint64_t inode, uint32_t type,
-                off_t next)
+static bool add(fuse_req_t req, char *answer, size_t bytes, size_t *used, const char *name, uint64_t inode,
+                uint32_t type, off_t next)
 {
     struct stat stat = { .st_ino = inode, .st_mode = type == CSV_IS_DIRECTORY ? S_IFDIR : S_IFREG };
     size_t need = fuse_add_direntry(req, answer + *used, bytes - *used, name, &stat, next);
@@ -471,6 +472,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t number, size_t bytes, off_t po
 {
     struct fs *fs = fs_of(req);
     struct fs_node *node = fs_node(fs, number);
+    struct fs_directory *directory = (struct fs_directory *)(uintptr_t)info->fh;
     struct csv_stat stat;
     size_t used = 0;
     char *answer = malloc(bytes);
@@ -478,7 +480,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t number, size_t bytes, off_t po
     if (!status && !fs_node_is_dead(node)) {
         status = csv_stat(fs->tool.volume, node->inode, &stat);
         if (!status)
-            status = list(req, node->inode, &stat, (struct fs_directory *)(uintptr_t)info->fh, position, answer, bytes, &used);
+            status = list(req, node->inode, &stat, directory, position, answer, bytes, &used);
     }
     if (status && !used)
         fuse_reply_err(req, fs_errno(fs, status));

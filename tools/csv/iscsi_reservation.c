@@ -4,14 +4,14 @@
  * writes, and others may look.
  *
  * A key's upper 48 bits are this host's (tool_identity()), its lower 16 are drawn at each run and at each new
- * connection. So a key tells which host left it. A run that was killed leaves its reservation behind; the next one on this
- * host takes it back, since a lock on this machine (host_lock()) proves that the older run has ended. Whatever has
- * another host's key is a stranger's, and is only preempted when the admin says that he is gone.
+ * connection. So a key tells which host left it. A run that was killed leaves its reservation behind; the next one on
+ * this host takes it back, since a lock on this machine (device_iscsi.c) proves that the older run has ended. Whatever
+ * has another host's key is a stranger's, and is only preempted when the admin says that he is gone.
  *
  * When a connection was lost, the new one may count as another nexus, or as the same. Either way the new key is
  * registered first; if the reservation then has an older key of this run, it is another nexus, and PREEMPT moves the
- * reservation in one step, if nobody else has done so before. A reservation that is gone is not taken again: while it was gone,
- * somebody else may have written. Then the volume is read-only for the rest of the run.
+ * reservation in one step, if nobody else has done so before. A reservation that is gone is not taken again: while it
+ * was gone, somebody else may have written. Then the volume is read-only for the rest of the run.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -95,16 +95,17 @@ static void say_strangers(const struct lun *l, const struct holding *h, const ch
         if (!is_ours(l, h->key[i]))
             at += (size_t)snprintf(text + at, sizeof(text) - at, "%s0x%016" PRIx64, at ? ", " : "", h->key[i]);
     if (h->reserved && !is_ours(l, h->holder))
-        say_error("%s: reserved by another host with key 0x%016" PRIx64 " (%s); registered keys: %s; %s", l->device.name,
-                  h->holder, scsi_pr_type_str((enum scsi_persistent_out_type)h->type), at ? text : "none", cure);
+        say_error("%s: reserved by another host with key 0x%016" PRIx64 " (%s); registered keys: %s; %s",
+                  l->device.name, h->holder, scsi_pr_type_str((enum scsi_persistent_out_type)h->type),
+                  at ? text : "none", cure);
     else
         say_error("%s: in use by other hosts, which have registered the keys %s; %s", l->device.name, text, cure);
 }
 
 static bool unreadable(struct lun *l)
 {
-    say_error("%s: the target has no persistent reservations, or does not tell them: %s; without them nothing keeps others "
-              "from writing: use another target", l->device.name, l->words);
+    say_error("%s: the target has no persistent reservations, or does not tell them: %s; without them nothing keeps "
+              "others from writing: use another target", l->device.name, l->words);
     return false;
 }
 
@@ -211,14 +212,14 @@ bool reservation_prove(struct lun *l)
     }
     l->lost = true;
     if (!result && h.reserved)
-        say_error("%s: the reservation was taken by key 0x%016" PRIx64 " while this one was away; nothing more is written; see "
-                  "who that is before mounting again", l->device.name, h.holder);
+        say_error("%s: the reservation was taken by key 0x%016" PRIx64 " while this one was away; nothing more is "
+                  "written; see who that is before mounting again", l->device.name, h.holder);
     else if (!result)
-        say_error("%s: the target has lost the reservation (was it restarted?), and somebody else may have written; nothing "
-                  "more is written; run the command again", l->device.name);
+        say_error("%s: the target has lost the reservation (was it restarted?), and somebody else may have written; "
+                  "nothing more is written; run the command again", l->device.name);
     else
-        say_error("%s: whether the reservation is still held cannot be told: %s; nothing more is written; run the command "
-                  "again", l->device.name, result == LUN_CONFLICT ? "there is another one" : l->words);
+        say_error("%s: whether the reservation is still held cannot be told: %s; nothing more is written; run the "
+                  "command again", l->device.name, result == LUN_CONFLICT ? "there is another one" : l->words);
     return false;
 }
 
@@ -231,7 +232,7 @@ bool reservation_release(struct lun *l)
         result = pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER, l->key, 0);
     if (!result)
         return true;
-    say_error("%s: the reservation could not be released (key 0x%016" PRIx64 "): %s; the next run of this tool on this host "
-              "does it", l->device.name, l->key, l->words);
+    say_error("%s: the reservation could not be released (key 0x%016" PRIx64 "): %s; the next run of this tool on this "
+              "host does it", l->device.name, l->key, l->words);
     return false;
 }

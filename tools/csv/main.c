@@ -42,8 +42,8 @@ static const struct {
     unsigned option;
     const char *help;
 } option_table[] = {
-    { { "force", 'f', false }, OPT_FORCE, "mkfs: although there is something on the disk; fsck --repair: discard what a "
-      "damaged journal no longer tells" },
+    { { "force", 'f', false }, OPT_FORCE,
+      "mkfs: although there is something on the disk; fsck --repair: discard what a damaged journal no longer tells" },
     { { "recursive", 'r', false }, OPT_RECURSIVE, "directories with all that is in them" },
     { { "repair", 0, false }, OPT_REPAIR, "repair what is damaged" },
     { { "label", 'L', true }, OPT_LABEL, "TEXT: the volume's label, at most 63 bytes" },
@@ -53,7 +53,8 @@ static const struct {
     { { "read-only", 0, false }, OPT_READ_ONLY, "change nothing" },
     { { "foreground", 0, false }, OPT_FOREGROUND, "stay in the foreground until the directory is unmounted" },
     { { "allow-other", 0, false }, OPT_ALLOW_OTHER, "other users may use the directory, as its permissions say" },
-    { { "format", 'O', true }, OPT_FORMAT, "FORMAT: of the source, where it is not to be guessed (qcow2, vmdk, vhdx ...)" },
+    { { "format", 'O', true }, OPT_FORMAT,
+      "FORMAT: of the source, where it is not to be guessed (qcow2, vmdk, vhdx ...)" },
     { { "take-over", 0, false }, OPT_TAKE_OVER, "whoever has the volume mounted or reserved is certainly gone" },
     { { "initiator", 0, true }, OPT_INITIATOR, "NAME: iSCSI name of this side" },
     { { "help", 'h', false }, OPT_HELP, "this text" },
@@ -67,7 +68,8 @@ static const struct command {
     unsigned options;
     const char *arguments, *help;
 } command_table[] = {
-    { "mkfs", command_mkfs, 0, 0, false, OPT_FORCE | OPT_LABEL | OPT_SIZE, "", "make an empty volume; what was there is lost" },
+    { "mkfs", command_mkfs, 0, 0, false, OPT_FORCE | OPT_LABEL | OPT_SIZE, "",
+      "make an empty volume; what was there is lost" },
     { "fsck", command_fsck, 0, 0, false, OPT_REPAIR | OPT_FORCE, "",
       "check everything; exit status 0: sound, 1: mended, 4: damaged, 8: not checked" },
     { "grow", command_grow, 0, 0, true, 0, "", "make the volume as large as its disk is now" },
@@ -75,8 +77,10 @@ static const struct command {
     { "df", command_df, 0, 0, false, OPT_JSON, "", "room on the volume" },
     { "ls", command_ls, 0, 1, false, OPT_JSON, "[PATH]", "list a directory, or show a file" },
     { "mkdir", command_mkdir, 1, 1, true, 0, "PATH", "make a directory" },
-    { "put", command_put, 2, 2, true, OPT_QUIET, "SOURCE PATH", "copy a file from here (-: standard input) to the volume" },
-    { "get", command_get, 2, 2, false, OPT_QUIET, "PATH TARGET", "copy a file from the volume to here (-: standard output)" },
+    { "put", command_put, 2, 2, true, OPT_QUIET, "SOURCE PATH",
+      "copy a file from here (-: standard input) to the volume" },
+    { "get", command_get, 2, 2, false, OPT_QUIET, "PATH TARGET",
+      "copy a file from the volume to here (-: standard output)" },
     { "import", command_import, 2, 2, true, OPT_QUIET | OPT_FORMAT, "SOURCE PATH",
       "copy a disk image (qcow2, VMDK, VHDX and what else qemu-img reads) as a raw file" },
     { "mv", command_mv, 2, 2, true, 0, "PATH PATH", "rename or move; a file of the new name is replaced" },

@@ -167,9 +167,9 @@ int command_mount(const struct invocation *call)
     char *directory = realpath(call->argument[0], NULL);
     if (!directory || stat(directory, &stat_of) || !S_ISDIR(stat_of.st_mode)) {
         say_error("%s: no directory to mount on: %s", call->argument[0],
-                  directory ? "it is something else" : errno == ENOTCONN ? "a mount whose program has ended is still there; "
-                                                                           "fusermount3 -u takes it away"
-                                                                         : strerror(errno));
+                  directory           ? "it is something else"
+                  : errno == ENOTCONN ? "a mount whose program has ended is still there; fusermount3 -u takes it away"
+                                      : strerror(errno));
         free(directory);
         return EXIT_FAILED;
     }

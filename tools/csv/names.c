@@ -166,8 +166,8 @@ static int move(struct tool *tool, const char *from_path, const char *to_path)
     if (!status)
         status = csv_rename(tool->volume, from, from_name, from_bytes, to, to_name, to_bytes);
     if (status == ERR_INVALID) {
-        say_error("%s: cannot become %s: a directory cannot move below itself nor replace a file, nor a file a directory",
-                  from_path, to_path);
+        say_error("%s: cannot become %s: a directory cannot move below itself nor replace a file, nor a file a "
+                  "directory", from_path, to_path);
         return EXIT_FAILED;
     }
     return status ? tool_failed(tool, to_path, status) : EXIT_DONE;

@@ -3,7 +3,7 @@
  * NBD as its protocol document (doc/proto.md of the nbd project) has it; all integers are big-endian. The client is a
  * child of this program, and is not trusted all the same: lengths and ranges are checked before they are used.
  *
- * Writes that the volume refuses are answered with an error, which ends qemu-img, and the reason is kept for the caller.
+ * Writes that the volume refuses are answered with an error, which ends qemu-img; the reason is kept for the caller.
  */
 #include "nbd.h"
 
@@ -63,8 +63,9 @@ struct reply {
     uint64_t cookie;
 } PACKED;
 
-_Static_assert(sizeof(struct option_head) == 16 && sizeof(struct option_reply) == 20 && sizeof(struct export_info) == 12 &&
-                   sizeof(struct request) == 28 && sizeof(struct reply) == 16, "as on the wire");
+_Static_assert(sizeof(struct option_head) == 16 && sizeof(struct option_reply) == 20 &&
+                   sizeof(struct export_info) == 12 && sizeof(struct request) == 28 && sizeof(struct reply) == 16,
+               "as on the wire");
 
 /* ERR_TRUNCATED: the client is gone. */
 static enum status receive(struct nbd *n, void *bytes, size_t count)
@@ -156,7 +157,10 @@ static enum status handshake(struct nbd *n)
 
 static uint32_t error_of(enum status status)
 {
-    return status == OK ? 0 : status == ERR_NO_SPACE ? 28 /* ENOSPC */ : status == ERR_RANGE ? 22 /* EINVAL */ : 5 /* EIO */;
+    return status == OK             ? 0
+         : status == ERR_NO_SPACE ? 28 /* ENOSPC */
+         : status == ERR_RANGE    ? 22 /* EINVAL */
+                                  : 5 /* EIO */;
 }
 
 static enum status carry_out(struct nbd *n, const struct request *request, uint8_t *data)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The server's side of NBD, for one client over one socket: how qemu-img writes an image straight into a file of the
- * volume. Only what it needs: the fixed newstyle handshake with NBD_OPT_GO or NBD_OPT_EXPORT_NAME, simple replies; read,
- * write, flush, trim, write zeroes.
+ * volume. Only what it needs: the fixed newstyle handshake with NBD_OPT_GO or NBD_OPT_EXPORT_NAME, simple replies;
+ * read, write, flush, trim, write zeroes.
  */
 #ifndef TOOLS_CSV_NBD_H
 #define TOOLS_CSV_NBD_H

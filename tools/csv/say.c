@@ -76,8 +76,8 @@ const char *say_status(enum status status)
     case ERR_NO_MEMORY:
         return "memory is used up; end other programs and try again";
     case ERR_INVALID:
-        return "not possible: a name is not one (1 to 255 bytes of UTF-8, no control characters), or a file stands where a "
-               "directory is needed, or the other way round";
+        return "not possible: a name is not one (1 to 255 bytes of UTF-8, no control characters), or a file stands "
+               "where a directory is needed, or the other way round";
     case ERR_RANGE:
         return "too large: a file has at most 64 TiB";
     case ERR_NOT_FOUND:

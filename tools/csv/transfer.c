@@ -170,7 +170,8 @@ static int put(struct tool *tool, const struct invocation *call, int fd, const s
     struct growing growing;
     enum status status = tool_target(tool, path, source, &directory, &name, &bytes);
     if (!status)
-        status = growing_begin(&growing, tool, directory, name, bytes, S_ISREG(stat->st_mode) ? stat->st_mode & 0777 : 0644);
+        status = growing_begin(&growing, tool, directory, name, bytes,
+                               S_ISREG(stat->st_mode) ? stat->st_mode & 0777 : 0644);
     if (status)
         return tool_failed(tool, path, status);
     status = growing_end(&growing, put_data(&growing, source, fd, stat, call->options->quiet));

@@ -20,7 +20,7 @@ struct growing {
 /* ERR_EXISTS: there is a directory of that name. After a failure nothing has to be ended. */
 enum status growing_begin(struct growing *g, struct tool *tool, uint64_t directory, const char *name, size_t bytes,
                           uint32_t mode) MUST_CHECK;
-/* With OK the file takes its name, replacing one that is there; otherwise it goes away. Returns what went wrong first. */
+/* With OK the file takes its name, replacing one that is there; otherwise it goes. Returns what went wrong first. */
 enum status growing_end(struct growing *g, enum status status) MUST_CHECK;
 
 #endif
