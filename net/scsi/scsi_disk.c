@@ -292,6 +292,13 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
     if (verdict.news)
         disk->ops->news(disk->context, verdict.news, words);
     c->attempts++;
+    /* Who may write may be another now, or what was before is gone: it is looked at before this goes out again. */
+    bool again = verdict.action == SCSI_RETRY || verdict.action == SCSI_RETRY_LATER;
+    if (again && verdict.news & SCSI_NEWS_PROVE && command->write_bytes) {
+        hold(c, UINT64_MAX);
+        disk->ops->drop(disk->context, "the unit was reset, or another initiator has ended commands");
+        return false;
+    }
     switch (verdict.action) {
     case SCSI_DONE:
         return true;

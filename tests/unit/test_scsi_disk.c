@@ -435,13 +435,20 @@ static void attentions_and_busy_are_waited_for(void **state)
     (void)state;
     t.attentions = 3;
     start_good();
-    t.attentions = 9;
+    unsigned proofs = t.proofs;
+    t.attentions = 9; /* the unit was reset: a write is not sent again before the unit was looked at anew */
     struct request *one = submit(DISK_WRITE, 0, 65536, 5);
     finished(one, OK);
     on_disk(0, 65536, 5);
+    assert_int_equal(t.proofs, proofs + 1);
+    assert_non_null(strstr(t.dropped, "the unit was reset"));
+    t.attentions = 3; /* a read is */
+    proofs = t.proofs;
+    finished(submit(DISK_READ, 0, 65536, 0), OK);
+    assert_int_equal(t.proofs, proofs);
     t.busy = 12;
     finished(submit(DISK_READ, 0, 65536, 0), OK);
-    assert_memory_equal(t.request[1].buffer, one->buffer, 65536);
+    assert_memory_equal(t.request[2].buffer, one->buffer, 65536);
     assert_true(t.disk.retries >= 15);
     assert_int_equal(t.disk.errors, 0);
 }
