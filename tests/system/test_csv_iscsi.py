@@ -76,6 +76,7 @@ class Proxy:
         self.passed = 0
         self.cut_at = None  # bytes from the client, after which all connections are cut once
         self.cuts = 0
+        self.ends = 0  # of connections, by one of the two sides
         self.ended = False
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
@@ -95,6 +96,7 @@ class Proxy:
                         side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     pairs[client], pairs[server] = (server, True), (client, False)
                 elif one in pairs and not self.forward(one, *pairs[one]):
+                    self.ends += 1
                     other = pairs.pop(one)[0]
                     pairs.pop(other)
                     one.close()
@@ -219,6 +221,25 @@ def test_a_lun_is_mounted(target, volume):
         unmount(directory)
     assert volume.run("get", "f", "-") == b"data" * 99999
     volume.check()
+
+
+def test_an_idle_mount_answers_the_targets_pings(target, volume, proxy):
+    reason = fuse_problem(target.folder)
+    if reason:
+        pytest.skip(reason)
+    for name, value in (("nop_interval", "1"), ("nop_count", "4")):
+        target.admin("--op", "update", "--mode", "target", "--tid", "1", "-n", name, "-v", value)
+    directory = target.folder / "mounted"
+    directory.mkdir()
+    Volume(target.folder, target.url(port=proxy.port)).run("mount", directory)
+    try:
+        before = proxy.passed
+        wait_for(lambda: proxy.passed >= before + 6 * 48 or proxy.ends, "six answers")
+        assert not proxy.ends, "the target has given up"
+        (directory / "f").write_bytes(b"data")
+    finally:
+        unmount(directory)
+    assert volume.run("get", "f", "-") == b"data"
 
 
 # ---- Errors ----

@@ -30,6 +30,7 @@ struct device {
     char name[512];       /* as it was given, without a secret */
     uint64_t key;         /* the reservation that is held; 0: none */
     bool (*close)(struct device *device);
+    void (*idle)(struct device *device); /* to be called every second or so while nothing else is; may be NULL */
 };
 
 /* NULL: it failed, and was said. */

@@ -340,6 +340,19 @@ static enum status lun_discard(struct csv_disk *disk, uint64_t offset, uint64_t 
     return OK;
 }
 
+/* Answers the target's pings. A connection that is lost is made anew by the next command. */
+static void lun_idle(struct device *device)
+{
+    struct lun *l = CONTAINER_OF(device, struct lun, device);
+    int ready = 1;
+    for (unsigned steps = 0; steps < 16 && ready > 0 && l->context; steps++) { /* a ping, its answer, and so on */
+        struct pollfd wait = { .fd = iscsi_get_fd(l->context), .events = (short)iscsi_which_events(l->context) };
+        ready = poll(&wait, 1, 0);
+        if (iscsi_service(l->context, ready > 0 ? wait.revents : 0) < 0)
+            disconnect(l);
+    }
+}
+
 static bool lun_close(struct device *device)
 {
     struct lun *l = CONTAINER_OF(device, struct lun, device);
@@ -491,6 +504,7 @@ struct device *device_open_iscsi(const char *url, const struct device_options *o
         return NULL;
     }
     l->device.close = lun_close;
+    l->device.idle = lun_idle;
     l->device.disk.context = l;
     l->device.disk.read = lun_read;
     l->device.disk.write = lun_write;

@@ -20,6 +20,7 @@
 #include "say.h"
 
 #define SYNC_MS 5000 /* at the latest so long after a change it is durable */
+#define IDLE_MS 1000
 
 /* ---- The session ---- */
 
@@ -36,8 +37,13 @@ static void serve(struct fs *fs, struct fuse_session *session)
     struct pollfd wait = { .fd = fuse_session_fd(session), .events = POLLIN };
     struct fuse_buf request = { 0 };
     int64_t since = 0; /* when the oldest change came that is not durable; 0: none */
+    struct device *device = fs->tool.device;
+    int most = device->idle ? IDLE_MS : -1;
     while (!fuse_session_exited(session) && !say_interrupted()) {
-        int ready = poll(&wait, 1, since ? (int)MAX(since + SYNC_MS - now_ms(), 0) : -1);
+        int left = since ? (int)MAX(since + SYNC_MS - now_ms(), 0) : most;
+        int ready = poll(&wait, 1, most < 0 ? left : MIN(left, most));
+        if (!ready && device->idle)
+            device->idle(device);
         if (ready > 0) {
             int got = fuse_session_receive_buf(session, &request);
             if (got == -EINTR || got == -EAGAIN)
