@@ -320,6 +320,30 @@ def test_take_over_preempts_who_is_gone(volume, elsewhere):
     volume.check()
 
 
+@pytest.mark.parametrize("gone", [False, True], ids=["while the other writes", "after the other has gone"])
+def test_who_was_preempted_by_mistake_writes_nothing_more(volume, elsewhere, gone):
+    put = begin(volume)
+    other = Volume(volume.folder, volume.name)
+    taker = subprocess.Popen([*elsewhere, TOOL, "put", "--take-over", volume.name, "-", "theirs"], stdin=subprocess.PIPE)
+    other.started.append(taker)
+    taker.stdin.write(b"t" * 5 * MIB)
+    taker.stdin.flush()
+    if gone:
+        taker.stdin.close()
+        assert taker.wait(SECONDS) == 0
+    with pytest.raises(BrokenPipeError):
+        put.stdin.write(b"y" * 100 * MIB)
+    assert put.wait(SECONDS) == 1
+    said = put.stderr.read().decode()
+    assert ("has lost the reservation" if gone else "the reservation was taken by key") in said, said
+    if not gone:
+        taker.stdin.close()
+        assert taker.wait(SECONDS) == 0
+    other.end()
+    assert volume.run("get", "theirs", "-") == b"t" * 5 * MIB
+    volume.check()
+
+
 # ---- Connections ----
 
 @pytest.mark.parametrize("cut_at", [100_000, 1_000_000, 7_654_321, 20_000_000])
