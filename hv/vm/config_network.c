@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "kernel/bytes.h"
 #include "kernel/text.h"
 #include "net/ethernet.h"
 
@@ -77,6 +78,14 @@ static bool set_card(struct config_network *network, const char *value, struct m
                                  "`pci list` tell both");
 }
 
+/* All bits behind the prefix are alike: the network itself, or its broadcast. Prefixes of 31 and 32 have neither (RFC 3021). */
+static bool names_all(const struct net_address *a)
+{
+    uint32_t ip = be32_get(a->bytes), host = a->prefix < 31 ? UINT32_MAX >> a->prefix : 0;
+
+    return host && ((ip & host) == 0 || (ip & host) == host);
+}
+
 /* An address of one family with the length of its prefix. */
 static bool parse_own(const char *value, enum net_family family, struct net_address *address, struct message *reason)
 {
@@ -93,6 +102,9 @@ static bool parse_own(const char *value, enum net_family family, struct net_addr
     if (a.prefix == 0 || (family == NET_IPV4 && (a.bytes[0] == 0 || a.bytes[0] == 127 || a.bytes[0] >= 224)) ||
         (family == NET_IPV6 && a.bytes[0] == 0xff))
         return refuse(reason, value, " cannot be a node's own address");
+    if (family == NET_IPV4 && names_all(&a))
+        return refuse(reason, value, " cannot be a node's own address, for it names the whole network: write a station's, such as "
+                                     "10.0.0.11/24");
     if (family == NET_IPV6 && a.prefix != 64)
         return refuse(reason, value, " has a prefix that is not of 64 bits, which is all that is supported: write /64");
     *address = a;
@@ -219,6 +231,10 @@ bool config_network_check(const struct config *config, const struct config_netwo
     }
     if (network->gateway.family && !net_address_same_network(&network->address, &network->gateway)) {
         add(reason, "the gateway is not in the network of the address, so it can never be reached: correct one of them");
+        return false;
+    }
+    if (network->gateway.family && !memcmp(network->gateway.bytes, network->address.bytes, 4)) {
+        add(reason, "the gateway is the node's own address: write the router's");
         return false;
     }
     if (network->ipv6 != CONFIG_ADDRESS_NONE && network->mtu < MTU_MIN_IPV6) {

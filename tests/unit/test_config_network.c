@@ -104,6 +104,8 @@ static void wrong_values_say_what_is_right(void **state)
         { "address = 10.0.0.11", "prefix length" }, { "address = 10.0.0/24", "not an IPv4 address" },
         { "address = fd00::1/64", "not an IPv4 address" }, { "address = auto", "not an IPv4 address" },
         { "address = 224.0.0.1/24", "own address" }, { "address = 127.0.0.1/8", "own address" },
+        { "address = 10.0.0.0/24", "whole network" }, { "address = 10.0.0.255/24", "whole network" },
+        { "address = 10.0.0.128/25", "whole network" }, { "address = 10.0.0.7/30", "whole network" },
         { "address = 0.0.0.1/8", "own address" }, { "address = 10.0.0.1/0", "own address" },
         { "address6 = dhcp", "not an IPv6 address" }, { "address6 = 10.0.0.1/24", "not an IPv6 address" },
         { "address6 = fd00::1", "prefix length" }, { "address6 = fd00::1/48", "write /64" }, { "address6 = ff02::1/64", "own address" },
@@ -129,6 +131,10 @@ static void what_does_not_fit_together_is_told(void **state)
     parse_one("gateway = 10.0.0.1", "without an address");
     parse_one("address = 10.0.0.11/24\ngateway = 10.0.1.1", "never be reached");
     parse_one("address = 10.0.0.11/23\ngateway = 10.0.1.1", NULL);
+    parse_one("address = 10.0.0.11/24\ngateway = 10.0.0.11", "node's own address");
+    parse_one("address = 10.0.0.255/23\ngateway = 10.0.1.0", NULL); /* stations like others in that network */
+    parse_one("address = 10.0.0.0/31\ngateway = 10.0.0.1", NULL);
+    parse_one("address = 10.0.0.255/32", NULL);
     parse_one("address6 = auto\nmtu = 1279", "1280");
     parse_one("address = none\naddress6 = none\nmtu = 1279", NULL);
     assert_int_equal(config.diagnostic_count, 0);
