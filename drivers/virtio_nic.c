@@ -67,6 +67,8 @@ _Static_assert(sizeof(struct header) == 12, "virtio 1.2, 5.1.6");
 #define STUCK_NS (2 * NS_PER_S)
 #define RESETS_IN_VAIN 5
 #define NO_VECTOR 0xffff
+#define ISR_QUEUE 1
+#define ISR_CONFIG 2
 
 struct queue {
     struct virtio_ring ring;
@@ -224,8 +226,7 @@ static bool start(struct virtio_nic *v)
     c->status = STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK;
     if (!(c->status & STATUS_FEATURES_OK))
         return false;
-    if (!set_vector(v, &c->config_msix_vector))
-        return false;
+    c->config_msix_vector = NO_VECTOR; /* messages are for frames; the tick looks at the link */
     for (unsigned i = 0; i < QUEUES; i++)
         if (!set_queue(v, i))
             return false;
@@ -283,12 +284,14 @@ static bool interrupted(void *arg)
     struct virtio_nic *v = arg;
 
     /* With messages there is no cause to read; INTx is taken down by reading it (4.1.4.5). */
-    if (v->nic.pci->interrupt == PCI_INTERRUPT_INTX && !*v->isr)
+    uint8_t cause = v->nic.pci->interrupt == PCI_INTERRUPT_INTX ? *v->isr : ISR_QUEUE;
+    if (!cause)
         return false;
     virtio_ring_interrupt(&v->queue[RECEIVE].ring, false);
     virtio_ring_interrupt(&v->queue[TRANSMIT].ring, false);
     v->nic.counters.interrupts++;
-    __atomic_store_n(&v->config_changed, true, __ATOMIC_RELEASE);
+    if (cause & ISR_CONFIG)
+        __atomic_store_n(&v->config_changed, true, __ATOMIC_RELEASE);
     v->nic.user->wake(&v->nic);
     return true;
 }

@@ -116,8 +116,9 @@ def test_errors_name_the_object(lan, command, words):
         assert word in f"{error['object']} {error['cause']} {error['cure']}", error
 
 
-def test_a_link_that_goes_and_comes(booted):
-    node = boot(booted, "amd", "net-link", qmp=True)
+@pytest.mark.parametrize("model", ["e1000", "e1000e", "virtio-net-pci"])
+def test_a_link_that_goes_and_comes(booted, model):
+    node = boot(booted, "amd", f"net-link-{model}", cards=[{"model": model}], qmp=True)
     wait_for(node, "state", "up")
     node.machine.qmp("set_link", name="card0", up=False)
     wait_for(node, "state", "no link")

@@ -15,6 +15,7 @@ static struct {
 } ALIGNED(4096) bar_space;
 static uint8_t config[256];
 static uint16_t seen[2];
+static bool intx;
 
 /* Where the common configuration has things (virtio 1.2, 4.1.4.3). */
 #define FEATURES (*(uint32_t *)(bar_space.common + 4))
@@ -64,7 +65,7 @@ enum pci_interrupt pci_listen(struct pci_function *f, const struct pci_bar bar[P
     assert_true(allow & PCI_ALLOW_MSIX);
     handler = function_handler;
     handler_arg = arg;
-    return f->interrupt = PCI_INTERRUPT_MSIX;
+    return f->interrupt = intx ? PCI_INTERRUPT_INTX : PCI_INTERRUPT_MSIX;
 }
 
 static void capability(unsigned at, unsigned next, unsigned type, uint32_t offset, uint32_t bytes)
@@ -83,6 +84,7 @@ static int setup(void **state)
     memset(&bar_space, 0, sizeof bar_space);
     memset(config, 0, sizeof config);
     memset(seen, 0, sizeof seen);
+    intx = false;
     nic_fixture_setup(0x1af4, 0x1041);
     config[PCI_STATUS] = PCI_STATUS_CAPABILITIES;
     config[PCI_CAPABILITIES] = 0x40;
@@ -298,6 +300,33 @@ static void the_device_hears_of_new_buffers(void **state)
     close_card(nic);
 }
 
+/* The device's configuration is read for a change of it only, and by the tick: each read is dear in a guest. */
+static void the_link_is_looked_at_when_it_may_have_changed(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        setup(NULL);
+        intx = i;
+        struct nic *nic = open_card(1500);
+        uint8_t *isr = bar_space.isr;
+        assert_int_equal(*(uint16_t *)(bar_space.common + 16), 0xffff); /* no message of its own */
+        *isr = 0;
+        assert_int_equal(handler(handler_arg), !intx); /* somebody else's */
+        bar_space.device[6] = 0;
+        *isr = 1;
+        assert_true(handler(handler_arg));
+        assert_false(nic->ops->poll(nic, 64));
+        assert_true(nic->link_up);
+        *isr = 3;
+        assert_true(handler(handler_arg));
+        assert_false(nic->ops->poll(nic, 64));
+        assert_int_equal(nic->link_up, !intx);
+        nic->ops->tick(nic, now);
+        assert_false(nic->link_up);
+        close_card(nic);
+    }
+}
+
 static void lies_and_hangs_cost_a_reset(void **state)
 {
     (void)state;
@@ -468,6 +497,7 @@ int main(void)
         cmocka_unit_test_setup(frames_go_out_behind_a_header, setup),
         cmocka_unit_test_setup(headers_are_used_again_only_when_they_are_back, setup),
         cmocka_unit_test_setup(the_device_hears_of_new_buffers, setup),
+        cmocka_unit_test_setup(the_link_is_looked_at_when_it_may_have_changed, setup),
         cmocka_unit_test_setup(lies_and_hangs_cost_a_reset, setup),
         cmocka_unit_test_setup(a_checksum_that_is_not_made_yet_is_told, setup),
         cmocka_unit_test_setup(frames_do_not_wait_for_a_link, setup),
