@@ -8,6 +8,24 @@
 
 #define NONE (~0u)
 
+/* Bytes of files are used again: a model is copied with each step, and most of the time would go to the allocator. */
+#define SPARE 512
+static uint8_t *spare[SPARE];
+static unsigned spare_count;
+
+static uint8_t *bytes_new(void)
+{
+    return spare_count ? spare[--spare_count] : malloc(MODEL_FILE_BYTES);
+}
+
+static void bytes_free(uint8_t *bytes)
+{
+    if (bytes && spare_count < SPARE)
+        spare[spare_count++] = bytes;
+    else
+        free(bytes);
+}
+
 void model_init(struct model *m)
 {
     memset(m, 0, sizeof(*m));
@@ -20,7 +38,7 @@ void model_copy(struct model *to, const struct model *from)
     *to = *from;
     for (unsigned i = 0; i < MODEL_NODES; i++)
         if (from->node[i].bytes) {
-            to->node[i].bytes = malloc(MODEL_FILE_BYTES);
+            to->node[i].bytes = bytes_new();
             memcpy(to->node[i].bytes, from->node[i].bytes, MODEL_FILE_BYTES);
         }
 }
@@ -28,7 +46,7 @@ void model_copy(struct model *to, const struct model *from)
 void model_free(struct model *m)
 {
     for (unsigned i = 0; i < MODEL_NODES; i++)
-        free(m->node[i].bytes);
+        bytes_free(m->node[i].bytes);
 }
 
 static unsigned child(const struct model *m, unsigned parent, const char *name, size_t bytes)
@@ -68,13 +86,13 @@ static unsigned node_new(struct model *m, unsigned parent, const char *name, boo
     m->node[i] = (struct model_node){ .used = true, .directory = directory, .parent = parent, .id = m->next_id++ };
     snprintf(m->node[i].name, sizeof(m->node[i].name), "%s", name);
     if (!directory)
-        m->node[i].bytes = calloc(1, MODEL_FILE_BYTES);
+        m->node[i].bytes = memset(bytes_new(), 0, MODEL_FILE_BYTES);
     return i;
 }
 
 static void node_free(struct model *m, unsigned node)
 {
-    free(m->node[node].bytes);
+    bytes_free(m->node[node].bytes);
     m->node[node] = (struct model_node){ 0 };
 }
 
@@ -317,13 +335,13 @@ static bool file_matches(const struct model *models, size_t count, const struct 
         snprintf(fault, sizeof(fault), "%s: cannot be opened, or has another size", n->name);
         return false;
     }
-    uint8_t *got = malloc(MODEL_FILE_BYTES);
+    uint8_t *got = bytes_new();
     bool same = !csv_read(file, 0, got, MODEL_FILE_BYTES, &done) && done == n->size;
     if (same)
         same = bytes_match(models, count, n, got, n->name);
     else
         snprintf(fault, sizeof(fault), "%s: cannot be read", n->name);
-    free(got);
+    bytes_free(got);
     return !csv_close(file) && same;
 }
 
