@@ -220,6 +220,56 @@ static void test_round(void **state)
     bench_end(&b);
 }
 
+/* A transaction of so many blocks. */
+static void large_transaction(struct bench *b, unsigned blocks)
+{
+    struct csv_block *block;
+    ok(csv_begin(b->volume));
+    for (unsigned i = 0; i < blocks; i++)
+        ok(csv_inode_new(b->volume, CSV_IS_FILE, 0, 0644, &block));
+    ok(csv_end(b->volume, OK));
+    ok(csv_commit(b->volume));
+}
+
+/* The first transaction after a checkpoint may lie where the old tail was: the new head must be durable by then. */
+static void test_head_before_reuse(void **state)
+{
+    struct bench b;
+    uint64_t inode, seed = 4;
+    (void)state;
+    bench_init(&b, SMALL);
+    ok(create(&b, csv_root(b.volume), "f", &inode));
+    while (b.volume->journal_blocks - b.volume->used > 262)
+        for (unsigned i = 0; i < 2; i++) {
+            ok(i ? csv_unlink(b.volume, csv_root(b.volume), "x", 1) : create(&b, csv_root(b.volume), "x", &inode));
+            ok(csv_sync(b.volume));
+            if (b.volume->journal_blocks - b.volume->used <= 262)
+                break;
+        }
+    assert_true(b.volume->used > 0);
+    struct fake_csv_disk *start = fake_disk_copy(b.disk);
+    fake_disk_record(b.disk);
+    large_transaction(&b, 180);
+    assert_int_equal(b.volume->used, 0); /* a checkpoint */
+    large_transaction(&b, 180);
+    csv_abandon(b.volume);
+    for (size_t count = 0; count <= b.disk->record_count; count++)
+        for (unsigned i = 0; i < 10; i++) {
+            enum fake_cut cut = i ? FAKE_CUT_RANDOM : FAKE_CUT_NONE;
+            struct bench left = { .disk = fake_disk_cut(start, b.disk, count, cut, &seed) };
+            fake_memory_init(&left.memory);
+            enum status status = bench_mount(&left);
+            if (status)
+                print_error("cut at %zu: %s\n", count, left.message);
+            ok(status);
+            at(&left, "f");
+            ok(csv_unmount(left.volume));
+            fake_disk_free(left.disk);
+        }
+    fake_disk_free(start);
+    fake_disk_free(b.disk);
+}
+
 /* Both heads gone, one head gone. */
 static void test_heads(void **state)
 {
@@ -251,7 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_revocations), cmocka_unit_test(test_damaged_log), cmocka_unit_test(test_misplaced),
         cmocka_unit_test(test_old_volume),  cmocka_unit_test(test_sync_flushes), cmocka_unit_test(test_round),
-        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_heads),       cmocka_unit_test(test_head_before_reuse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
