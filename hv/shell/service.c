@@ -39,7 +39,7 @@ static struct wait_queue keys = WAIT_QUEUE_INIT("keys");
 static bool interrupts; /* the port interrupts when a byte arrives */
 
 static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
-                                                thread_commands, net_commands, pci_commands, storage_commands,
+                                                thread_commands, net_commands, pci_commands, storage_commands, volume_commands,
                                                 vm_commands, help_commands, NULL };
 
 /*

@@ -26,6 +26,7 @@
 #include "vmm/core.h"
 #include "vmm/guard.h"
 #include "vmm/run.h"
+#include "volume/volume.h"
 
 static struct config config;
 static char problem[200];
@@ -145,6 +146,7 @@ void node_start(void)
     if (shell_service_start(config.node.name) != OK)
         log_error("node: no memory for the shell");
     net_start(&config);
+    volume_start(&config);
     if (!thread_create("autostart", 0, start_vms, NULL))
         log_error("node: no memory to start the VMs; start them by hand");
 }
@@ -166,6 +168,7 @@ static void stop_all(void)
                 log_warning("%s", text);
         }
     }
+    volume_stop();
     storage_stop();
     vmm_disable();
     pci_silence();

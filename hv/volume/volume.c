@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The node's volumes and their threads. See volume.h.
+ *
+ * A thread has a list of calls, as the network service has, and between them tries to mount, and commits what changed: at
+ * the latest COMMIT_NS after the last call, so that a change is durable soon even where nobody asked for it.
+ *
+ * What the shell shows is copied after each call under the volume's lock: looking at a volume whose disk is away must not
+ * wait for the disk.
+ */
+#include "volume/volume.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/heap.h"
+#include "kernel/log.h"
+#include "kernel/text.h"
+#include "kernel/thread.h"
+#include "kernel/time.h"
+#include "volume/volume_disk.h"
+
+#define RETRY_NS NS_PER_S            /* between two looks whether the disk is there */
+#define COMMIT_NS (5 * NS_PER_S)
+#define STOP_NS (5 * NS_PER_S)
+#define CACHE_BLOCKS 1024u
+
+struct call {
+    volume_fn *fn;                   /* NULL: mount now */
+    void *arg;
+    char *text;
+    size_t text_bytes;
+    enum status status;
+    bool done;
+    struct call *next;
+};
+
+struct volume {
+    const char *name, *storage;
+    struct volume_disk disk;
+    struct csv *csv;                 /* NULL: not mounted; the thread's */
+    struct spinlock lock;            /* of what follows */
+    struct call *first, **last;
+    bool failed;                     /* not to be tried again by itself */
+    bool mounted;
+    char problem[VOLUME_TEXT];
+    struct csv_info info;
+    uint64_t calls;
+    struct wait_queue wake, callers;
+    bool stop, stopped;
+    struct volume *next;
+};
+
+static const char *node;
+static struct volume *volumes;
+
+/* ---- Mounting ---- */
+
+static void *take(void *context, size_t bytes)
+{
+    (void)context;
+    return kzalloc(bytes);
+}
+
+static void give(void *context, void *memory, size_t bytes)
+{
+    (void)context;
+    kfree(memory, bytes);
+}
+
+static const struct csv_memory memory = { .alloc = take, .free = give };
+
+static void say(struct volume *v, bool failed, const char *problem)
+{
+    spin_lock(&v->lock);
+    bool news = strcmp(v->problem, problem);
+    v->failed = failed;
+    v->mounted = v->csv;
+    str_copy(v->problem, sizeof v->problem, problem);
+    spin_unlock(&v->lock);
+    if (news && failed)
+        log_error("volume %s: %s", v->name, problem);
+}
+
+static void note(struct volume *v)
+{
+    struct csv_info info = { 0 };
+
+    if (v->csv)
+        csv_statfs(v->csv, &info);
+    spin_lock(&v->lock);
+    if (v->csv)
+        v->info = info;
+    v->mounted = v->csv;
+    spin_unlock(&v->lock);
+}
+
+/* The node's name, spread over 16 bytes: the same node may mount what it left mounted. */
+static void identity(uint8_t uuid[16])
+{
+    uint64_t hash = 0xcbf29ce484222325ull;
+
+    for (unsigned half = 0; half < 2; half++) {
+        for (const char *c = node; *c; c++)
+            hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;
+        hash = (hash ^ hash >> 29) * 0xbf58476d1ce4e5b9ull;
+        memcpy(uuid + half * 8, &hash, 8);
+    }
+}
+
+static void mount(struct volume *v)
+{
+    struct csv_mount_options options = { .owner_name = node, .now_ns = (int64_t)time_unix_ns(), .cache_blocks = CACHE_BLOCKS };
+    char text[VOLUME_TEXT] = "", message[CSV_MESSAGE_BYTES] = "";
+
+    enum status status = volume_disk_open(&v->disk, v->storage, v->name, text, sizeof text);
+    if (status != OK) {
+        say(v, status == ERR_NOT_FOUND, text); /* else it may come, or its user may go */
+        return;
+    }
+    identity(options.owner_uuid);
+    options.discard = v->disk.csv.discard;
+    status = csv_mount(&v->disk.csv, &memory, &options, &v->csv, message);
+    if (status != OK) {
+        v->csv = NULL;
+        volume_disk_close(&v->disk);
+        snprintf(text, sizeof text, "%s", message[0] ? message : status_name(status));
+        say(v, true, text);
+        return;
+    }
+    say(v, false, "");
+    note(v);
+    log_info("volume %s: mounted from storage %s, generation %lu, %lu transactions replayed", v->name, v->storage,
+             v->info.generation, v->info.replayed);
+}
+
+/* ---- Calls ---- */
+
+static struct volume *find(const char *name, size_t bytes)
+{
+    struct volume *v = volumes;
+
+    while (v && (strlen(v->name) != bytes || memcmp(v->name, name, bytes)))
+        v = v->next;
+    return v;
+}
+
+static enum status post(struct volume *v, struct call *call)
+{
+    spin_lock(&v->lock);
+    *v->last = call;
+    v->last = &call->next;
+    spin_unlock(&v->lock);
+    wake_all(&v->wake);
+    wait_event(&v->callers, __atomic_load_n(&call->done, __ATOMIC_ACQUIRE));
+    return call->status;
+}
+
+static enum status call_volume(const char *name, size_t bytes, struct call *call)
+{
+    struct volume *v = find(name, bytes);
+
+    call->text[0] = '\0';
+    if (v)
+        return post(v, call);
+    snprintf(call->text, call->text_bytes, "volume %.*s: there is none; `csv list` lists those that there are", (int)bytes, name);
+    return ERR_NOT_FOUND;
+}
+
+enum status volume_call(const char *name, size_t bytes, volume_fn *fn, void *arg, char *text, size_t text_bytes)
+{
+    struct call call = { .fn = fn, .arg = arg, .text = text, .text_bytes = text_bytes };
+
+    return call_volume(name, bytes, &call);
+}
+
+enum status volume_mount(const char *name, char *text, size_t text_bytes)
+{
+    struct call call = { .text = text, .text_bytes = text_bytes };
+
+    return call_volume(name, strlen(name), &call);
+}
+
+static struct call *next_call(struct volume *v)
+{
+    spin_lock(&v->lock);
+    struct call *call = v->first;
+    if (call && !(v->first = call->next))
+        v->last = &v->first;
+    spin_unlock(&v->lock);
+    return call;
+}
+
+static void not_mounted(const struct volume *v, struct call *call)
+{
+    call->status = ERR_BUSY;
+    snprintf(call->text, call->text_bytes, "volume %s: it is not mounted: %s; `csv mount %s` tries again", v->name,
+             v->problem[0] ? v->problem : "its disk is not there yet", v->name);
+}
+
+static void serve(struct volume *v, struct call *call)
+{
+    if (!call->fn && !v->csv)
+        mount(v);
+    if (!v->csv) {
+        not_mounted(v, call);
+    } else if (!call->fn) {
+        call->status = OK;
+    } else {
+        csv_set_time(v->csv, (int64_t)time_unix_ns());
+        call->status = call->fn(v->csv, call->arg);
+        if (call->status == ERR_CORRUPT)
+            snprintf(call->text, call->text_bytes, "volume %s: %s", v->name, csv_problem(v->csv));
+        v->calls++;
+        note(v);
+    }
+    wake_all_set(&v->callers, &call->done); /* *call is the caller's stack, and gone after this */
+}
+
+/* ---- The thread ---- */
+
+static void unmount(struct volume *v)
+{
+    if (!v->csv)
+        return;
+    enum status status = csv_unmount(v->csv);
+    if (status != OK)
+        log_warning("volume %s: not left in order (%s); the next mount replays its journal", v->name, status_name(status));
+    v->csv = NULL;
+    volume_disk_close(&v->disk);
+    note(v);
+}
+
+static void run(void *arg)
+{
+    struct volume *v = arg;
+    uint64_t retry_ns = 0, commit_ns = TIME_NEVER;
+
+    while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE)) {
+        struct call *call = next_call(v);
+        if (call) {
+            serve(v, call);
+            if (v->csv && commit_ns == TIME_NEVER)
+                commit_ns = time_now_ns() + COMMIT_NS;
+            continue;
+        }
+        uint64_t now = time_now_ns();
+        if (!v->csv && !v->failed && now >= retry_ns) {
+            mount(v);
+            retry_ns = now + RETRY_NS;
+        }
+        if (v->csv && now >= commit_ns) {
+            commit_ns = TIME_NEVER;
+            if (csv_sync(v->csv) != OK)
+                say(v, true, csv_problem(v->csv));
+        }
+        (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
+                               v->csv ? commit_ns : v->failed ? TIME_NEVER : retry_ns);
+    }
+    unmount(v);
+    wake_all_set(&v->callers, &v->stopped);
+}
+
+void volume_start(const struct config *config)
+{
+    struct volume **last = &volumes;
+
+    node = config->node.name ? config->node.name : "node";
+    for (uint32_t i = 0; i < config->storage_count; i++) {
+        const struct config_storage *s = &config->storages[i];
+        if (!s->volume || s->error_count)
+            continue;
+        struct volume *v = kzalloc(sizeof *v);
+        if (!v) {
+            log_error("volume %s: no memory for it; give the VMs less", s->volume);
+            return;
+        }
+        v->name = s->volume;
+        v->storage = s->name;
+        v->lock = (struct spinlock)SPINLOCK_INIT("volume");
+        v->last = &v->first;
+        wait_queue_init(&v->wake, "volume");
+        wait_queue_init(&v->callers, "volume callers");
+        *last = v;
+        last = &v->next;
+        if (!thread_create(v->name, thread_pick_cpu(), run, v)) {
+            log_error("volume %s: no memory for its thread; give the VMs less", v->name);
+            v->failed = v->stopped = true;
+        }
+    }
+}
+
+void volume_stop(void)
+{
+    uint64_t deadline = time_now_ns() + STOP_NS;
+
+    for (struct volume *v = volumes; v; v = v->next) {
+        __atomic_store_n(&v->stop, true, __ATOMIC_RELEASE);
+        wake_all(&v->wake);
+    }
+    for (struct volume *v = volumes; v; v = v->next)
+        if (!wait_event_until(&v->callers, __atomic_load_n(&v->stopped, __ATOMIC_ACQUIRE), deadline))
+            log_warning("volume %s: its disk does not answer; the next mount replays its journal", v->name);
+}
+
+/* ---- What there is ---- */
+
+const char *volume_state_name(enum volume_state state)
+{
+    static const char *const names[] = { [VOLUME_WAITS] = "waits for its disk", [VOLUME_FAILED] = "not mounted",
+                                         [VOLUME_MOUNTED] = "mounted", [VOLUME_AWAY] = "its disk is away" };
+
+    return names[state];
+}
+
+bool volume_info_get(unsigned i, struct volume_info *info)
+{
+    struct volume *v = volumes;
+
+    while (v && i--)
+        v = v->next;
+    if (!v)
+        return false;
+    spin_lock(&v->lock);
+    *info = (struct volume_info){ .name = v->name, .storage = v->storage, .csv = v->info, .calls = v->calls,
+                                  .state = v->mounted ? VOLUME_MOUNTED : v->failed ? VOLUME_FAILED : VOLUME_WAITS };
+    str_copy(info->problem, sizeof info->problem, v->problem);
+    spin_unlock(&v->lock);
+    if (info->state == VOLUME_MOUNTED && volume_disk_is_lost(&v->disk, info->problem))
+        info->state = VOLUME_AWAY;
+    return true;
+}
+
+bool volume_path(const char *text, const char **volume, size_t *bytes, const char **path)
+{
+    size_t root = sizeof VOLUME_ROOT - 1, length = 0;
+
+    if (strncmp(text, VOLUME_ROOT, root))
+        return false;
+    text += root;
+    while (text[length] && text[length] != '/')
+        length++;
+    *volume = text;
+    *bytes = length;
+    *path = text + length;
+    return length;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT */
+/* The storage below a volume. See volume_disk.h. */
+#include "volume/volume_disk.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernel/log.h"
+#include "kernel/text.h"
+#include "kernel/time.h"
+
+/* One call, on the stack of who waits. */
+struct call {
+    struct disk_request request;
+    struct volume_disk *disk;
+    const uint8_t *from;
+    uint8_t *to;
+    bool done;
+    enum status status;
+};
+
+/* ---- The network service's thread ---- */
+
+static bool get(struct disk_request *request, uint64_t at, void *bytes, uint32_t count)
+{
+    const struct call *call = request->owner;
+
+    memcpy(bytes, call->from + at, count);
+    return true;
+}
+
+static bool put(struct disk_request *request, uint64_t at, const void *bytes, uint32_t count)
+{
+    const struct call *call = request->owner;
+
+    memcpy(call->to + at, bytes, count);
+    return true;
+}
+
+static void done(struct disk_request *request, enum status status)
+{
+    struct call *call = request->owner;
+
+    call->status = status;
+    wake_all_set(&call->disk->answered, &call->done); /* *call is the other thread's stack, and gone after this */
+}
+
+static void lost(struct storage_user *user, const char *why)
+{
+    struct volume_disk *disk = CONTAINER_OF(user, struct volume_disk, user);
+
+    spin_lock(&disk->lock);
+    str_copy(disk->why, sizeof disk->why, why);
+    spin_unlock(&disk->lock);
+    __atomic_store_n(&disk->lost, true, __ATOMIC_RELEASE);
+    log_warning("%s: its disk is away: %s", user->name, why);
+}
+
+static void back(struct storage_user *user)
+{
+    struct volume_disk *disk = CONTAINER_OF(user, struct volume_disk, user);
+
+    __atomic_store_n(&disk->lost, false, __ATOMIC_RELEASE);
+    log_info("%s: its disk is back", user->name);
+}
+
+/* ---- The volume's thread ---- */
+
+static enum status carry_out(struct csv_disk *csv, struct call *call)
+{
+    call->disk = csv->context;
+    call->request.get = get;
+    call->request.put = put;
+    call->request.done = done;
+    call->request.owner = call;
+    storage_submit(call->disk->storage, &call->request);
+    wait_event(&call->disk->answered, __atomic_load_n(&call->done, __ATOMIC_ACQUIRE));
+    return call->status;
+}
+
+static enum status disk_read(struct csv_disk *csv, uint64_t offset, void *bytes, uint64_t count)
+{
+    struct call call = { .request = { .op = DISK_READ, .offset = offset, .bytes = count }, .to = bytes };
+
+    return count ? carry_out(csv, &call) : OK;
+}
+
+static enum status disk_flush(struct csv_disk *csv)
+{
+    struct call call = { .request = { .op = DISK_FLUSH } };
+
+    return carry_out(csv, &call);
+}
+
+/* A unit without FUA is flushed instead. */
+static enum status disk_write(struct csv_disk *csv, uint64_t offset, const void *bytes, uint64_t count, bool fua)
+{
+    const struct volume_disk *disk = csv->context;
+    struct call call = { .request = { .op = DISK_WRITE, .fua = fua && disk->fua, .offset = offset, .bytes = count },
+                         .from = bytes };
+    enum status status = count ? carry_out(csv, &call) : OK;
+
+    return status == OK && fua && !disk->fua ? disk_flush(csv) : status;
+}
+
+static enum status disk_write_zeroes(struct csv_disk *csv, uint64_t offset, uint64_t count)
+{
+    struct call call = { .request = { .op = DISK_WRITE_ZEROES, .offset = offset, .bytes = count } };
+
+    return count ? carry_out(csv, &call) : OK;
+}
+
+static enum status disk_discard(struct csv_disk *csv, uint64_t offset, uint64_t count)
+{
+    struct call call = { .request = { .op = DISK_DISCARD, .offset = offset, .bytes = count } };
+
+    return count ? carry_out(csv, &call) : OK;
+}
+
+enum status volume_disk_open(struct volume_disk *disk, const char *storage, const char *volume, char *text, size_t text_bytes)
+{
+    struct scsi_disk_info info;
+
+    memset(disk, 0, sizeof *disk);
+    wait_queue_init(&disk->answered, "volume disk");
+    disk->lock = (struct spinlock)SPINLOCK_INIT("volume disk");
+    disk->user.lost = lost;
+    disk->user.back = back;
+    snprintf(disk->user.name, sizeof disk->user.name, "%s", volume);
+    enum status status = storage_open(storage, &disk->user, &disk->storage, &info, text, text_bytes);
+    if (status != OK) {
+        disk->storage = NULL;
+        return status;
+    }
+    disk->fua = info.fua;
+    disk->csv = (struct csv_disk){ .bytes = info.bytes, .sector_bytes = info.block_bytes, .context = disk, .read = disk_read,
+                                   .write = disk_write, .flush = disk_flush, .write_zeroes = disk_write_zeroes,
+                                   .discard = info.can_unmap ? disk_discard : NULL };
+    return OK;
+}
+
+void volume_disk_close(struct volume_disk *disk)
+{
+    if (disk->storage)
+        storage_close(disk->storage);
+    disk->storage = NULL;
+}
+
+bool volume_disk_is_lost(struct volume_disk *disk, char *why)
+{
+    if (!__atomic_load_n(&disk->lost, __ATOMIC_ACQUIRE))
+        return false;
+    spin_lock(&disk->lock);
+    str_copy(why, STORAGE_TEXT, disk->why);
+    spin_unlock(&disk->lock);
+    return true;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A storage of the node (net/storage.h) as the volume's core wants a disk: each call waits for the answer. It belongs to one
+ * thread, the volume's.
+ *
+ * A storage that is away keeps its calls waiting, for as long as it takes; who shows the volume sees that it is lost. Only
+ * storage_cancel() ends them before.
+ */
+#ifndef VOLUME_VOLUME_DISK_H
+#define VOLUME_VOLUME_DISK_H
+
+#include "csv/disk.h"
+#include "kernel/thread.h"
+#include "net/storage.h"
+
+struct volume_disk {
+    struct csv_disk csv;
+    struct storage_user user;
+    struct storage *storage;    /* NULL: not open */
+    struct wait_queue answered;
+    struct spinlock lock;       /* of `why` */
+    bool lost;                  /* atomic: away for longer than the storage's timeout */
+    char why[STORAGE_TEXT];
+    bool fua;                   /* the unit can write through its cache */
+};
+
+/*
+ * Takes the storage of that name for the volume. Not OK with text: ERR_NOT_FOUND, ERR_BUSY (somebody has it), ERR_IO (not
+ * known yet), ERR_NO_MEMORY.
+ */
+enum status volume_disk_open(struct volume_disk *disk, const char *storage, const char *volume, char *text, size_t text_bytes)
+    MUST_CHECK;
+/* Gives it back. Not open: nothing. */
+void volume_disk_close(struct volume_disk *disk);
+/* Whether it is away for long, and why (STORAGE_TEXT bytes). Any thread. */
+bool volume_disk_is_lost(struct volume_disk *disk, char *why);
+
+#endif
