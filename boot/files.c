@@ -164,7 +164,7 @@ static void read_modules(struct boot_info *info, EFI_FILE_PROTOCOL *root)
         read_module(info, root, vm->kernel, wide);
         read_module(info, root, vm->initrd, wide);
         for (uint32_t d = 0; d < vm->disk_count; d++)
-            if (!config_disk_storage(vm->disks[d]))
+            if (!config_disk_storage(vm->disks[d]) && !config_disk_on_volume(vm->disks[d]))
                 read_module(info, root, vm->disks[d], wide);
     }
     BS->FreePool(wide);

@@ -224,6 +224,8 @@ uint64_t config_card_mac(const char *node, const char *vm, uint32_t card);
 
 /* The storage that a VM's disk is ("storage:NAME"), or NULL where it is a path. */
 const char *config_disk_storage(const char *disk);
+/* Whether it is a file on a volume. */
+bool config_disk_on_volume(const char *disk);
 
 /* Where the secret begins in config_storage's chap or chap_mutual. */
 const char *config_chap_secret(const char *value);

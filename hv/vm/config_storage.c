@@ -241,6 +241,11 @@ const char *config_disk_storage(const char *disk)
     return str_starts_with(disk, "storage:") ? disk + 8 : NULL;
 }
 
+bool config_disk_on_volume(const char *disk)
+{
+    return str_starts_with(disk, "/ClusterStorage/");
+}
+
 static const struct config_storage *find(const struct config *config, const char *name)
 {
     for (uint32_t i = 0; i < config->storage_count; i++)

@@ -126,7 +126,10 @@ static void submit(struct blkdev *dev, struct blk_request *blk)
     r->disk = (struct disk_request){ .op = ops[blk->op], .fua = blk->fua, .offset = blk->offset, .bytes = blk->bytes,
                                      .get = get, .put = put, .done = done, .owner = r };
     lun->in_flight++;
-    storage_submit(lun->storage, &r->disk);
+    if (lun->file)
+        volume_file_submit(lun->file, &r->disk);
+    else
+        storage_submit(lun->storage, &r->disk);
 }
 
 void lun_complete(struct lun *lun)
@@ -146,11 +149,8 @@ void lun_complete(struct lun *lun)
     }
 }
 
-enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes)
+static void prepare(struct lun *lun, struct vm *vm)
 {
-    struct scsi_disk_info info;
-    char why[STORAGE_TEXT];
-
     memset(lun, 0, sizeof *lun);
     lun->vm = vm;
     lun->lock = (struct spinlock)SPINLOCK_INIT("vm disk");
@@ -158,6 +158,14 @@ enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *
     lun->user.lost = lost;
     lun->user.back = back;
     str_copy(lun->user.name, sizeof lun->user.name, vm->name);
+}
+
+enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes)
+{
+    struct scsi_disk_info info;
+    char why[STORAGE_TEXT];
+
+    prepare(lun, vm);
     enum status status = storage_open(storage, &lun->user, &lun->storage, &info, why, sizeof why);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
@@ -165,6 +173,21 @@ enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *
     }
     lun->dev = (struct blkdev){ .bytes = info.bytes, .block_bytes = info.block_bytes, .read_only = info.read_only,
                                 .submit = submit, .context = lun };
+    return OK;
+}
+
+enum status lun_open_file(struct lun *lun, struct vm *vm, const char *path, char *text, size_t text_bytes)
+{
+    struct volume_file_info info;
+    char why[VOLUME_TEXT];
+
+    prepare(lun, vm);
+    enum status status = volume_file_open(path, &lun->user, &lun->file, &info, why, sizeof why);
+    if (status != OK) {
+        snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
+        return status;
+    }
+    lun->dev = (struct blkdev){ .bytes = info.bytes, .block_bytes = info.block_bytes, .submit = submit, .context = lun };
     return OK;
 }
 
@@ -181,12 +204,15 @@ void lun_drain(struct lun *lun, uint64_t ns)
 {
     uint64_t deadline = time_now_ns() + ns;
 
-    if (!lun->storage)
+    if (!lun->storage && !lun->file)
         return;
     while (waiting(lun) && !__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE) && time_now_ns() < deadline)
         thread_sleep_ns(DRAIN_STEP_NS);
     if (waiting(lun)) {
-        storage_cancel(lun->storage);
+        if (lun->file)
+            volume_file_cancel(lun->file);
+        else
+            storage_cancel(lun->storage);
         (void)waiting(lun);
     }
 }
@@ -196,4 +222,7 @@ void lun_close(struct lun *lun)
     if (lun->storage)
         storage_close(lun->storage);
     lun->storage = NULL;
+    if (lun->file)
+        volume_file_close(lun->file);
+    lun->file = NULL;
 }

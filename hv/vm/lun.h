@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A VM's disk that is a logical unit: a struct blkdev whose requests go to a storage of the node (net/storage.h), with the
- * guest's own segments, and come back through the VM's thread. Private to vm/.
+ * A VM's disk that is a logical unit, or a file on a volume: a struct blkdev whose requests go to a storage of the node
+ * (net/storage.h) or to the volume (volume/volume_file.h), with the guest's own segments, and come back through the VM's
+ * thread. Private to vm/.
  *
  * Between two threads: submit() and lun_complete() run under the machine's device lock; the storage's thread copies data
  * from and to guest memory while a request is under way, puts the request into the list of those that are done, and
@@ -15,6 +16,7 @@
 #include "kernel/spinlock.h"
 #include "net/storage.h"
 #include "vdev/vdev.h"
+#include "volume/volume_file.h"
 
 #define LUN_REQUESTS 32
 
@@ -34,7 +36,8 @@ struct lun {
     struct blkdev dev;
     struct storage_user user;
     struct vm *vm;
-    struct storage *storage;    /* NULL: not open */
+    struct storage *storage;    /* one of the two, or none: not open */
+    struct volume_file *file;
     struct spinlock lock;       /* of the list of what is done, and of `why` */
     struct lun_request *done, **done_end;
     unsigned in_flight;         /* requests that the guest waits for; device lock */
@@ -43,8 +46,9 @@ struct lun {
     struct lun_request request[LUN_REQUESTS];
 };
 
-/* Takes the storage of that name. Text where it fails. The VM's thread. */
+/* Takes the storage of that name, or the file of that path. Text where it fails. The VM's thread. */
 enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes) MUST_CHECK;
+enum status lun_open_file(struct lun *lun, struct vm *vm, const char *path, char *text, size_t text_bytes) MUST_CHECK;
 /* Gives it back; what the guest waited for is cancelled. Nothing is answered any more. Not open: nothing. */
 void lun_close(struct lun *lun);
 /* Answers what is done. Device lock. */

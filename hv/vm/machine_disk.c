@@ -89,14 +89,15 @@ static enum status open_image(struct vm *vm, struct machine_disk *disk, const ch
 
 /* ---- The machine's side ---- */
 
-static enum status open_storage(struct vm *vm, struct machine_disk *disk, const char *name, struct blkdev **dev, char *text,
-                                size_t text_bytes)
+/* A storage by its name, or a file on a volume by its path. */
+static enum status open_lun(struct vm *vm, struct machine_disk *disk, const char *storage, const char *path, struct blkdev **dev,
+                            char *text, size_t text_bytes)
 {
     struct lun *lun = kzalloc(sizeof *lun);
 
     if (!lun)
         return no_memory(vm, text, text_bytes);
-    enum status status = lun_open(lun, vm, name, text, text_bytes);
+    enum status status = storage ? lun_open(lun, vm, storage, text, text_bytes) : lun_open_file(lun, vm, path, text, text_bytes);
     if (status != OK) {
         kfree(lun, sizeof *lun);
         return status;
@@ -118,8 +119,9 @@ enum status machine_build_disks(struct vm *vm, const struct virtio_owner *owner,
         char id[20];
         if (!disk)
             return no_memory(vm, text, text_bytes);
-        enum status status = storage ? open_storage(vm, disk, storage, &dev, text, text_bytes)
-                                     : open_image(vm, disk, path, &dev, text, text_bytes);
+        enum status status = storage || config_disk_on_volume(path)
+                                 ? open_lun(vm, disk, storage, path, &dev, text, text_bytes)
+                                 : open_image(vm, disk, path, &dev, text, text_bytes);
         if (status != OK)
             return status;
         snprintf(disk->name, sizeof disk->name, "%s: disk %u", vm->name, i);

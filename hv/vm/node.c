@@ -26,7 +26,7 @@
 #include "vmm/core.h"
 #include "vmm/guard.h"
 #include "vmm/run.h"
-#include "volume/volume.h"
+#include "volume/volume_file.h"
 
 static struct config config;
 static char problem[200];
@@ -93,9 +93,11 @@ static void read_config(void)
 /* A storage of the VM's is still to come. */
 static bool waits_for_storage(const struct config_vm *vm)
 {
-    for (uint32_t i = 0; i < vm->disk_count; i++)
-        if (config_disk_storage(vm->disks[i]) && storage_will_come(config_disk_storage(vm->disks[i])))
+    for (uint32_t i = 0; i < vm->disk_count; i++) {
+        const char *disk = vm->disks[i], *storage = config_disk_storage(disk);
+        if (storage ? storage_will_come(storage) : volume_file_will_come(disk))
             return true;
+    }
     return false;
 }
 

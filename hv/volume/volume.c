@@ -18,7 +18,7 @@
 #include "kernel/text.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
-#include "volume/volume_disk.h"
+#include "volume/volume_private.h"
 
 #define RETRY_NS NS_PER_S            /* between two looks whether the disk is there */
 #define COMMIT_NS (5 * NS_PER_S)
@@ -33,22 +33,6 @@ struct call {
     enum status status;
     bool done;
     struct call *next;
-};
-
-struct volume {
-    const char *name, *storage;
-    struct volume_disk disk;
-    struct csv *csv;                 /* NULL: not mounted; the thread's */
-    struct spinlock lock;            /* of what follows */
-    struct call *first, **last;
-    bool failed;                     /* not to be tried again by itself */
-    bool mounted;
-    char problem[VOLUME_TEXT];
-    struct csv_info info;
-    uint64_t calls;
-    struct wait_queue wake, callers;
-    bool stop, stopped;
-    struct volume *next;
 };
 
 static const char *node;
@@ -113,7 +97,7 @@ static void mount(struct volume *v)
     struct csv_mount_options options = { .owner_name = node, .now_ns = (int64_t)time_unix_ns(), .cache_blocks = CACHE_BLOCKS };
     char text[VOLUME_TEXT] = "", message[CSV_MESSAGE_BYTES] = "";
 
-    enum status status = volume_disk_open(&v->disk, v->storage, v->name, text, sizeof text);
+    enum status status = volume_disk_open(&v->disk, v, v->storage, v->name, text, sizeof text);
     if (status != OK) {
         say(v, status == ERR_NOT_FOUND, text); /* else it may come, or its user may go */
         return;
@@ -136,7 +120,7 @@ static void mount(struct volume *v)
 
 /* ---- Calls ---- */
 
-static struct volume *find(const char *name, size_t bytes)
+struct volume *volume_find(const char *name, size_t bytes)
 {
     struct volume *v = volumes;
 
@@ -158,7 +142,7 @@ static enum status post(struct volume *v, struct call *call)
 
 static enum status call_volume(const char *name, size_t bytes, struct call *call)
 {
-    struct volume *v = find(name, bytes);
+    struct volume *v = volume_find(name, bytes);
 
     call->text[0] = '\0';
     if (v)
@@ -221,6 +205,8 @@ static void serve(struct volume *v, struct call *call)
 
 static void unmount(struct volume *v)
 {
+    while (volume_files_work(v))
+        ;
     if (!v->csv)
         return;
     enum status status = csv_unmount(v->csv);
@@ -244,6 +230,8 @@ static void run(void *arg)
                 commit_ns = time_now_ns() + COMMIT_NS;
             continue;
         }
+        if (volume_files_work(v))
+            continue;
         uint64_t now = time_now_ns();
         if (!v->csv && !v->failed && now >= retry_ns) {
             mount(v);
@@ -254,7 +242,8 @@ static void run(void *arg)
             if (csv_sync(v->csv) != OK)
                 say(v, true, csv_problem(v->csv));
         }
-        (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
+        (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || volume_files_wait(v) ||
+                                             __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
                                v->csv ? commit_ns : v->failed ? TIME_NEVER : retry_ns);
     }
     unmount(v);

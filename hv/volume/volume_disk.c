@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The storage below a volume. See volume_disk.h. */
-#include "volume/volume_disk.h"
+#include "volume/volume_private.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -53,7 +53,8 @@ static void lost(struct storage_user *user, const char *why)
     str_copy(disk->why, sizeof disk->why, why);
     spin_unlock(&disk->lock);
     __atomic_store_n(&disk->lost, true, __ATOMIC_RELEASE);
-    log_warning("%s: its disk is away: %s", user->name, why);
+    log_warning("volume %s: its disk is away: %s", user->name, why);
+    volume_files_tell(disk->volume, true, why);
 }
 
 static void back(struct storage_user *user)
@@ -61,7 +62,8 @@ static void back(struct storage_user *user)
     struct volume_disk *disk = CONTAINER_OF(user, struct volume_disk, user);
 
     __atomic_store_n(&disk->lost, false, __ATOMIC_RELEASE);
-    log_info("%s: its disk is back", user->name);
+    log_info("volume %s: its disk is back", user->name);
+    volume_files_tell(disk->volume, false, "");
 }
 
 /* ---- The volume's thread ---- */
@@ -117,7 +119,8 @@ static enum status disk_discard(struct csv_disk *csv, uint64_t offset, uint64_t 
     return count ? carry_out(csv, &call) : OK;
 }
 
-enum status volume_disk_open(struct volume_disk *disk, const char *storage, const char *volume, char *text, size_t text_bytes)
+enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, const char *storage, const char *name, char *text,
+                             size_t text_bytes)
 {
     struct scsi_disk_info info;
 
@@ -126,7 +129,8 @@ enum status volume_disk_open(struct volume_disk *disk, const char *storage, cons
     disk->lock = (struct spinlock)SPINLOCK_INIT("volume disk");
     disk->user.lost = lost;
     disk->user.back = back;
-    snprintf(disk->user.name, sizeof disk->user.name, "%s", volume);
+    snprintf(disk->user.name, sizeof disk->user.name, "%s", name);
+    disk->volume = volume;
     enum status status = storage_open(storage, &disk->user, &disk->storage, &info, text, text_bytes);
     if (status != OK) {
         disk->storage = NULL;

@@ -13,9 +13,12 @@
 #include "kernel/thread.h"
 #include "net/storage.h"
 
+struct volume;
+
 struct volume_disk {
     struct csv_disk csv;
     struct storage_user user;
+    struct volume *volume;
     struct storage *storage;    /* NULL: not open */
     struct wait_queue answered;
     struct spinlock lock;       /* of `why` */
@@ -28,8 +31,8 @@ struct volume_disk {
  * Takes the storage of that name for the volume. Not OK with text: ERR_NOT_FOUND, ERR_BUSY (somebody has it), ERR_IO (not
  * known yet), ERR_NO_MEMORY.
  */
-enum status volume_disk_open(struct volume_disk *disk, const char *storage, const char *volume, char *text, size_t text_bytes)
-    MUST_CHECK;
+enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, const char *storage, const char *name, char *text,
+                             size_t text_bytes) MUST_CHECK;
 /* Gives it back. Not open: nothing. */
 void volume_disk_close(struct volume_disk *disk);
 /* Whether it is away for long, and why (STORAGE_TEXT bytes). Any thread. */

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A volume on a real target's unit: a node mounts it, shows and changes what is on it, keeps it over the target's restart,
 and leaves it in order; a host's tool makes it before and checks it afterwards."""
+import hashlib
 import json
 import os
 import subprocess
 
 import pytest
-from node import BUILD, Node, ShellError
+from node import BUILD, Linux, Node, ShellError
 from target import NETWORK, Target, find, wait_for, wait_up
+from test_iscsi_guest import BLOCK, BLOCKS, FILES, GUEST, start_writer, wait_vm, wait_written, written
 
 ROOT = "/ClusterStorage/Volume1"
 
@@ -80,3 +82,51 @@ def test_a_node_and_its_volume(cpu, tmp_path):
         assert {entry["name"] for entry in json.loads(tool(target, "ls", "--json", "/"))} == {"demo", "new"}
         tool(target, "get", "/new/copy", tmp_path / "back")
         assert (tmp_path / "back").read_bytes() == content
+
+
+def test_a_guest_whose_disk_is_a_file(cpu, tmp_path):
+    """Half of what it writes is there already, the other half has no blocks yet. The target is killed and started again
+    meanwhile; what the guest reads, and what the host's tool finds afterwards, is what was written."""
+    content = os.urandom(BLOCK * BLOCKS // 2)
+    image = tmp_path / "image"
+    image.write_bytes(content)
+    os.truncate(image, 48 << 20)
+    with Target(size=128 << 20) as target:
+        target.kill()
+        tool(target, "mkfs", "--force")
+        tool(target, "mkdir", "/demo")
+        tool(target, "put", image, "/demo/disk0.img")
+        target.start()
+        conf = NETWORK + target.configuration("san", volume="Volume1") + GUEST.format(name="demo", start="auto").replace(
+            "storage:san", f"{ROOT}/demo/disk0.img") + GUEST.format(name="other", start="manual").replace(
+            "storage:san", f"{ROOT}/demo/disk0.img")
+        with Node(cpu, "volume-guest", conf=conf, files=FILES, cards=[{"model": "e1000"}]) as node:
+            wait_up(node)
+            wait_vm(node, "running")
+            node.console("demo", r"# ", timeout=120)
+            linux = Linux(node, "demo")
+            assert linux.run("cat /sys/block/vda/size").split()[0] == str((48 << 20) // 512)
+            assert linux.run(f"head -c {len(content)} /dev/vda | md5sum").split()[0] == hashlib.md5(content).hexdigest()
+            assert linux.run(f"tail -c {1 << 20} /dev/vda | tr -d '\\0' | wc -c").split()[0] == "0"
+            assert "another disk already" in refusal(node, "vm start other")["cause"]
+            start_writer(node, linux)
+            wait_written(linux, 10)
+            target.kill()
+            target.start()
+            wait_written(linux, written(linux) + 2 * BLOCKS)
+            linux.run("touch /tmp/stop; until [ -e /tmp/end ]; do sleep 0.1; done", timeout=90)
+            expected = linux.run(f"i=0; while [ $i -lt {BLOCKS} ]; do dd if=/tmp/a bs={BLOCK} count=1 skip=$(cat /tmp/m$i) "
+                                 "2>/dev/null; i=$((i + 1)); done | md5sum", timeout=60).split()[0]
+            read = linux.run(f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs={BLOCK} count={BLOCKS} 2>/dev/null | md5sum",
+                             timeout=60).replace("drop_caches: 3", "").split()[-2]
+            assert read == expected
+            assert linux.run("cat /tmp/bad 2>/dev/null | wc -l").split()[0] == "0"
+            assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
+            node.machine.sendline("node poweroff")
+            node.machine.wait(60 * node.patience)
+        target.kill()
+        assert "0 transactions in the journal: sound" in tool(target, "fsck"), "it was not left in order"
+        tool(target, "get", "/demo/disk0.img", tmp_path / "back")
+        back = (tmp_path / "back").read_bytes()
+        assert len(back) == 48 << 20 and hashlib.md5(back[:BLOCK * BLOCKS]).hexdigest() == expected
+        assert not any(back[BLOCK * BLOCKS:])
