@@ -5,7 +5,7 @@
 
 #include "kernel/heap.h"
 #include "shell/tables.h"
-#include "volume/volume.h"
+#include "volume/volume_file.h"
 
 #define TEXT_BYTES (VOLUME_TEXT + 120)
 #define BATCH 32 /* entries of a directory that are fetched at once */
@@ -213,6 +213,7 @@ static enum status on_volume(struct shell *shell, const struct place *place, con
         return status == OK ? OK : out_error_text(&shell->out, status, object, text);
     switch (status) {
     case ERR_NOT_FOUND: cause = "there is no such file or directory", cure = "`ls` shows what there is"; break;
+    case ERR_BUSY: cause = "a VM has it as a disk", cure = "stop the VM first"; break;
     case ERR_EXISTS: cause = "there is one of that name already", cure = "choose another name, or remove it first"; break;
     case ERR_NOT_EMPTY: cause = "the directory is not empty", cure = "remove what is in it first"; break;
     case ERR_NO_SPACE: cause = "the volume is full", cure = "remove what is not needed; `df` shows how much there is"; break;
@@ -416,6 +417,8 @@ static enum status cp_here(struct csv *csv, void *arg)
 
     if (status == OK)
         status = find_parent(csv, &c->to);
+    if (status == OK && volume_file_in_use(csv, inode))
+        status = ERR_BUSY;
     if (status == OK)
         status = csv_open(csv, inode, &file);
     if (status != OK)
@@ -499,7 +502,8 @@ const struct command volume_commands[] = {
     { .noun = "stat", .summary = "Show a file or directory of a volume", .arguments = path_argument, .run = stat_command },
     { .noun = "df", .summary = "Show how much space the volumes have", .run = df },
     { .noun = "mkdir", .summary = "Make a directory on a volume", .arguments = path_argument, .run = mkdir_command },
-    { .noun = "rm", .summary = "Remove a file or an empty directory from a volume", .arguments = path_argument, .run = rm_command },
+    { .noun = "rm", .summary = "Remove a file or an empty directory from a volume", .arguments = path_argument,
+      .run = rm_command },
     { .noun = "mv", .summary = "Rename a file or directory of a volume", .arguments = two_paths, .run = mv_command },
     { .noun = "cp", .summary = "Copy a file of a volume", .arguments = two_paths, .run = cp_command,
       .help = "The copy shares the file's blocks until one of the two is written." },

@@ -90,14 +90,15 @@ static enum status open_image(struct vm *vm, struct machine_disk *disk, const ch
 /* ---- The machine's side ---- */
 
 /* A storage by its name, or a file on a volume by its path. */
-static enum status open_lun(struct vm *vm, struct machine_disk *disk, const char *storage, const char *path, struct blkdev **dev,
-                            char *text, size_t text_bytes)
+static enum status open_lun(struct vm *vm, struct machine_disk *disk, const char *storage, const char *path,
+                            struct blkdev **dev, char *text, size_t text_bytes)
 {
     struct lun *lun = kzalloc(sizeof *lun);
 
     if (!lun)
         return no_memory(vm, text, text_bytes);
-    enum status status = storage ? lun_open(lun, vm, storage, text, text_bytes) : lun_open_file(lun, vm, path, text, text_bytes);
+    enum status status = storage ? lun_open(lun, vm, storage, text, text_bytes)
+                                 : lun_open_file(lun, vm, path, text, text_bytes);
     if (status != OK) {
         kfree(lun, sizeof *lun);
         return status;

@@ -129,12 +129,24 @@ struct volume *volume_find(const char *name, size_t bytes)
     return v;
 }
 
+struct volume *volume_first(void)
+{
+    return volumes;
+}
+
 static enum status post(struct volume *v, struct call *call)
 {
     spin_lock(&v->lock);
-    *v->last = call;
-    v->last = &call->next;
+    bool taken = !v->ended;
+    if (taken) {
+        *v->last = call;
+        v->last = &call->next;
+    }
     spin_unlock(&v->lock);
+    if (!taken) {
+        snprintf(call->text, call->text_bytes, "volume %s: nobody serves it: the node goes down, or had no memory for it", v->name);
+        return ERR_BUSY;
+    }
     wake_all(&v->wake);
     wait_event(&v->callers, __atomic_load_n(&call->done, __ATOMIC_ACQUIRE));
     return call->status;
@@ -147,7 +159,8 @@ static enum status call_volume(const char *name, size_t bytes, struct call *call
     call->text[0] = '\0';
     if (v)
         return post(v, call);
-    snprintf(call->text, call->text_bytes, "volume %.*s: there is none; `csv list` lists those that there are", (int)bytes, name);
+    snprintf(call->text, call->text_bytes, "volume %.*s: there is none; `csv list` lists those that there are", (int)bytes,
+             name);
     return ERR_NOT_FOUND;
 }
 
@@ -247,6 +260,13 @@ static void run(void *arg)
                                v->csv ? commit_ns : v->failed ? TIME_NEVER : retry_ns);
     }
     unmount(v);
+    spin_lock(&v->lock);
+    v->ended = true;
+    spin_unlock(&v->lock);
+    for (struct call *call; (call = next_call(v)) != NULL;) {
+        not_mounted(v, call);
+        wake_all_set(&v->callers, &call->done);
+    }
     wake_all_set(&v->callers, &v->stopped);
 }
 
@@ -274,7 +294,7 @@ void volume_start(const struct config *config)
         last = &v->next;
         if (!thread_create(v->name, thread_pick_cpu(), run, v)) {
             log_error("volume %s: no memory for its thread; give the VMs less", v->name);
-            v->failed = v->stopped = true;
+            v->failed = v->ended = v->stopped = true;
         }
     }
 }

@@ -414,13 +414,14 @@ enum status volume_file_open(const char *path, struct storage_user *user, struct
     o.volume = volume_find(name, bytes);
     enum status status = volume_call(name, bytes, open_here, &o, text, text_bytes);
     if (status == OK && o.bytes < CSV_BLOCK_BYTES) {
-        snprintf(text, text_bytes, "%s is too small for a disk; `vm disk` makes larger ones", path);
+        snprintf(text, text_bytes, "%s is too small for a disk; put an image there", path);
         volume_file_close(o.file);
         return ERR_INVALID;
     }
     if (status == OK) {
         *file = o.file;
-        *info = (struct volume_file_info){ .bytes = ALIGN_DOWN(o.bytes, CSV_BLOCK_BYTES), .block_bytes = o.volume->disk.csv.sector_bytes };
+        info->bytes = ALIGN_DOWN(o.bytes, CSV_BLOCK_BYTES);
+        info->block_bytes = o.volume->disk.csv.sector_bytes;
         return OK;
     }
     if (o.taken)
@@ -430,6 +431,15 @@ enum status volume_file_open(const char *path, struct storage_user *user, struct
     else if (!text[0])
         snprintf(text, text_bytes, "%s cannot be opened (%s)", path, status_name(status));
     return status;
+}
+
+bool volume_file_in_use(const struct csv *csv, uint64_t inode)
+{
+    for (const struct volume *v = volume_first(); v; v = v->next)
+        for (const struct volume_file *f = v->csv == csv ? v->files : NULL; f; f = f->next)
+            if (csv_inode_of(f->csv) == inode)
+                return true;
+    return false;
 }
 
 /* It is logged in, so that the volume's thread mounts at its next look. */

@@ -26,6 +26,8 @@ enum status volume_file_open(const char *path, struct storage_user *user, struct
                              struct volume_file_info *info, char *text, size_t text_bytes) MUST_CHECK;
 /* Whether its volume is configured and not mounted yet, for want of its disk. */
 bool volume_file_will_come(const char *path);
+/* Whether a file is somebody's disk. In its volume's thread. */
+bool volume_file_in_use(const struct csv *csv, uint64_t inode);
 /* Hands a request over, as storage_submit(); done() is called in the storage's or the volume's thread. No wait. */
 void volume_file_submit(struct volume_file *file, struct disk_request *request);
 /* Ends what is left of the user's requests as ERR_CANCELLED; afterwards nothing of his is touched. Does not wait for disks. */

@@ -18,6 +18,7 @@ struct volume {
     struct call *first, **last;
     bool failed;                     /* not to be tried again by itself */
     bool mounted;
+    bool ended;                      /* no call is taken any more */
     char problem[VOLUME_TEXT];
     struct csv_info info;
     uint64_t calls;
@@ -34,5 +35,7 @@ bool volume_files_wait(const struct volume *v);
 /* The disk is away, or back: for the files' users. The network service's thread. */
 void volume_files_tell(struct volume *v, bool away, const char *why);
 struct volume *volume_find(const char *name, size_t bytes);
+/* All volumes, for volume_file.c. */
+struct volume *volume_first(void);
 
 #endif

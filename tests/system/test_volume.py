@@ -109,6 +109,7 @@ def test_a_guest_whose_disk_is_a_file(cpu, tmp_path):
             assert linux.run(f"head -c {len(content)} /dev/vda | md5sum").split()[0] == hashlib.md5(content).hexdigest()
             assert linux.run(f"tail -c {1 << 20} /dev/vda | tr -d '\\0' | wc -c").split()[0] == "0"
             assert "another disk already" in refusal(node, "vm start other")["cause"]
+            assert "a VM has it" in refusal(node, f"cp {ROOT}/demo/disk0.img {ROOT}/copy")["cause"]
             start_writer(node, linux)
             wait_written(linux, 10)
             target.kill()
