@@ -7,9 +7,9 @@ import os
 import subprocess
 
 import pytest
+from disk_writer import FILES, GUEST, SIZES, end_writer, start_writer, wait_vm, wait_written, written
 from node import BUILD, Linux, Node, ShellError
 from target import NETWORK, Target, find, wait_for, wait_up
-from test_iscsi_guest import BLOCK, BLOCKS, FILES, GUEST, start_writer, wait_vm, wait_written, written
 
 ROOT = "/ClusterStorage/Volume1"
 
@@ -87,7 +87,8 @@ def test_a_node_and_its_volume(cpu, tmp_path):
 def test_a_guest_whose_disk_is_a_file(cpu, tmp_path):
     """Half of what it writes is there already, the other half has no blocks yet. The target is killed and started again
     meanwhile; what the guest reads, and what the host's tool finds afterwards, is what was written."""
-    content = os.urandom(BLOCK * BLOCKS // 2)
+    block, blocks = SIZES[cpu]
+    content = os.urandom(block * blocks // 2)
     image = tmp_path / "image"
     image.write_bytes(content)
     os.truncate(image, 48 << 20)
@@ -114,14 +115,9 @@ def test_a_guest_whose_disk_is_a_file(cpu, tmp_path):
             wait_written(linux, 10)
             target.kill()
             target.start()
-            wait_written(linux, written(linux) + 2 * BLOCKS)
-            linux.run("touch /tmp/stop; until [ -e /tmp/end ]; do sleep 0.1; done", timeout=90)
-            expected = linux.run(f"i=0; while [ $i -lt {BLOCKS} ]; do dd if=/tmp/a bs={BLOCK} count=1 skip=$(cat /tmp/m$i) "
-                                 "2>/dev/null; i=$((i + 1)); done | md5sum", timeout=60).split()[0]
-            read = linux.run(f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs={BLOCK} count={BLOCKS} 2>/dev/null | md5sum",
-                             timeout=60).replace("drop_caches: 3", "").split()[-2]
+            wait_written(linux, written(linux) + 2 * blocks)
+            expected, read = end_writer(node, linux)
             assert read == expected
-            assert linux.run("cat /tmp/bad 2>/dev/null | wc -l").split()[0] == "0"
             assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
             node.machine.sendline("node poweroff")
             node.machine.wait(60 * node.patience)
@@ -129,5 +125,5 @@ def test_a_guest_whose_disk_is_a_file(cpu, tmp_path):
         assert "0 transactions in the journal: sound" in tool(target, "fsck"), "it was not left in order"
         tool(target, "get", "/demo/disk0.img", tmp_path / "back")
         back = (tmp_path / "back").read_bytes()
-        assert len(back) == 48 << 20 and hashlib.md5(back[:BLOCK * BLOCKS]).hexdigest() == expected
-        assert not any(back[BLOCK * BLOCKS:])
+        assert len(back) == 48 << 20 and hashlib.md5(back[:block * blocks]).hexdigest() == expected
+        assert not any(back[block * blocks:])
