@@ -46,6 +46,13 @@ def begin_process():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def reported(name):
+    """A node ID as the report has it: (module and class with dots, function with parameters)."""
+    before, bracket, parameters = name.partition("[")
+    path, *classes, function = before.split("::")
+    return ".".join([path.removesuffix(".py").replace("/", "."), *classes]), function + bracket + parameters
+
+
 class Unit:
     """Tests that one process runs. names: node IDs; results: those of them that the report has."""
 
@@ -104,8 +111,7 @@ class Unit:
             self.problem = f"pytest ended with status {self.status} and left no report ({error})"
             return
         self.suites = suites
-        known = {(name.split("::")[0].removesuffix(".py").replace("/", "."), name.split("::", 1)[1]): name
-                 for name in self.names}
+        known = {reported(name): name for name in self.names}
         for case in (case for suite in suites for case in suite.iter("testcase")):
             name = known.get((case.get("classname"), case.get("name")))
             if name is None:
