@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "csv/check.h"
 #include "csv/repair.h"
 
 #define LIST_HEAD 10u
@@ -52,23 +53,6 @@ void csv_list_free(struct csv *v, struct csv_list *list)
 {
     csv_free(v, list->bytes, list->room);
     memset(list, 0, sizeof(*list));
-}
-
-/* An array with room for one more element. */
-static enum status room_for(struct csv *v, void **array, size_t count, size_t *room, size_t bytes)
-{
-    if (count < *room)
-        return OK;
-    size_t larger = *room ? *room * 2 : 64;
-    void *copy = csv_alloc(v, larger * bytes);
-    if (!copy)
-        return ERR_NO_MEMORY;
-    if (count)
-        memcpy(copy, *array, count * bytes);
-    csv_free(v, *array, *room * bytes);
-    *array = copy;
-    *room = larger;
-    return OK;
 }
 
 /* ---- Trees ---- */
@@ -157,7 +141,7 @@ enum status csv_fix_enter(struct csv_fixer *f, uint64_t inode, uint64_t parent, 
     enum status status = csv_inode_get(v, inode, 0, &block);
     if (status)
         return status == ERR_CORRUPT ? ERR_NOT_FOUND : status;
-    status = room_for(v, (void **)&f->found, f->found_count, &f->found_room, sizeof(*f->found));
+    status = csv_check_room(v, (void **)&f->found, f->found_count, &f->found_room, sizeof(*f->found));
     if (status)
         return status;
     csv_bit_set(f->seen, inode);
@@ -225,7 +209,7 @@ const struct csv_found *csv_fix_lookup(const struct csv_fixer *f, uint64_t inode
 
 static enum status turn_add(struct csv_fixer *f, uint64_t block, int64_t references)
 {
-    enum status status = room_for(f->v, (void **)&f->turn, f->turn_count, &f->turn_room, sizeof(*f->turn));
+    enum status status = csv_check_room(f->v, (void **)&f->turn, f->turn_count, &f->turn_room, sizeof(*f->turn));
     if (!status)
         f->turn[f->turn_count++] = (struct csv_turn){ block, references };
     return status;

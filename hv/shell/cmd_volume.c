@@ -359,11 +359,6 @@ static enum status stat_command(struct shell *shell, const struct command_call *
     return OK;
 }
 
-static enum status df(struct shell *shell, const struct command_call *call)
-{
-    return csv_list(shell, call);
-}
-
 /* ---- Changes ---- */
 
 struct change {
@@ -500,7 +495,7 @@ const struct command volume_commands[] = {
       .run = csv_scrub, .help = "The volume stays mounted; what is asked of it meanwhile waits." },
     { .noun = "ls", .summary = "List a directory of a volume", .arguments = ls_argument, .run = ls },
     { .noun = "stat", .summary = "Show a file or directory of a volume", .arguments = path_argument, .run = stat_command },
-    { .noun = "df", .summary = "Show how much space the volumes have", .run = df },
+    { .noun = "df", .summary = "Show how much space the volumes have", .run = csv_list },
     { .noun = "mkdir", .summary = "Make a directory on a volume", .arguments = path_argument, .run = mkdir_command },
     { .noun = "rm", .summary = "Remove a file or an empty directory from a volume", .arguments = path_argument,
       .run = rm_command },
