@@ -217,6 +217,7 @@ def test_a_lun_is_mounted(target, volume):
     try:
         (directory / "f").write_bytes(b"data" * 99999)
         volume.fails("mkdir", "in use by process", arguments=("d",))
+        volume.fails("ls", "in use by process")
     finally:
         unmount(directory)
     assert volume.run("get", "f", "-") == b"data" * 99999

@@ -353,6 +353,13 @@ static void lun_idle(struct device *device)
     }
 }
 
+static void give_host_lock(struct lun *l)
+{
+    if (l->host_lock >= 0)
+        close(l->host_lock);
+    l->host_lock = -1;
+}
+
 static bool lun_close(struct device *device)
 {
     struct lun *l = CONTAINER_OF(device, struct lun, device);
@@ -363,8 +370,7 @@ static bool lun_close(struct device *device)
             (void)wait_answer(l, now_ms() + COMMAND_S * 1000);
     }
     disconnect(l);
-    if (l->host_lock >= 0)
-        close(l->host_lock);
+    give_host_lock(l);
     memset(&l->url, 0, sizeof(l->url));
     free(l);
     return good;
@@ -420,8 +426,8 @@ static int lock_holder(const struct sockaddr_un *address, socklen_t size)
 }
 
 /*
- * Only one run on this machine writes a LUN: the holder of a name in the abstract name space, which ends with it. It
- * listens, so that who comes later is told its process.
+ * Only one run on this machine writes a LUN, and nobody reads it meanwhile: the holder of a name in the abstract name
+ * space, which ends with it. It listens, so that who comes later is told its process.
  */
 static bool take_host_lock(struct lun *l)
 {
@@ -484,8 +490,10 @@ static bool open_lun(struct lun *l, const char *url, const struct device_options
     l->key = options->key;
     if (!parse(l, url))
         return false;
-    if (options->use == DEVICE_WRITE && !take_host_lock(l))
+    if (!take_host_lock(l))
         return false;
+    if (options->use != DEVICE_WRITE)
+        give_host_lock(l); /* readers may be many; a mount that was just ended has now written all it was given */
     if (!login(l, false) || !measure(l))
         return false;
     return options->use == DEVICE_WRITE ? reservation_take(l, options->take_over) : reservation_absent(l);
