@@ -5,7 +5,7 @@
 set -eu
 
 packages='
-acpica-tools bochs bochs-term busybox-static clang cpio dpkg-dev fuse3 gcc gdb gnu-efi libc6-dev libclang-rt-14-dev
+acpica-tools bochs bochs-term busybox-static clang cpio dpkg-dev e2fsprogs fuse3 gcc gdb gnu-efi libc6-dev libclang-rt-14-dev
 libcmocka-dev libfuse3-dev libiscsi-dev libunicorn-dev libzycore-dev lld make mtools ovmf python3 python3-pytest
 qemu-system-x86 qemu-utils seabios tgt vgabios
 '

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A real iSCSI target for the system tests: Debian's tgt, in the foreground, on a port of its own at the loopback, with a
-file behind its logical unit 1. It is ended by its process id, and dies with this program.
+"""Real iSCSI targets for the system tests, each on a port of its own at the loopback, with a file behind its logical unit 1:
+Debian's tgt here, LIO in lio.py. They are ended by their process ids, and die with this program.
 
     with Target(size=64 << 20, chap=2) as target:
         target.configuration("san")   # a [storage san] section for a node on the emulators' user network
@@ -96,21 +96,27 @@ class Relay:
         self.listener.close()
 
 
-class Target:
-    """chap: 0 none, 1 the node proves itself, 2 the target too. digests: whether it can do CRC-32C."""
+class Unit:
+    """What real targets have in common: logical unit 1 of a target, on the loopback, with a file of this machine behind it.
+    chap: 0 none, 1 the node proves itself, 2 the target too. digests: whether it can do CRC-32C. Not started before start()
+    or `with`; kill() takes what only its own memory held, start() brings it back on the same port.
+    """
+    prefix = "tasuki-tgt-"
+    lun = 1
 
-    def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME):
+    def __init__(self, size, chap, digests, name):
         self.size, self.chap, self.digests, self.name = size, chap, digests, name
-        self.directory = tempfile.mkdtemp(prefix="tasuki-tgt-")
-        self.control = str(os.getpid() % 30000 + free_port() % 1000)
+        self.directory = tempfile.mkdtemp(prefix=self.prefix)
         self.port = free_port()
-        self.process = None
         with open(self.disk, "wb") as file:
             file.truncate(size)
 
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
     @property
     def disk(self):
-        return os.path.join(self.directory, "disk.img")
+        return self.path("disk.img")
 
     def __enter__(self):
         try:
@@ -127,8 +133,32 @@ class Target:
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def url(self, user="", port=None, target=None, lun=None):
+        """For the admin's tool."""
+        return f"iscsi://{user}127.0.0.1:{port or self.port}/{target or self.name}/{self.lun if lun is None else lun}"
+
+    def configuration(self, name, host="10.0.2.2", **keys):
+        keys = {"portal": f"{host}:{self.port}", "target": self.name, "lun": self.lun, "initiator": INITIATOR, **keys}
+        if self.chap >= 1:
+            keys.setdefault("chap", " ".join(OURS))
+        if self.chap >= 2:
+            keys.setdefault("chap-mutual", " ".join(THEIRS))
+        lines = [f"[storage {name}]"]
+        for key, value in keys.items():
+            lines += [f"{key} = {one}" for one in (value if isinstance(value, list) else [value])]
+        return "\n".join(lines) + "\n"
+
+
+class Target(Unit):
+    """Debian's tgt, in the foreground. It keeps no reservation when it ends."""
+
+    def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME):
+        super().__init__(size, chap, digests, name)
+        self.control = str(os.getpid() % 30000 + free_port() % 1000)
+        self.process = None
+
     def environment(self):
-        return {**os.environ, "TGT_IPC_SOCKET": os.path.join(self.directory, "ipc"), "PATH": os.environ["PATH"] + ":/usr/sbin"}
+        return {**os.environ, "TGT_IPC_SOCKET": self.path("ipc"), "PATH": os.environ["PATH"] + ":/usr/sbin"}
 
     def admin(self, *arguments, check=True):
         done = subprocess.run(["tgtadm", "-C", self.control, "--lld", "iscsi", *arguments], env=self.environment(),
@@ -137,7 +167,7 @@ class Target:
         return done
 
     def start(self):
-        with open(os.path.join(self.directory, "tgtd.log"), "ab") as log:
+        with open(self.path("tgtd.log"), "ab") as log:
             command = ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(),
                                             preexec_fn=die_with_parent)
@@ -158,7 +188,7 @@ class Target:
         self.admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
 
     def log(self):
-        with open(os.path.join(self.directory, "tgtd.log"), encoding="utf-8", errors="replace") as file:
+        with open(self.path("tgtd.log"), encoding="utf-8", errors="replace") as file:
             return file.read()[-2000:]
 
     def kill(self):
@@ -167,17 +197,6 @@ class Target:
             self.process.kill()
             self.process.wait()
             self.process = None
-
-    def configuration(self, name, host="10.0.2.2", **keys):
-        keys = {"portal": f"{host}:{self.port}", "target": self.name, "lun": 1, "initiator": INITIATOR, **keys}
-        if self.chap >= 1:
-            keys.setdefault("chap", " ".join(OURS))
-        if self.chap >= 2:
-            keys.setdefault("chap-mutual", " ".join(THEIRS))
-        lines = [f"[storage {name}]"]
-        for key, value in keys.items():
-            lines += [f"{key} = {one}" for one in (value if isinstance(value, list) else [value])]
-        return "\n".join(lines) + "\n"
 
 
 def find(rows, key, value):
