@@ -22,7 +22,7 @@ all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img $(BUILD)/tasuki-csv
 # ---- What there is ----
 
 # Parts that are linked from an archive: the image has only what is used of them.
-PART_SOURCES := $(sort $(wildcard csv/*.c net/iscsi/*.c net/scsi/*.c) $(patsubst %,net/%.c,announce frame mac_table offload vswitch))
+PART_SOURCES := $(sort $(wildcard csv/*.c net/iscsi/*.c net/scsi/*.c) $(patsubst %,net/%.c,announce duplicate frame mac_table offload vswitch))
 HV_SOURCES := $(filter-out $(PART_SOURCES),$(sort $(wildcard hv/*/*.[cS] hv/kernel/libc/*.[cS] hv/vmm/*/*.[cS] drivers/*.[cS] \
     net/*.[cS] net/lwip/*.[cS])))
 BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))

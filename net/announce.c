@@ -33,6 +33,12 @@ void announce_rarp(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac)
     build(frame, ETH_TYPE_RARP, RARP_REQUEST, mac, mac, unknown);
 }
 
+void announce_probe(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac, const uint8_t ip4[4])
+{
+    announce_arp(frame, mac, ip4);
+    memset(frame + ETH_HEADER_BYTES + 14, 0, 4);
+}
+
 void announce_arp(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac, const uint8_t ip4[4])
 {
     build(frame, ETH_TYPE_ARP, ARP_REQUEST, mac, 0, ip4);

@@ -22,4 +22,7 @@ void announce_rarp(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac);
  */
 void announce_arp(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac, const uint8_t ip4[4]);
 
+/* An ARP probe (RFC 5227, 2.1.1): asks whether somebody has the address, and changes nobody's table. */
+void announce_probe(uint8_t frame[ANNOUNCE_BYTES], uint64_t mac, const uint8_t ip4[4]);
+
 #endif

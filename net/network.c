@@ -12,10 +12,12 @@
  */
 #include "net/network.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "kernel/heap.h"
 #include "kernel/log.h"
+#include "kernel/text.h"
 #include "kernel/time.h"
 #include "net/card.h"
 
@@ -24,34 +26,152 @@
 #include "lwip/ethip6.h"
 #include "lwip/mld6.h"
 #include "lwip/pbuf.h"
+#include "lwip/prot/dhcp.h"
 #include "netif/ethernet.h"
 
-#define ARP_BYTES 28
 #define CHECKED_ELSEWHERE (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
+#define DELAY_MAX_NS (200 * NS_PER_MS) /* of the first probe: many nodes may start at once */
 #define SENDING 512 /* frames of all networks that are on their way */
 #define SENDING_TO_GUESTS 128 /* of them on their way, and frames to guests are refused */
 #define PIECES_MAX (NIC_MAX_PIECES - 2) /* of them; a tag makes two more */
 
-/* ---- Receiving ---- */
+/* ---- Addresses that somebody else has ---- */
 
-/* Somebody else says that our address is his (RFC 5227, 2.4, as far as an admin is told). */
+/* The log is told once a minute, or of another station at once. */
+static void tell_duplicate(struct network *n, uint64_t now_ns)
+{
+    if (n->told_other == n->duplicate.other && now_ns - n->conflict_ns < CONFLICT_NS)
+        return;
+    n->told_other = n->duplicate.other;
+    n->conflict_ns = now_ns;
+    network_notice(n, now_ns, n->notice, sizeof n->notice);
+    log_error("network %s: %s", n->config->name, n->notice);
+}
+
+void network_notice(const struct network *n, uint64_t now_ns, char *text, size_t text_bytes)
+{
+    const struct duplicate *d = &n->duplicate;
+    struct net_address address = { .family = NET_IPV4, .prefix = 32 };
+    uint8_t bytes[ETH_ADDRESS_BYTES];
+    char ip[NET_ADDRESS_TEXT], mac[18];
+
+    *text = 0;
+    if (!duplicate_is_there(d, now_ns))
+        return;
+    memcpy(address.bytes, d->address, sizeof d->address);
+    address_to_text(&address, false, ip);
+    eth_address_put(bytes, d->other);
+    mac_to_text(bytes, mac);
+    if (n->offered)
+        snprintf(text, text_bytes, "the station %s uses %s, which DHCP offered, so it was declined; give that station another "
+                                   "address, or take this one from the server's range", mac, ip);
+    else if (d->taken)
+        snprintf(text, text_bytes, "the station %s uses %s, so this node does not; give one of them another address", mac, ip);
+    else
+        snprintf(text, text_bytes, "the station %s uses this node's address %s too; give one of them another address", mac, ip);
+}
+
+static void send_bytes(struct network *n, const uint8_t *bytes, unsigned count)
+{
+    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)count, PBUF_RAM);
+
+    if (!p)
+        return; /* it is not the last one */
+    memcpy(p->payload, bytes, count);
+    (void)n->netif.linkoutput(&n->netif, p);
+    (void)pbuf_free(p);
+}
+
+static void take_address(struct network *n)
+{
+    const struct config_network *c = n->config;
+    ip4_addr_t address, mask, gateway;
+
+    memcpy(&address.addr, c->address.bytes, 4);
+    mask.addr = lwip_htonl(0xffffffffu << (32 - c->address.prefix));
+    memcpy(&gateway.addr, c->gateway.bytes, 4);
+    n->told_other = 0; /* if he comes back, that is news */
+    netif_set_addr(&n->netif, &address, &mask, &gateway); /* which announces it */
+}
+
+static void carry_out(struct network *n, unsigned what, const uint8_t *frame, uint64_t now_ns)
+{
+    if (what & DUPLICATE_TELL)
+        tell_duplicate(n, now_ns);
+    if (what & DUPLICATE_SEND)
+        send_bytes(n, frame, ANNOUNCE_BYTES);
+    if (what & DUPLICATE_TAKE)
+        take_address(n);
+}
+
+/* Of the address that DHCP has offered, lwIP finds out by itself whether somebody has it; the admin is told here. */
+static const uint8_t *offered_address(const struct network *n)
+{
+    const struct dhcp *dhcp = netif_dhcp_data(&n->netif);
+
+    return dhcp && dhcp->state == DHCP_STATE_CHECKING ? (const uint8_t *)&dhcp->offered_ip_addr.addr : NULL;
+}
+
 static void watch_for_duplicate(struct network *n, const struct frame *frame)
 {
-    uint8_t arp[ARP_BYTES];
-    uint32_t own = netif_ip4_addr(&n->netif)->addr;
-    uint64_t now = time_now_ns();
+    uint8_t arp[DUPLICATE_ARP_BYTES], answer[ANNOUNCE_BYTES];
+    uint64_t now_ns = time_now_ns();
+    const uint8_t *offered = offered_address(n);
 
-    if (!own || frame_read(frame, ETH_HEADER_BYTES, arp, ARP_BYTES) != ARP_BYTES)
+    if (frame_read(frame, ETH_HEADER_BYTES, arp, sizeof arp) != sizeof arp)
         return;
-    if (memcmp(arp + 14, &own, 4) || !memcmp(arp + 8, n->netif.hwaddr, 6) ||
-        (n->conflict_ns && now - n->conflict_ns < CONFLICT_NS))
-        return;
-    n->conflict_ns = now;
-    log_error("network %s: the station %02x:%02x:%02x:%02x:%02x:%02x uses this node's address %u.%u.%u.%u too; give one of "
-              "them another address", n->config->name, arp[8], arp[9], arp[10], arp[11], arp[12], arp[13], arp[14], arp[15],
-              arp[16], arp[17]);
+    if (offered && !n->duplicate.in_use) {
+        duplicate_watch(&n->duplicate, eth_address(n->netif.hwaddr), offered, false, false, 0, now_ns);
+        n->offered = true;
+    }
+    carry_out(n, duplicate_arp(&n->duplicate, arp, answer, now_ns), answer, now_ns);
 }
+
+/* The interface's address is another one now, or the link is back. */
+static void watch_address(struct network *n)
+{
+    static const uint8_t none[4];
+    const uint8_t *own = (const uint8_t *)&netif_ip4_addr(&n->netif)->addr;
+    uint64_t mac = eth_address(n->netif.hwaddr), delay_ns = mac % DELAY_MAX_NS, now_ns = time_now_ns();
+    bool has = !ip4_addr_isany(netif_ip4_addr(&n->netif)), up = netif_is_link_up(&n->netif);
+
+    if (n->config->ipv4 == CONFIG_ADDRESS_STATIC)
+        duplicate_watch(&n->duplicate, mac, n->config->address.bytes, has, up, delay_ns, now_ns);
+    else if (has || !n->offered)
+        duplicate_watch(&n->duplicate, mac, has ? own : none, has, false, 0, now_ns);
+    if (has)
+        n->offered = false;
+}
+
+/* lwIP looks for duplicates of IPv6 addresses (RFC 4862, 5.4), and says nothing. */
+static void tell_duplicates6(struct network *n)
+{
+    for (unsigned i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
+        struct net_address address = { .family = NET_IPV6, .prefix = 128 };
+        char text[NET_ADDRESS_TEXT];
+        if (!ip6_addr_isduplicated(netif_ip6_addr_state(&n->netif, i)) || n->told6 & BIT(i))
+            continue;
+        n->told6 |= BIT(i);
+        memcpy(address.bytes, netif_ip6_addr(&n->netif, i)->addr, 16);
+        address_to_text(&address, false, text);
+        log_error("network %s: another station has %s, so this node does not use it; give one of them another address",
+                  n->config->name, text);
+    }
+}
+
+void network_tick(struct network *n, uint64_t now_ns)
+{
+    uint8_t frame[ANNOUNCE_BYTES];
+
+    if (!n->card || n->problem)
+        return;
+    if (n->config->ipv4 == CONFIG_ADDRESS_STATIC && netif_is_link_up(&n->netif))
+        carry_out(n, duplicate_tick(&n->duplicate, frame, now_ns), frame, now_ns);
+    tell_duplicates6(n);
+}
+
+/* ---- Receiving ---- */
 
 static bool give(struct netport *port, struct frame *frame)
 {
@@ -216,6 +336,8 @@ void network_link(struct card *card)
             netif_set_link_up(&n->netif);
         else
             netif_set_link_down(&n->netif);
+        if (card->nic->link_up)
+            watch_address(n);
     }
 }
 
@@ -259,6 +381,8 @@ static void address_changed(struct netif *netif)
     network_address_get(n, &info);
     if (equal(&info.address, &n->said) && equal(&info.gateway, &n->said_gateway))
         return;
+    if (dhcp)
+        watch_address(n);
     n->said = info.address;
     n->said_gateway = info.gateway;
     address_to_text(&info.address, true, address);
@@ -322,7 +446,7 @@ bool network_open(struct network *n, struct card *card, const char *hostname)
 {
     const struct config_network *config = n->config;
     struct vswitch_port_config port = { .vlan = config->vlan };
-    ip4_addr_t address = { 0 }, mask = { 0 }, gateway = { 0 };
+    ip4_addr_t none = { 0 };
 
     n->card = card;
     if (!make_sendings() || card_join(card, time_now_ns()) != OK) {
@@ -335,12 +459,7 @@ bool network_open(struct network *n, struct card *card, const char *hostname)
         n->problem = "another network has this card and VLAN";
         return false;
     }
-    if (config->ipv4 == CONFIG_ADDRESS_STATIC) {
-        memcpy(&address.addr, config->address.bytes, 4);
-        mask.addr = lwip_htonl(0xffffffffu << (32 - config->address.prefix));
-        memcpy(&gateway.addr, config->gateway.bytes, 4);
-    }
-    if (!netif_add(&n->netif, &address, &mask, &gateway, n, init, ethernet_input)) {
+    if (!netif_add(&n->netif, &none, &none, &none, n, init, ethernet_input)) {
         vswitch_detach(&card->sw, &n->vport);
         n->problem = "no memory for it";
         return false;
@@ -353,8 +472,7 @@ bool network_open(struct network *n, struct card *card, const char *hostname)
     if (card->nic->link_up)
         netif_set_link_up(&n->netif);
     set_ipv6(n);
-    if (config->ipv4 == CONFIG_ADDRESS_STATIC)
-        address_changed(&n->netif);
+    watch_address(n);
     if (config->ipv4 == CONFIG_ADDRESS_AUTO && dhcp_start(&n->netif) != ERR_OK)
         n->problem = "no memory for DHCP";
     return true;

@@ -6,6 +6,7 @@
 #ifndef NET_NETWORK_H
 #define NET_NETWORK_H
 
+#include "net/duplicate.h"
 #include "net/lwip_names.h"
 #include "net/service.h"
 #include "net/vswitch.h"
@@ -24,7 +25,12 @@ struct network {
     struct vswitch_port vport;
     struct net_address said, said_gateway; /* what the log was told last */
     uint64_t received_frames, received_bytes, sent_frames, sent_bytes, dropped;
-    uint64_t conflict_ns;     /* when a duplicate address was reported last */
+    /* Who else has the address. */
+    struct duplicate duplicate;
+    bool offered;             /* what is watched was offered by DHCP, and declined */
+    uint64_t told_other, conflict_ns; /* what the log was told of it last, and when */
+    unsigned told6;           /* IPv6 addresses that the log was told of, a bit for each */
+    char notice[NET_NOTICE];
 };
 
 /* network.c */
@@ -34,6 +40,10 @@ bool network_open(struct network *network, struct card *card, const char *hostna
 void network_collect(void);
 /* The card's link came or went. */
 void network_link(struct card *card);
+/* Ten times a second. */
+void network_tick(struct network *network, uint64_t now_ns);
+/* What an admin should know of a network that works; "": nothing. */
+void network_notice(const struct network *network, uint64_t now_ns, char *text, size_t text_bytes);
 void network_address_get(const struct network *network, struct net_info *info);
 
 /* service.c: where lwIP's pools are for a card; false: not memory that a card can be told of. */

@@ -357,6 +357,8 @@ static void service(void *arg)
         if (now >= next_tick) {
             for (struct card *card = cards; card; card = card->next)
                 card->nic->ops->tick(card->nic, now);
+            for (struct network *n = networks; n; n = n->next)
+                network_tick(n, now);
             next_tick = now + TICK_NS;
         }
         if (tcp_active_pcbs && now >= next_fast) {
@@ -424,6 +426,8 @@ static void get_network(void *arg)
     if (n->card->nic->failed)
         info->problem = "its card failed; `log show` tells how";
     network_address_get(n, info);
+    network_notice(n, time_now_ns(), info->notice, sizeof info->notice);
+    info->taken = n->duplicate.taken;
 }
 
 bool net_info_get(unsigned i, struct net_info *info)

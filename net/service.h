@@ -30,9 +30,13 @@ bool net_wait(const bool *done, uint64_t deadline_ns);
 
 /* ---- What there is; any thread ---- */
 
+#define NET_NOTICE 240
+
 struct net_info {
     const char *name;
     const char *problem;      /* why it does not work; NULL: it does */
+    char notice[NET_NOTICE];  /* what is wrong though it works: another station has its address; "": nothing */
+    bool taken;               /* so the address is not used here */
     char card[24];            /* "" where there is none */
     uint8_t mac[6];
     bool link_up;

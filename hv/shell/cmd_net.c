@@ -38,8 +38,12 @@ static const char *state_of(const struct net_info *info)
         return "does not work";
     if (!info->link_up)
         return "no link";
+    if (info->taken)
+        return "address in use";
     if (info->ipv4 == CONFIG_ADDRESS_AUTO && !info->address.family)
         return "waits for DHCP";
+    if (info->ipv4 == CONFIG_ADDRESS_STATIC && !info->address.family)
+        return "looks for others";
     return "up";
 }
 
@@ -74,11 +78,12 @@ static void show_networks(struct out *out)
     out_array_end(out);
     out_array_begin(out, "problems");
     for (unsigned i = 0; net_info_get(i, &info); i++) {
-        if (!info.problem)
+        const char *problem = info.problem ? info.problem : info.notice;
+        if (!*problem)
             continue;
         out_object_begin(out, NULL);
         out_string(out, "network", info.name);
-        out_string(out, "problem", info.problem);
+        out_string(out, "problem", problem);
         out_object_end(out);
     }
     out_array_end(out);

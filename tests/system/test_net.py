@@ -19,12 +19,12 @@ def boot(booted, cpu, name, conf=DHCP, cards=({"model": "e1000"},), **arguments)
     return booted.get(cpu, name, conf=conf, cards=cards, **arguments)
 
 
-def wait_for(node, what, wanted, timeout=60):
-    """The first network's object once its field has that value."""
+def wait_for(node, what, wanted, timeout=60, number=0):
+    """The object of network `number` once its field has that value."""
     deadline = time.monotonic() + timeout * node.patience
     while True:
         shown = node.shell_json("net show")
-        network = shown["networks"][0]
+        network = shown["networks"][number]
         if network[what] == wanted:
             return network
         assert time.monotonic() < deadline, shown
@@ -136,7 +136,8 @@ def test_static_addresses_on_two_cards(booted):
             "gateway = 10.0.2.2\n[network two]\naddress = 10.9.0.1/24\nmtu = 9000\n"
             "[network three]\nvlan = 100\naddress = 10.10.0.1/24\n[network four]\ncard = 00:1e.0\naddress = dhcp\n")
     node = boot(booted, "amd", "net-static", conf=conf, cards=[{"model": "e1000e"}, {"model": "e1000"}])
-    wait_for(node, "state", "up")
+    for number in range(3):
+        wait_for(node, "state", "up", number=number)
     shown = node.shell_json("net show")
     one, two, three, four = shown["networks"]
     assert one["card"] != two["card"] and two["card"] == three["card"] and three["vlan"] == 100
@@ -177,7 +178,9 @@ def pair(booted):
                                      "10.2.0.2", "10.2.0.2 --size 8972", "10.2.0.2 --size 16000", "fd01::2 --size 1400"])
 def test_two_nodes_reach_each_other(pair, command):
     """Whole frames, fragments, VLAN tags, frames of several buffers."""
-    wait_for(pair[0], "state", "up")
+    for node in pair:
+        for number in range(2):
+            wait_for(node, "state", "up", number=number)
     deadline = time.monotonic() + 20
     while True:  # an IPv6 address is looked for on the wire first
         try:

@@ -42,6 +42,16 @@ void net_notify(void)
     notified++;
 }
 
+/* Time passes, as the service lets it pass for networks. */
+static void net_host_wait(uint64_t ns)
+{
+    for (uint64_t end = now + ns; now < end;) {
+        now += 100 * NS_PER_MS;
+        for (unsigned i = 0; i < 2; i++)
+            network_tick(&networks[i], now);
+    }
+}
+
 /* 10.0.0.11/24 and 10.0.1.11/24; `adjust` (may be NULL) changes that. */
 static void net_host_open(const struct nic_ops *ops, void (*adjust)(struct config_network *config, unsigned i))
 {
@@ -62,6 +72,7 @@ static void net_host_open(const struct nic_ops *ops, void (*adjust)(struct confi
         if (!network_open(&networks[i], &card, "node"))
             abort();
     }
+    net_host_wait(2 * NS_PER_S); /* until it is clear that nobody else has the addresses */
 }
 
 #endif

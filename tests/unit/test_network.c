@@ -293,7 +293,7 @@ static void what_is_sent_stays_until_the_card_is_done(void **state)
 
 static void a_duplicate_address_is_reported_once_a_minute(void **state)
 {
-    static const uint8_t thief[6] = { 0x02, 0, 0, 0, 0, 0x66 };
+    static const uint8_t thief[6] = { 0x02, 0, 0, 0, 0, 0x65 };
     uint8_t frame[64];
     (void)state;
 
@@ -314,6 +314,246 @@ static void a_duplicate_address_is_reported_once_a_minute(void **state)
     now += 61 * NS_PER_S;
     arrive(frame, count, 2048); /* our own, come back */
     assert_int_equal(fake_log_counts[LOG_ERROR], errors + 3);
+}
+
+static const uint8_t thief[6] = { 0x02, 0, 0, 0, 0, 0x66 };
+
+/* Frame number i is ARP from this node, asking for, or telling, 10.0.0.11; true: a probe, which no table is changed by. */
+static bool is_probe(unsigned i)
+{
+    const uint8_t *f = out[i].bytes;
+
+    assert_int_equal(out[i].count, 60);
+    assert_memory_equal(f, "\xff\xff\xff\xff\xff\xff", 6);
+    assert_memory_equal(f + 6, nic.mac, 6);
+    assert_memory_equal(f + 12, "\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01", 10);
+    assert_memory_equal(f + 22, nic.mac, 6);
+    assert_memory_equal(f + 32, "\0\0\0\0\0\0", 6);
+    assert_memory_equal(f + 38, "\x0a\0\0\x0b", 4);
+    if (!memcmp(f + 28, "\0\0\0\0", 4))
+        return true;
+    assert_memory_equal(f + 28, "\x0a\0\0\x0b", 4);
+    return false;
+}
+
+static struct net_info shown(const struct network *n)
+{
+    struct net_info info = { 0 };
+
+    network_address_get(n, &info);
+    network_notice(n, now, info.notice, sizeof info.notice);
+    return info;
+}
+
+static void an_address_in_use_is_defended_and_kept(void **state)
+{
+    uint8_t frame[64];
+    unsigned count = arp(frame, thief, (uint8_t[]){ 10, 0, 0, 11 }, 0, true);
+    (void)state;
+
+    net_host_wait(130 * NS_PER_S);
+    card_done();
+    assert_string_equal(shown(&networks[0]).notice, "");
+    arrive(frame, count, 2048);
+    assert_int_equal(out_count, 1);
+    assert_false(is_probe(0));
+    assert_non_null(strstr(shown(&networks[0]).notice, "02:00:00:00:00:66 uses this node's address 10.0.0.11 too"));
+    assert_string_equal(shown(&networks[1]).notice, "");
+    for (unsigned i = 0; i < 9; i++) { /* he defends himself, too: that must not become a storm */
+        net_host_wait(NS_PER_S);
+        arrive(frame, count, 2048);
+    }
+    assert_int_equal(out_count, 1);
+    net_host_wait(2 * NS_PER_S);
+    arrive(frame, count, 2048);
+    assert_int_equal(out_count, 2);
+    assert_int_equal(shown(&networks[0]).address.family, NET_IPV4);
+    net_host_wait(121 * NS_PER_S);
+    assert_string_equal(shown(&networks[0]).notice, "");
+    count = arp(frame, thief, (uint8_t[]){ 0, 0, 0, 0 }, 0, false);
+    frame[38 + 3] = 11;
+    arrive(frame, count, 2048); /* he asks first, and is told: that is no claim yet */
+    assert_string_equal(shown(&networks[0]).notice, "");
+}
+
+/* A link that was away: who has come meanwhile is found, and the address stays in use. */
+static void after_the_link_was_away_it_is_asked_for_again(void **state)
+{
+    uint8_t frame[64];
+    unsigned probes = 0;
+    (void)state;
+
+    net_host_wait(130 * NS_PER_S);
+    nic.link_up = false;
+    card_link(&nic);
+    net_host_wait(NS_PER_S);
+    nic.link_up = true;
+    card_link(&nic);
+    card_done();
+    net_host_wait(2 * NS_PER_S);
+    for (unsigned i = 0; i < out_count; i++)
+        probes += out[i].bytes[12] == 0x08 && is_probe(i);
+    assert_int_equal(probes, DUPLICATE_PROBES);
+    arrive(frame, arp(frame, thief, (uint8_t[]){ 10, 0, 0, 11 }, 0, true), 2048);
+    assert_non_null(strstr(shown(&networks[0]).notice, "too"));
+    assert_int_equal(shown(&networks[0]).address.family, NET_IPV4);
+    net_host_wait(130 * NS_PER_S);
+}
+
+static void tick_one(struct network *n, uint64_t ns)
+{
+    for (uint64_t end = now + ns; now < end;) {
+        now += 100 * NS_PER_MS;
+        network_tick(n, now);
+        sys_check_timeouts();
+    }
+}
+
+/* A third network, on VLAN 7; frames come and go with that tag. */
+static void open_third(struct network *n, struct config_network *config)
+{
+    n->config = config;
+    assert_true(network_open(n, &card, "node"));
+}
+
+static const struct out_frame *third[OUT];
+
+/* Other networks send something now and then, too. */
+static unsigned arps_of_third(void)
+{
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < out_count; i++)
+        if (!memcmp(out[i].bytes + 12, "\x81\x00\x00\x07\x08\x06", 6))
+            third[count++] = &out[i];
+    return count;
+}
+
+static void an_address_that_somebody_has_is_not_taken(void **state)
+{
+    static struct network network;
+    static struct config_network config = { .name = "third", .mtu = 1500, .vlan = 7, .ipv4 = CONFIG_ADDRESS_STATIC };
+    uint8_t frame[64];
+    (void)state;
+
+    assert_true(text_to_address("10.0.7.11/24", &config.address));
+    open_third(&network, &config);
+    unsigned errors = fake_log_counts[LOG_ERROR];
+    card_done();
+    tick_one(&network, 400 * NS_PER_MS);
+    assert_true(out_count >= 1);
+    assert_memory_equal(out[0].bytes + 12, "\x81\x00\x00\x07\x08\x06", 6);
+    assert_memory_equal(out[0].bytes + 32, "\0\0\0\0", 4);
+    card_done();
+    assert_int_equal(shown(&network).address.family, NET_NONE);
+    /* He answers. */
+    unsigned count = tag(frame, arp(frame, thief, (uint8_t[]){ 10, 0, 7, 11 }, 7, true), 7);
+    arrive(frame, count, 2048);
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 1);
+    tick_one(&network, 14 * NS_PER_S);
+    assert_int_equal(arps_of_third(), 0);
+    assert_int_equal(shown(&network).address.family, NET_NONE);
+    assert_non_null(strstr(shown(&network).notice, "02:00:00:00:00:66 uses 10.0.7.11, so this node does not"));
+    /* Another one wants it at the same time, which is the same (RFC 5227, 2.1.1). */
+    tick_one(&network, 2 * NS_PER_S);
+    assert_true(out_count >= 1);
+    card_done();
+    count = arp(frame, thief, (uint8_t[]){ 0, 0, 0, 0 }, 7, false);
+    arrive(frame, tag(frame, count, 7), 2048);
+    tick_one(&network, 5 * NS_PER_S);
+    assert_int_equal(shown(&network).address.family, NET_NONE);
+    assert_int_equal(arps_of_third(), 0);
+    /* Nobody answers any more. */
+    tick_one(&network, 15 * NS_PER_S);
+    assert_int_equal(shown(&network).address.family, NET_IPV4);
+    assert_string_equal(shown(&network).notice, "");
+    assert_int_equal(arps_of_third(), DUPLICATE_PROBES + 1);
+    assert_memory_equal(third[DUPLICATE_PROBES]->bytes + 32, "\x0a\0\x07\x0b", 4);
+    card_done();
+    pool_used = lwip_stats.memp[MEMP_PBUF_POOL]->used;
+    heap_used = lwip_stats.mem.used;
+}
+
+/* A DHCP server's answer (RFC 2131) to request number i of `out`: it offers 10.0.8.N, or acknowledges it. */
+static unsigned dhcp_answer(uint8_t *frame, unsigned i, uint8_t kind, uint8_t n)
+{
+    static const uint8_t server[4] = { 10, 0, 8, 1 };
+    const uint8_t *request = out[i].bytes + 18 + 28;
+    uint8_t *m = frame + 14 + 28;
+    unsigned ip = 20 + 8 + 300;
+
+    memset(frame, 0, 14 + ip);
+    memcpy(frame, nic.mac, 6);
+    memcpy(frame + 6, router, 6);
+    memcpy(frame + 12, (uint8_t[]){ 8, 0, 0x45, 0, (uint8_t)(ip >> 8), (uint8_t)ip, 0, 1, 0, 0, 64, 17 }, 12);
+    memcpy(frame + 26, server, 4);
+    memset(frame + 30, 0xff, 4);
+    memcpy(frame + 34, (uint8_t[]){ 0, 67, 0, 68, (uint8_t)((ip - 20) >> 8), (uint8_t)(ip - 20) }, 6);
+    memcpy(m, (uint8_t[]){ 2, 1, 6, 0 }, 4);
+    memcpy(m + 4, request + 4, 4); /* xid */
+    memcpy(m + 16, (uint8_t[]){ 10, 0, 8, n }, 4);
+    memcpy(m + 28, nic.mac, 6);
+    memcpy(m + 236, (uint8_t[]){ 0x63, 0x82, 0x53, 0x63, 53, 1, kind, 54, 4, 10, 0, 8, 1, 51, 4, 0, 0, 14, 16, 1, 4, 255, 255,
+                                 255, 0, 255 }, 26);
+    uint16_t header = sum(frame + 14, 20);
+    frame[24] = (uint8_t)(header >> 8);
+    frame[25] = (uint8_t)header;
+    return tag(frame, 14 + ip, 8);
+}
+
+static void an_offered_address_that_somebody_has_is_declined_and_told(void **state)
+{
+    static struct network network;
+    static struct config_network config = { .name = "fourth", .mtu = 1500, .vlan = 8, .ipv4 = CONFIG_ADDRESS_AUTO };
+    uint8_t frame[400];
+    (void)state;
+
+    card_done();
+    open_third(&network, &config);
+    unsigned errors = fake_log_counts[LOG_ERROR];
+    assert_int_equal(out_count, 1); /* discover */
+    unsigned count = dhcp_answer(frame, 0, 2, 50);
+    card_done();
+    arrive(frame, count, 2048);
+    assert_int_equal(out_count, 1); /* request */
+    count = dhcp_answer(frame, 0, 5, 50);
+    card_done();
+    arrive(frame, count, 2048);
+    assert_true(out_count >= 1); /* is it free? */
+    assert_memory_equal(out[0].bytes + 16, "\x08\x06", 2);
+    card_done();
+    count = arp(frame, thief, (uint8_t[]){ 10, 0, 8, 50 }, 8, true);
+    memcpy(frame + 38, "\0\0\0\0", 4);
+    arrive(frame, tag(frame, count, 8), 2048);
+    assert_int_equal(fake_log_counts[LOG_ERROR], errors + 1);
+    assert_non_null(strstr(shown(&network).notice, "02:00:00:00:00:66 uses 10.0.8.50, which DHCP offered"));
+    assert_int_equal(shown(&network).address.family, NET_NONE);
+    assert_int_equal(out_count, 1);
+    assert_memory_equal(out[0].bytes + 18 + 28 + 236, "\x63\x82\x53\x63\x35\x01\x04", 7); /* decline */
+    card_done();
+    tick_one(&network, 40 * NS_PER_S); /* it must not take it by itself */
+    assert_int_equal(shown(&network).address.family, NET_NONE);
+    card_done();
+    tick_one(&network, 60 * NS_PER_S);
+    unsigned discover = 0;
+    while (discover < out_count && memcmp(out[discover].bytes + 18 + 28 + 236, "\x63\x82\x53\x63\x35\x01\x01", 7))
+        discover++;
+    assert_true(discover < out_count);
+    count = dhcp_answer(frame, discover, 2, 51);
+    card_done();
+    arrive(frame, count, 2048);
+    count = dhcp_answer(frame, 0, 5, 51);
+    card_done();
+    arrive(frame, count, 2048);
+    tick_one(&network, 5 * NS_PER_S);
+    assert_int_equal(shown(&network).address.bytes[3], 51);
+    assert_string_equal(shown(&network).notice, "");
+    card_done();
+    arrive(frame, tag(frame, arp(frame, thief, (uint8_t[]){ 10, 0, 8, 51 }, 8, true), 8), 2048);
+    assert_non_null(strstr(shown(&network).notice, "this node's address 10.0.8.51 too"));
+    card_done();
+    pool_used = lwip_stats.memp[MEMP_PBUF_POOL]->used;
+    heap_used = lwip_stats.mem.used;
 }
 
 static void an_echo_of_ours_is_answered_by_who_was_asked(void **state)
@@ -497,6 +737,10 @@ int main(void)
         TEST(addresses_are_shown),
         TEST(the_link_follows_the_card),
         TEST(ipv6_has_the_card_let_its_groups_in),
+        TEST(an_address_in_use_is_defended_and_kept),
+        TEST(after_the_link_was_away_it_is_asked_for_again),
+        TEST(an_address_that_somebody_has_is_not_taken),
+        TEST(an_offered_address_that_somebody_has_is_declined_and_told),
     };
     return cmocka_run_group_tests(tests, group_setup, NULL);
 }

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""Another station on the LAN has the node's address: the test plays that station, on a wire of its own. The address is not taken
+while it is there, it is taken when it has gone, and it is defended when it comes later; each time the node names it."""
+import re
+import socket
+import struct
+import threading
+import time
+
+from node import Node, guest
+from target import find
+from test_net import free_ports
+
+OURS, THEIRS = "52:54:00:00:00:01", "02:00:00:00:00:66"
+ADDRESS = "10.1.0.1"
+
+
+def mac_bytes(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
+class Station:
+    """At the other end of a card's wire, where frames are UDP datagrams. It has ADDRESS while `here`."""
+
+    def __init__(self, ports):
+        self.here, self.seen = True, []
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", ports[1]))
+        self.socket.connect(("127.0.0.1", ports[0]))
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                frame = self.socket.recv(65536)
+            except ConnectionRefusedError:
+                continue  # QEMU is not there yet
+            except OSError:
+                return
+            if frame[12:14] != b"\x08\x06" or len(frame) < 42:
+                continue
+            sender, target = socket.inet_ntoa(frame[28:32]), socket.inet_ntoa(frame[38:42])
+            self.seen.append((sender, target))
+            if self.here and target == ADDRESS:
+                self.say(frame[6:12])
+
+    def say(self, to=b"\xff" * 6):
+        """That it has the address."""
+        mac, ip = mac_bytes(THEIRS), socket.inet_aton(ADDRESS)
+        arp = struct.pack(">HHBBH6s4s6s4s", 1, 0x800, 6, 4, 2, mac, ip, to, ip)
+        self.socket.send((to + mac + b"\x08\x06" + arp).ljust(60, b"\0"))
+
+    def close(self):
+        self.socket.close()
+
+
+def network(node, name):
+    return find(node.shell_json("net show")["networks"], "network", name)
+
+
+def wait_network(node, name, state, timeout=60):
+    deadline = time.monotonic() + timeout
+    while network(node, name)["state"] != state:
+        assert time.monotonic() < deadline, node.shell("net show")
+        time.sleep(0.3)
+    return network(node, name)
+
+
+def notice(node):
+    return "".join(row["problem"] for row in node.shell_json("net show")["problems"] if row["network"] == "lan")
+
+
+def test_a_station_with_the_nodes_address():
+    conf = (f"[node]\nname = node\nlog = error\n[network lan]\naddress = {ADDRESS}/24\ncard = {OURS}\n"
+            "[network other]\naddress = 10.0.2.15/24\ngateway = 10.0.2.2\ncard = 52:54:00:00:00:02\n"
+            "[vm counter]\nmemory = 8M\nkernel = \\tasuki\\images\\counter.elf\nstart = auto\n")
+    ports = free_ports()
+    station = Station(ports)
+    with Node("amd", "wrong-lan", conf=conf, files={"tasuki/images/counter.elf": guest("counter")},
+              cards=[{"model": "e1000", "to": ports, "mac": OURS}, {"model": "e1000", "mac": "52:54:00:00:00:02"}]) as node:
+        assert wait_network(node, "lan", "address in use")["address"] is None
+        told = f"the station {THEIRS} uses {ADDRESS}, so this node does not; give one of them another address"
+        assert notice(node) == told
+        assert f"error network lan: {told}" in re.sub(r"\s+", " ", node.shell("log show"))
+        assert ("0.0.0.0", ADDRESS) in station.seen, "a probe"
+        assert not [seen for seen in station.seen if seen[0] == ADDRESS], "and not a word as if it had the address"
+        wait_network(node, "other", "up")
+        assert node.shell_json("net ping 10.0.2.2")["answered"] == 3
+
+        station.here = False
+        assert wait_network(node, "lan", "up")["address"] == f"{ADDRESS}/24"
+        assert notice(node) == ""
+        assert (ADDRESS, ADDRESS) in station.seen, "it was announced"
+
+        station.seen.clear()
+        station.say()
+        deadline = time.monotonic() + 20
+        while not notice(node):
+            assert time.monotonic() < deadline
+        assert notice(node) == f"the station {THEIRS} uses this node's address {ADDRESS} too; give one of them another address"
+        assert network(node, "lan")["state"] == "up" and network(node, "lan")["address"] == f"{ADDRESS}/24"
+        assert station.seen == [(ADDRESS, ADDRESS)], "it is defended, once"
+        assert "uses this node's address" in re.sub(r"\s+", " ", node.shell("log show"))
+        node.console("counter", r"count 2\r\n")
+    station.close()
