@@ -129,6 +129,12 @@ static enum status mount(struct csv *v, const struct csv_mount_options *options,
     enum status status = csv_super_read(v, options->read_only, message);
     if (status)
         return status;
+    const char *over = options->read_only ? NULL : csv_overwritten(v);
+    if (over) {
+        snprintf(message, CSV_MESSAGE_BYTES, "the volume's beginning was overwritten by %s: take the right disk, or, if the "
+                 "volume is what shall be kept, `tasuki-csv fsck --repair`", over);
+        return ERR_CORRUPT;
+    }
     v->transaction_limit = csv_transaction_limit(v->journal_blocks);
     status = csv_mount_record_read(v, &state);
     if (!status)
@@ -155,7 +161,10 @@ enum status csv_mount(struct csv_disk *disk, const struct csv_memory *memory, co
     }
     enum status status = mount(v, options, message);
     if (status) {
-        if (!message[0])
+        if (!message[0] && status == ERR_CORRUPT)
+            snprintf(message, CSV_MESSAGE_BYTES, "the volume is damaged: %.110s; see what `tasuki-csv fsck` says, and mend it "
+                                                 "with `fsck --repair`", v->problem);
+        else if (!message[0])
             snprintf(message, CSV_MESSAGE_BYTES, "the volume cannot be mounted: %s%s%.120s", status_name(status),
                      v->problem[0] ? ": " : "", v->problem);
         csv_volume_free(v);

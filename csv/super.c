@@ -122,7 +122,7 @@ static enum status check(struct csv *v, const uint8_t *bytes, bool read_only, ch
     }
     fault = version ? geometry_fault(bytes) : "version 0";
     if (fault) {
-        snprintf(message, CSV_MESSAGE_BYTES, "the superblock has %s: run fsck", fault);
+        snprintf(message, CSV_MESSAGE_BYTES, "the superblock has %s: mend it with `tasuki-csv fsck --repair`", fault);
         return ERR_CORRUPT;
     }
     if (v->disk->bytes >> CSV_BLOCK_SHIFT < le64_get(bytes + CSV_SU_BLOCKS)) {
@@ -162,8 +162,10 @@ enum status csv_super_read(struct csv *v, bool read_only, char *message)
         snprintf(message, CSV_MESSAGE_BYTES, "the disk cannot be read: %s", status_name(failed));
         status = failed;
     } else if (!good) {
-        snprintf(message, CSV_MESSAGE_BYTES, "the disk has no volume: none of three superblocks is there; if it is the "
-                 "right disk, make one (mkfs)");
+        const char *content = csv_foreign(v);
+        snprintf(message, CSV_MESSAGE_BYTES, content ? "the disk has no volume but %s: take the right disk, or, if that may be "
+                                                       "lost, make a volume with `tasuki-csv mkfs --force`"
+                                                     : "the disk is empty: make a volume on it with `tasuki-csv mkfs`", content);
         status = ERR_NOT_FOUND;
     } else {
         status = check(v, best, read_only, message);

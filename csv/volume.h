@@ -344,6 +344,10 @@ enum status csv_grow_finish(struct csv *v) MUST_CHECK;
 uint64_t csv_usable_blocks(uint64_t disk_bytes);
 /* Finds the newest superblock and takes it over into v; `message` as csv_mount(). */
 enum status csv_super_read(struct csv *v, bool read_only, char *message) MUST_CHECK;
+/* What the disk holds instead of a volume, for a sentence; NULL: zeros. */
+const char *csv_foreign(struct csv *v);
+/* After csv_super_read(): what lies over the beginning of the volume; NULL: nothing that is known. */
+const char *csv_overwritten(struct csv *v);
 /* How many of the three copies are there and as new as the one in use. */
 void csv_super_count(struct csv *v, unsigned *good);
 /* Writes a superblock to all three places. */
