@@ -77,6 +77,7 @@ static err_t connected(void *arg, struct tcp_pcb *pcb, err_t error)
     (void)pcb;
     (void)error;
 
+    tcp->connected = true;
     enter(tcp);
     iscsi_session_connected(tcp->session, tcp->connection, time_now_ns());
     return leave(tcp);
@@ -89,8 +90,10 @@ static void failed(void *arg, err_t error)
 
     tcp->pcb = NULL;
     iscsi_session_closed(tcp->session, tcp->connection,
-                         error == ERR_RST    ? "the connection was refused or reset: nothing listens there, or the target ended it"
-                         : error == ERR_ABRT ? "the connection timed out: nobody answers"
+                         error == ERR_RST && !tcp->connected ? "the connection was refused: nothing listens there; start the "
+                                                               "target, or correct portal"
+                         : error == ERR_RST ? "the target reset the connection"
+                         : error == ERR_ABRT ? "the connection timed out: nobody answers, or this node's address has changed"
                                              : "the connection was lost", time_now_ns());
 }
 
@@ -115,7 +118,7 @@ void iscsi_tcp_connect(struct iscsi_tcp *tcp, uint32_t connection, const struct 
 
     tcp->connection = connection;
     tcp->acknowledged = 0;
-    tcp->blocked = tcp->unsent = false;
+    tcp->blocked = tcp->unsent = tcp->connected = false;
     tcp->failed = NULL;
     if (!address_of(portal, &to)) {
         tcp->failed = "the portal is a name, not an address: write its address into the configuration, and let the target "

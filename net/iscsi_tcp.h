@@ -21,6 +21,7 @@ struct iscsi_tcp {
     struct iscsi_session *session;
     struct tcp_pcb *pcb;
     uint32_t connection;
+    bool connected;       /* it was, since iscsi_tcp_connect() */
     bool in_callback;     /* of lwIP's; then ... */
     bool gone;            /* ... says that the connection was ended meanwhile */
     bool blocked;         /* the session has more to send */

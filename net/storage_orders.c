@@ -214,6 +214,19 @@ void storage_stop(void)
 
 /* ---- Users ---- */
 
+/* What keeps a storage away, without the name of its target, which stands in front in the log. */
+static const char *problem_of(const struct storage *s)
+{
+    size_t name = strlen(s->config->target);
+    const char *at = " at ";
+
+    if (!s->problem[0])
+        return "try again in a moment";
+    if (strncmp(s->problem, s->config->target, name) || strncmp(s->problem + name, at, strlen(at)))
+        return s->problem;
+    return s->problem + name + strlen(at);
+}
+
 static void do_open(void *arg)
 {
     struct query *query = arg;
@@ -226,8 +239,8 @@ static void do_open(void *arg)
                  s->user->name);
         query->status = ERR_BUSY;
     } else if (!s->disk.info.known || s->session.state == ISCSI_IDLE) {
-        snprintf(query->text, query->text_bytes, "storage %s: its disk is not there (%s): %.120s", query->name, state_of(s),
-                 s->problem[0] ? s->problem : "try again in a moment");
+        snprintf(query->text, query->text_bytes, "storage %s: its disk is not there (%s): %.160s", query->name, state_of(s),
+                 problem_of(s));
         query->status = ERR_IO;
     } else {
         s->user = query->user;
