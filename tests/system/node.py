@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(TOP, "tools"))
@@ -192,14 +193,12 @@ class Node:
     def state(self, vm):
         return self.shell_json(f"vm show {vm}")["state"]
 
-    def wait_state(self, vm, *states, timeout=30):
+    def wait_state(self, vm, *states, timeout=60):
         """Until the VM is in one of the states; which. Every command takes its time, so this is no busy loop."""
-        last = None
-        for _ in range(int(timeout * self.patience * 20)):
-            last = self.state(vm)
-            if last in states:
-                return last
-        raise AssertionError(f"vm {vm} is {last}, not {' or '.join(states)}")
+        deadline = time.monotonic() + timeout * self.patience
+        while (last := self.state(vm)) not in states:
+            assert time.monotonic() < deadline, f"vm {vm} is {last}, not {' or '.join(states)}"
+        return last
 
     # ---- Consoles ----
 

@@ -34,13 +34,16 @@ def die_with_parent():
 
 
 class Relay:
-    """A port of its own before another one: the way to a target, which can be cut (what is open ends, nothing new is taken)
-    or stall (nothing passes, nothing ends), and be mended."""
+    """A port of its own before another one: the way to a target, which can be cut (what is open ends, nothing new is taken),
+    stall (nothing passes, nothing ends) or be late (each piece of data is held for `delay` seconds), and be mended; and which
+    can flip a bit of what passes: `flips`, of the next pieces that way."""
 
     def __init__(self, port):
         self.to = port
         self.open = []
         self.state = "good"
+        self.delay = 1
+        self.flips = {"to the target": 0, "from the target": 0}
         self.changed = threading.Condition()
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
@@ -62,14 +65,19 @@ class Relay:
                 one.close()
                 continue
             self.open += [one, other]
-            for source, sink in ((one, other), (other, one)):
-                threading.Thread(target=self.pump, args=(source, sink), daemon=True).start()
+            for source, sink, way in ((one, other, "to the target"), (other, one, "from the target")):
+                threading.Thread(target=self.pump, args=(source, sink, way), daemon=True).start()
 
-    def pump(self, source, sink):
+    def pump(self, source, sink, way):
         try:
             while data := source.recv(65536):
                 with self.changed:
                     self.changed.wait_for(lambda: self.state != "stalled")
+                if self.state == "late":
+                    time.sleep(self.delay)
+                if self.flips[way] and len(data) > 2000:  # not in a header alone
+                    self.flips[way] -= 1
+                    data = data[:1000] + bytes([data[1000] ^ 0x10]) + data[1001:]
                 sink.sendall(data)
         except OSError:
             pass
