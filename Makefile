@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI, esp.img, tasuki-csv), setup, run,
-# test, unit, fuzz, system, crash, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
+# build/debian.img (a guest's disk), test, unit, fuzz, system, crash, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
 # the commands).
 
 BUILD ?= build
@@ -276,6 +276,11 @@ setup:
 $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img &: tools/mkdemo.py tools/sources.lock tools/fetch.py
 	@echo "  DEMO	demo/vmlinuz demo/initrd.img"
 	$(Q)$(PYTHON) tools/mkdemo.py $(BUILD)/demo $(PACKAGES)
+
+# A guest's disk with a Debian of its own, and the initramfs that goes over to it; debian.versions says what is in it.
+$(BUILD)/debian.img $(BUILD)/debian-initrd &: tools/mkdebian.py tools/mkdemo.py tools/sources.lock
+	@echo "  DEMO	debian.img debian-initrd (a minute, and 100 MB of packages the first time)"
+	$(Q)$(PYTHON) tools/mkdebian.py $(BUILD) $(PACKAGES)
 
 $(BUILD)/demo.img: $(BUILD)/BOOTX64.EFI $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img tools/demo.conf tools/mkesp.py
 	$(call say,IMAGE)

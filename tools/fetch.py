@@ -57,6 +57,24 @@ def present(directory, files):
                for file, digest in files.items())
 
 
+def write_sources(path, kinds):
+    """A sources.list with the machine's own entries for Debian 12: kinds are deb, deb-src."""
+    listing = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        check=True, capture_output=True, text=True).stdout
+    entries = sorted({tuple(line.split()) for line in listing.splitlines() if len(line.split()) == 3})
+    entries = [entry for entry in entries if entry[1].startswith(RELEASE) and entry[2] == "main"]
+    if not entries:
+        raise FetchError(f"APT on this machine has no entry for Debian 12 ({RELEASE}): add one for the mirror of your "
+                         "choice to /etc/apt/sources.list")
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    option = f"[signed-by={keyring}] " if os.path.exists(keyring) else ""
+    with open(path, "w", encoding="utf-8") as sources:
+        for entry in entries:
+            for kind in kinds:
+                sources.write(f"{kind} {option}{' '.join(entry)}\n")
+
+
 class PrivateApt:
     """apt-get with its lists and caches in a directory of ours, and entries derived from the machine's own."""
 
@@ -64,20 +82,7 @@ class PrivateApt:
         self.base = os.path.join(os.path.abspath(directory), ".apt")
         for part in ("lists/partial", "cache/archives/partial"):
             os.makedirs(os.path.join(self.base, part), exist_ok=True)
-        listing = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
-            check=True, capture_output=True, text=True).stdout
-        entries = sorted({tuple(line.split()) for line in listing.splitlines() if len(line.split()) == 3})
-        entries = [entry for entry in entries if entry[1].startswith(RELEASE) and entry[2] == "main"]
-        if not entries:
-            raise FetchError(f"APT on this machine has no entry for Debian 12 ({RELEASE}): add one for the mirror of your "
-                             "choice to /etc/apt/sources.list")
-        keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-        option = f"[signed-by={keyring}] " if os.path.exists(keyring) else ""
-        with open(os.path.join(self.base, "sources.list"), "w", encoding="utf-8") as sources:
-            for entry in entries:
-                for kind in ("deb", "deb-src"):
-                    sources.write(f"{kind} {option}{' '.join(entry)}\n")
+        write_sources(os.path.join(self.base, "sources.list"), ["deb", "deb-src"])
         self.run("update")
 
     def run(self, *arguments, cwd=None):

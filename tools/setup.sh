@@ -4,10 +4,11 @@
 # their versions to LOG. Says what it installs, asks for nothing, and is quick when there is nothing to do.
 set -eu
 
+# mmdebstrap (as a user with fakeroot, and fakechroot where there are no user namespaces) and e2fsprogs make a guest's disk.
 packages='
-acpica-tools bochs bochs-term busybox-static clang cpio dpkg-dev e2fsprogs fuse3 gcc gdb gnu-efi libc6-dev libclang-rt-14-dev
-libcmocka-dev libfuse3-dev libiscsi-dev libunicorn-dev libzycore-dev lld make mtools ovmf python3 python3-pytest
-qemu-system-x86 qemu-utils seabios tgt vgabios
+acpica-tools bochs bochs-term busybox-static clang cpio dpkg-dev e2fsprogs fakechroot fakeroot fuse3 gcc gdb gnu-efi libc6-dev
+libclang-rt-14-dev libcmocka-dev libfuse3-dev libiscsi-dev libunicorn-dev libzycore-dev lld make mmdebstrap mtools ovmf python3
+python3-pytest qemu-system-x86 qemu-utils seabios tgt vgabios
 '
 log=$1
 
