@@ -49,7 +49,7 @@ LWIP_NAMES := $(patsubst %,core/%,def dns inet_chksum init ip mem memp netif pbu
 
 HV_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(HV_SOURCES))
 PART_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(PART_SOURCES))
-BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c $(patsubst %,hv/vm/config_%.c,network node storage) \
+BOOT_OBJECTS := $(patsubst %,$(BUILD)/efi/%.o,$(BOOT_SOURCES) hv/vm/config.c $(patsubst %,hv/vm/config_%.c,network node storage vm) \
     hv/kernel/text.c net/address.c)
 ZYDIS_OBJECTS := $(patsubst %,$(BUILD)/obj/zydis/%.o,$(ZYDIS_NAMES))
 MBEDTLS_OBJECTS := $(patsubst %,$(BUILD)/obj/mbedtls/%.o,$(MBEDTLS_NAMES))

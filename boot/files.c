@@ -161,8 +161,10 @@ static void read_modules(struct boot_info *info, EFI_FILE_PROTOCOL *root)
     config_parse(config, (const char *)info->config, info->config_bytes, (char *)strings);
     for (uint32_t v = 0; v < config->vm_count; v++) {
         const struct config_vm *vm = &config->vms[v];
-        read_module(info, root, vm->kernel, wide);
-        read_module(info, root, vm->initrd, wide);
+        if (!vm->kernel || !config_disk_on_volume(vm->kernel))
+            read_module(info, root, vm->kernel, wide);
+        if (!vm->initrd || !config_disk_on_volume(vm->initrd))
+            read_module(info, root, vm->initrd, wide);
         for (uint32_t d = 0; d < vm->disk_count; d++)
             if (!config_disk_storage(vm->disks[d]) && !config_disk_on_volume(vm->disks[d]))
                 read_module(info, root, vm->disks[d], wide);

@@ -8,9 +8,11 @@
 #include "kernel/log.h"
 #include "kernel/time.h"
 #include "net/ethernet.h"
+#include "shell/cmd_vm.h"
 #include "shell/service.h"
 #include "shell/tables.h"
 #include "vm/vm.h"
+#include "volume/volume.h"
 
 #define ESCAPE_KEY 0x1d /* Ctrl-] */
 #define DEADLINE_MAX_MS (UINT64_C(366) * 24 * 3600 * 1000)
@@ -19,7 +21,7 @@
 #define CONSOLE_PIECE_BYTES 256
 #define CONSOLE_MARKER_BYTES 96
 
-static void vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
+void shell_vm_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
 {
     struct vm_info info;
     (void)shell;
@@ -29,7 +31,7 @@ static void vm_names(struct shell *shell, void (*offer)(void *to, const char *na
 }
 
 static const struct command_argument name_argument[] = {
-    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = "NAME", .help = "the VM", .names = shell_vm_names },
     { .name = NULL },
 };
 
@@ -37,20 +39,6 @@ static const struct command_argument name_argument[] = {
 static enum status fail(struct shell *shell, enum status status, char *text)
 {
     return out_error_text(&shell->out, status, "vm", text);
-}
-
-/* The reasons of config_vm_set() are "CAUSE: CURE"; a value that is quoted in the cause may have a colon too. */
-static enum status fail_option(struct shell *shell, enum status status, const char *option, char *reason)
-{
-    char *cure = NULL;
-
-    for (char *at = reason; (at = strstr(at, ": ")); at += 2)
-        cure = at;
-    if (cure) {
-        *cure = '\0';
-        cure += 2;
-    }
-    return out_error(&shell->out, status, option, cure, "%s", reason);
 }
 
 static enum status no_vm(struct shell *shell, const char *name)
@@ -90,11 +78,24 @@ static enum status vm_list(struct shell *shell, const struct command_call *call)
         out_bytes(out, "memory", info.memory_bytes);
         out_duration(out, "since", time_now_ns() - info.since_ns);
         out_uint(out, "resets", info.reset_count);
-        out_string(out, "reason", info.reason);
+        out_string(out, "volume", info.volume[0] ? info.volume : NULL);
+        out_string(out, "reason", info.reason[0] ? info.reason : info.problem);
         out_object_end(out);
     }
     out_array_end(out);
     return OK;
+}
+
+static void show_directory(struct out *out, const struct vm_info *info)
+{
+    if (!info->volume[0])
+        return;
+    out_stringf(out, "directory", VOLUME_ROOT "%s/%s", info->volume, info->name);
+    out_string(out, "uuid", info->uuid[0] ? info->uuid : NULL);
+    out_string(out, "owner", info->owner[0] ? info->owner : NULL);
+    if (info->problem[0])
+        out_string(out, "problem", info->problem);
+    out_bool(out, "changed", info->changed);
 }
 
 static void show_cards(struct out *out, const struct vm_info *info)
@@ -117,6 +118,16 @@ static void show_cards(struct out *out, const struct vm_info *info)
     out_array_end(out);
 }
 
+static void show_disks(struct out *out, const char *name)
+{
+    char path[VM_DISK_BYTES];
+
+    out_array_begin(out, "disk_paths");
+    for (unsigned i = 0; vm_disk_get(name, i, path); i++)
+        out_string(out, NULL, path);
+    out_array_end(out);
+}
+
 static enum status vm_show(struct shell *shell, const struct command_call *call)
 {
     struct out *out = &shell->out;
@@ -129,18 +140,22 @@ static enum status vm_show(struct shell *shell, const struct command_call *call)
     if (info.reason[0])
         out_string(out, "reason", info.reason);
     out_duration(out, "since", time_now_ns() - info.since_ns);
+    show_directory(out, &info);
     out_uint(out, "vcpus", info.vcpu_count);
     out_string(out, "cpu_model", info.cpu_model);
     if (info.tsc_khz)
         out_uint(out, "tsc_khz", info.tsc_khz);
     out_bytes(out, "memory", info.memory_bytes);
     out_bytes(out, "held", info.held_bytes);
+    if (info.saved_bytes)
+        out_bytes(out, "saved", info.saved_bytes);
     out_uint(out, "disks", info.disk_count);
     out_uint(out, "cards", info.card_count);
     out_bool(out, "apic_virtualization", info.apic_virtualization);
     out_uint(out, "exits", info.exits);
     out_duration(out, "guest_time", info.guest_ns);
     out_uint(out, "resets", info.reset_count);
+    show_disks(out, info.name);
     show_cards(out, &info);
     return OK;
 }
@@ -179,7 +194,10 @@ static enum status vm_inspect(struct shell *shell, const struct command_call *ca
 
 static enum status vm_save(struct shell *shell, const struct command_call *call)
 {
-    return order(shell, call->argument[0], VM_ORDER_SAVE, "saved in the node's memory");
+    struct vm_info info;
+    bool on_volume = vm_info_find(call->argument[0], &info) && info.volume[0];
+
+    return order(shell, call->argument[0], VM_ORDER_SAVE, on_volume ? "saved on its volume" : "saved in the node's memory");
 }
 
 static enum status vm_restore(struct shell *shell, const struct command_call *call)
@@ -280,46 +298,6 @@ static enum status vm_dirty_command(struct shell *shell, const struct command_ca
     return status;
 }
 
-static enum status vm_create_command(struct shell *shell, const struct command_call *call)
-{
-    static const char *const options[] = { "memory", "vcpus", "kernel", "initrd", "cmdline", "disk", "cpu",
-                                          "tsc-frequency", "network" };
-    struct config_vm config;
-    char text[VM_TEXT_BYTES] = "", option[24];
-
-    if (!config_name_ok(call->argument[0]))
-        return out_error(&shell->out, ERR_INVALID, "vm",
-                         "use up to 63 letters, digits, '.', '_' and '-', a letter or digit first",
-                         "\"%s\" is not a name", call->argument[0]);
-    config_vm_defaults(&config, call->argument[0]);
-    for (unsigned i = 0; i < ARRAY_COUNT(options); i++) {
-        const char *value;
-        snprintf(option, sizeof option, "--%s", options[i]);
-        for (unsigned n = 0; (value = command_option_at(call, option, n)); n++) {
-            enum status status = config_vm_set(&config, options[i], value, text, sizeof text);
-            if (status != OK)
-                return fail_option(shell, status, option, text);
-        }
-    }
-    enum status status = vm_create(&config, text, sizeof text);
-    if (status != OK)
-        return fail(shell, status, text);
-    out_message(&shell->out, "vm %s: created; it is forgotten when the node restarts, for there is no volume",
-                call->argument[0]);
-    return OK;
-}
-
-static enum status vm_delete_command(struct shell *shell, const struct command_call *call)
-{
-    char text[VM_TEXT_BYTES] = "";
-    enum status status = vm_delete(call->argument[0], text, sizeof text);
-
-    if (status != OK)
-        return fail(shell, status, text);
-    out_message(&shell->out, "vm %s: deleted", call->argument[0]);
-    return OK;
-}
-
 static enum status vm_deadline(struct shell *shell, const struct command_call *call)
 {
     char text[VM_TEXT_BYTES] = "", *end;
@@ -403,21 +381,8 @@ static const struct command_option stop_options[] = {
     { .name = NULL },
 };
 
-static const struct command_option create_options[] = {
-    { .name = "--memory", .value = "SIZE", .help = "RAM, as in 256M" },
-    { .name = "--vcpus", .value = "N", .help = "1 to 32" },
-    { .name = "--kernel", .value = "PATH", .help = "a file that was read at boot" },
-    { .name = "--initrd", .value = "PATH", .help = "likewise" },
-    { .name = "--cmdline", .value = "TEXT", .help = "the kernel's command line" },
-    { .name = "--disk", .value = "PATH", .help = "likewise, for each disk; or storage:NAME", .repeated = true },
-    { .name = "--cpu", .value = "MODEL", .help = "CPU model" },
-    { .name = "--network", .value = "NETWORK", .help = "a card there; \"NETWORK MAC\" with that address", .repeated = true },
-    { .name = "--tsc-frequency", .value = "HZ", .help = "of its TSC, as in 2400MHz" },
-    { .name = NULL },
-};
-
 static const struct command_argument dirty_arguments[] = {
-    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = "NAME", .help = "the VM", .names = shell_vm_names },
     { .name = "WHAT", .help = "start it, collect what was written since, stop it", .choices = "start|collect|stop" },
     { .name = NULL },
 };
@@ -430,7 +395,7 @@ static const struct command_option dirty_options[] = {
 };
 
 static const struct command_argument deadline_arguments[] = {
-    { .name = "NAME", .help = "the VM", .names = vm_names },
+    { .name = "NAME", .help = "the VM", .names = shell_vm_names },
     { .name = "MS", .help = "milliseconds from now, or none" },
     { .name = NULL },
 };
@@ -438,10 +403,6 @@ static const struct command_argument deadline_arguments[] = {
 const struct command vm_commands[] = {
     { .noun = "vm", .verb = "list", .summary = "List the VMs", .run = vm_list },
     { .noun = "vm", .verb = "show", .summary = "Show one VM", .arguments = name_argument, .run = vm_show },
-    { .noun = "vm", .verb = "create", .summary = "Make a VM", .arguments = name_argument, .options = create_options,
-      .run = vm_create_command },
-    { .noun = "vm", .verb = "delete", .summary = "Forget a stopped VM", .arguments = name_argument,
-      .run = vm_delete_command },
     { .noun = "vm", .verb = "start", .summary = "Start a VM", .arguments = name_argument, .run = vm_start },
     { .noun = "vm", .verb = "stop", .summary = "Ask a guest to shut down, or pull its plug", .arguments = name_argument,
       .options = stop_options, .run = vm_stop },
@@ -450,10 +411,11 @@ const struct command vm_commands[] = {
       .run = vm_pause },
     { .noun = "vm", .verb = "resume", .summary = "Let a paused VM go on", .arguments = name_argument,
       .run = vm_resume },
-    { .noun = "vm", .verb = "save", .summary = "Save a VM's state in the node's memory; it is then stopped",
+    { .noun = "vm", .verb = "save", .summary = "Save a VM's state; it is then stopped",
       .arguments = name_argument, .run = vm_save,
       .help = "Takes up to as much memory again as the VM has, until it is saved. The guest's clocks stand until it is "
-              "restored; its real-time clock does not. The state is lost when the node restarts." },
+              "restored; its real-time clock does not. The state of a VM on a volume is written there and outlives the node; "
+              "that of another is in memory, and lost when the node restarts." },
     { .noun = "vm", .verb = "restore", .summary = "Let a saved VM go on where it was", .arguments = name_argument,
       .run = vm_restore },
     { .noun = "vm", .verb = "state", .summary = "Show what the state of a saved VM holds, and check it",

@@ -40,7 +40,7 @@ static bool interrupts; /* the port interrupts when a byte arrives */
 
 static const struct command *const tables[] = { node_commands, cpu_commands, memory_commands, log_commands, config_commands,
                                                 thread_commands, net_commands, pci_commands, storage_commands, volume_commands,
-                                                vm_commands, help_commands, NULL };
+                                                vm_commands, vm_settings_commands, help_commands, NULL };
 
 /*
  * Bytes as they are, for commands and consoles: at the line's pace, without keeping this CPU. While the port's FIFO empties

@@ -6,6 +6,6 @@
 #include "shell/command.h"
 
 extern const struct command node_commands[], cpu_commands[], memory_commands[], log_commands[], config_commands[],
-    thread_commands[], vm_commands[], net_commands[], pci_commands[], storage_commands[], volume_commands[];
+    thread_commands[], vm_commands[], vm_settings_commands[], net_commands[], pci_commands[], storage_commands[], volume_commands[];
 
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The parser of tasuki.conf. See config.h for the contract.
+ * The parser of tasuki.conf and of vm.conf. See config.h for the contract.
  *
  * Three layers, each knowing only the one below: lines (split, checked to be printable UTF-8, comment cut off), the
  * section that a line belongs to, and a table of keys for each section whose setters check one value.
@@ -18,6 +18,7 @@
 #include "vm/config_network.h"
 #include "vm/config_node.h"
 #include "vm/config_storage.h"
+#include "vm/config_vm.h"
 
 /* ---- Characters ---- */
 
@@ -57,144 +58,7 @@ static size_t character_bytes(const char *text, size_t left)
     return (point < 0x20 && point != '\t') || (point >= 0x7f && point < 0xa0) ? 0 : bytes;
 }
 
-/* ---- Values: a setter stores the value or says what would be right ---- */
-
-static bool set_memory(struct config_vm *vm, const char *value, struct message *reason)
-{
-    uint64_t bytes;
-    enum status status = text_to_bytes(value, &bytes);
-
-    if (status == OK && bytes >= CONFIG_MIN_MEMORY && bytes <= CONFIG_MAX_MEMORY && bytes % PAGE_BYTES == 0) {
-        vm->memory_bytes = bytes;
-        return true;
-    }
-    add_quoted(reason, value, strlen(value));
-    if (status == ERR_INVALID)
-        add(reason, " is not a size: write a whole number and K, M or G, such as 512M");
-    else if (status != OK || bytes < CONFIG_MIN_MEMORY || bytes > CONFIG_MAX_MEMORY)
-        add(reason, " is out of range: a VM has 1M to 65536G; the unit is K, M or G, and bytes without one");
-    else
-        add(reason, " is not made of whole pages: write a multiple of 4K");
-    return false;
-}
-
-static bool set_vcpus(struct config_vm *vm, const char *value, struct message *reason)
-{
-    uint64_t count;
-
-    if (text_to_u64(value, &count) != OK || count < 1 || count > CONFIG_MAX_VCPUS) {
-        add_quoted(reason, value, strlen(value));
-        add(reason, " is not a number of vCPUs: write 1 to ");
-        add_number(reason, CONFIG_MAX_VCPUS);
-        return false;
-    }
-    vm->vcpus = (uint32_t)count;
-    return true;
-}
-
-static bool set_path(const char **path, const char *value, struct message *reason)
-{
-    if (!*value) {
-        add(reason, "the path is empty: write a path on the boot volume, such as \\tasuki\\images\\vmlinuz, or delete "
-                    "the line");
-        return false;
-    }
-    *path = value;
-    return true;
-}
-
-static bool set_kernel(struct config_vm *vm, const char *value, struct message *reason)
-{
-    return set_path(&vm->kernel, value, reason);
-}
-
-static bool set_initrd(struct config_vm *vm, const char *value, struct message *reason)
-{
-    return set_path(&vm->initrd, value, reason);
-}
-
-static bool set_cmdline(struct config_vm *vm, const char *value, struct message *reason)
-{
-    if (strlen(value) > CONFIG_MAX_CMDLINE_BYTES) {
-        add(reason, "the command line is too long: kernels take at most ");
-        add_number(reason, CONFIG_MAX_CMDLINE_BYTES);
-        add(reason, " bytes");
-        return false;
-    }
-    vm->cmdline = value;
-    return true;
-}
-
-static bool set_disk(struct config_vm *vm, const char *value, struct message *reason)
-{
-    if (!set_path(&vm->disks[vm->disk_count], value, reason))
-        return false;
-    vm->disk_line[vm->disk_count++] = 0;
-    return true;
-}
-
-static bool set_cpu(struct config_vm *vm, const char *value, struct message *reason)
-{
-    static const char *const words[] = { "host", "portable", "portable-1" };
-
-    if (choose(value, words, ARRAY_COUNT(words), reason) < 0)
-        return false;
-    vm->cpu = value;
-    return true;
-}
-
-static bool set_tsc_frequency(struct config_vm *vm, const char *value, struct message *reason)
-{
-    uint32_t khz = 0;
-    enum status status = text_to_khz(value, &khz);
-
-    if (status == OK && khz >= CONFIG_MIN_TSC_KHZ && khz <= CONFIG_MAX_TSC_KHZ) {
-        vm->tsc_khz = khz;
-        return true;
-    }
-    add_quoted(reason, value, strlen(value));
-    add(reason, status == ERR_INVALID ? " is not a frequency of whole kHz: write a number and kHz, MHz or GHz, such as 2400 MHz"
-                                      : " is out of range: a TSC has 100 MHz to 10 GHz");
-    return false;
-}
-
-static bool set_start(struct config_vm *vm, const char *value, struct message *reason)
-{
-    static const char *const words[] = { [CONFIG_START_MANUAL] = "manual", [CONFIG_START_AUTO] = "auto" };
-    int word = choose(value, words, ARRAY_COUNT(words), reason);
-
-    if (word >= 0)
-        vm->start = (enum config_start)word;
-    return word >= 0;
-}
-
 /* ---- Keys ---- */
-
-static const struct {
-    const char *name;
-    bool (*set)(struct config_vm *vm, const char *value, struct message *reason);
-} vm_keys[CONFIG_VM_KEYS] = {
-    [CONFIG_VM_MEMORY] = { "memory", set_memory },
-    [CONFIG_VM_VCPUS] = { "vcpus", set_vcpus },
-    [CONFIG_VM_KERNEL] = { "kernel", set_kernel },
-    [CONFIG_VM_INITRD] = { "initrd", set_initrd },
-    [CONFIG_VM_CMDLINE] = { "cmdline", set_cmdline },
-    [CONFIG_VM_DISK] = { "disk", set_disk },
-    [CONFIG_VM_START] = { "start", set_start },
-    [CONFIG_VM_CPU] = { "cpu", set_cpu },
-    [CONFIG_VM_TSC_FREQUENCY] = { "tsc-frequency", set_tsc_frequency },
-    [CONFIG_VM_NETWORK] = { "network", config_vm_add_card },
-};
-
-static const char *vm_key_name(unsigned key)
-{
-    return vm_keys[key].name;
-}
-
-const char *config_vm_key_name(enum config_vm_key key)
-{
-    return vm_keys[key].name;
-}
 
 /* The index of a key, or `count` with the known ones as the reason. */
 static unsigned find_key(const char *key, size_t bytes, const char *(*name)(unsigned), unsigned count,
@@ -213,39 +77,22 @@ static unsigned find_key(const char *key, size_t bytes, const char *(*name)(unsi
     return count;
 }
 
-static enum status apply_vm_key(struct config_vm *vm, unsigned key, const char *value, struct message *reason)
+enum config_vm_key config_vm_find_key(const char *key, size_t bytes, struct message *reason)
 {
-    bool is_disk = key == CONFIG_VM_DISK, is_card = key == CONFIG_VM_NETWORK;
-
-    if ((is_disk && vm->disk_count == CONFIG_MAX_DISKS) || (is_card && vm->card_count == CONFIG_MAX_CARDS)) {
-        add(reason, is_disk ? "one disk too many: a VM has at most " : "one card too many: a VM has at most ");
-        add_number(reason, is_disk ? CONFIG_MAX_DISKS : CONFIG_MAX_CARDS);
-        return ERR_NO_MEMORY;
-    }
-    return vm_keys[key].set(vm, value, reason) ? OK : ERR_INVALID;
+    return (enum config_vm_key)find_key(key, bytes, config_vm_key_text, CONFIG_VM_KEYS, reason);
 }
 
 enum status config_vm_set(struct config_vm *vm, const char *key, const char *value, char *reason, size_t reason_bytes)
 {
     struct message m = { reason, reason_bytes };
-    unsigned index;
+    enum config_vm_key index;
 
     if (reason_bytes)
         reason[0] = 0;
-    index = find_key(key, strlen(key), vm_key_name, CONFIG_VM_KEYS, &m);
+    index = config_vm_find_key(key, strlen(key), &m);
     if (index == CONFIG_VM_KEYS)
         return ERR_NOT_FOUND;
-    return apply_vm_key(vm, index, value, &m);
-}
-
-void config_vm_defaults(struct config_vm *vm, const char *name)
-{
-    memset(vm, 0, sizeof(*vm));
-    vm->name = name;
-    vm->memory_bytes = 256 * MIB;
-    vm->vcpus = 1;
-    vm->cmdline = "";
-    vm->start = CONFIG_START_MANUAL;
+    return config_vm_apply(vm, index, value, &m);
 }
 
 const struct config_vm *config_find_vm(const struct config *config, const char *name)
@@ -273,6 +120,8 @@ static const struct {
 
 struct parser {
     struct config *config;
+    const struct config *node; /* where networks and storages are: *config, or the node's beside a vm.conf */
+    const char *only;          /* of a vm.conf: what its section must be called; NULL: tasuki.conf */
     char *strings; /* next free byte of the caller's room */
     enum section section;
     struct config_vm *vm; /* of SECTION_VM */
@@ -355,6 +204,14 @@ static void begin_named(struct parser *p, enum section kind, const char *name, s
     uint32_t *count = count_of(c, kind), line;
     struct message m;
 
+    if (p->only && kind == SECTION_VM && (strlen(p->only) != bytes || memcmp(p->only, name, bytes))) {
+        m = diagnose(p, CONFIG_ERROR, name);
+        add_quoted(&m, name, bytes);
+        add(&m, " is not the name of its directory, so the section is skipped: write [vm ");
+        add(&m, p->only);
+        add(&m, "], or rename the directory");
+        return;
+    }
     if (!name_ok(name, bytes)) {
         m = diagnose(p, CONFIG_ERROR, name);
         add(&m, "the section's ");
@@ -433,7 +290,13 @@ static void parse_section(struct parser *p, const char *at, const char *end)
     enum section kind = SECTION_VM;
     while (kind < SECTION_SKIPPED && (strlen(kinds[kind].word) != bytes || memcmp(word, kinds[kind].word, bytes)))
         kind++;
-    if (bytes == 4 && !memcmp(word, "node", 4) && rest == close) {
+    bool is_node = bytes == 4 && !memcmp(word, "node", 4) && rest == close;
+    if (p->only && (is_node || (kind < SECTION_SKIPPED && kind != SECTION_VM))) {
+        m = diagnose(p, CONFIG_ERROR, word);
+        add(&m, "a VM's file has no section but [vm ");
+        add(&m, p->only);
+        add(&m, "], so this one is skipped: it belongs into tasuki.conf");
+    } else if (is_node) {
         p->section = SECTION_NODE;
     } else if (kind < SECTION_SKIPPED) {
         begin_named(p, kind, rest, (size_t)(close - rest));
@@ -470,7 +333,7 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
                          : kind == SECTION_STORAGE ? (unsigned)CONFIG_STORAGE_KEYS
                                                    : (unsigned)CONFIG_NODE_KEYS;
     unsigned index = find_key(key, key_bytes,
-                              kind == SECTION_VM        ? vm_key_name
+                              kind == SECTION_VM        ? config_vm_key_text
                               : kind == SECTION_NETWORK ? config_network_key_name
                               : kind == SECTION_STORAGE ? config_storage_key_name
                                                         : config_node_key_name,
@@ -483,11 +346,17 @@ static void set_key(struct parser *p, const char *key, size_t key_bytes, const c
         add(&m, reason_text);
         return;
     }
+    if (kind == SECTION_VM && !p->only && (index == CONFIG_VM_UUID || index == CONFIG_VM_OWNER)) {
+        m = diagnose(p, CONFIG_ERROR, key);
+        add_bytes(&m, key, key_bytes);
+        add(&m, " belongs to VMs on a volume, in their vm.conf: delete the line");
+        return;
+    }
     kept = keep(p, value, value_bytes);
     if (kind == SECTION_VM) {
-        done = apply_vm_key(p->vm, index, kept, &reason) == OK;
+        done = config_vm_apply(p->vm, index, kept, &reason) == OK;
         key_line = &p->vm->key_line[index];
-        repeatable = index == CONFIG_VM_DISK || index == CONFIG_VM_NETWORK;
+        repeatable = config_vm_repeatable(index);
     } else if (kind == SECTION_STORAGE) {
         done = config_storage_set(p->storage, index, kept, &reason);
         key_line = &p->storage->key_line[index];
@@ -607,7 +476,7 @@ static void check_vms(struct parser *p)
             char text[CONFIG_DIAGNOSTIC_BYTES] = "";
             struct message reason = { text, sizeof(text) };
             p->line = p->vm->cards[j].line;
-            if (config_card_check(p->config, &p->vm->cards[j], &reason))
+            if (config_card_check(p->node, &p->vm->cards[j], &reason))
                 continue;
             struct message m = diagnose(p, CONFIG_ERROR, NULL);
             add(&m, text);
@@ -624,7 +493,7 @@ static bool check_one(struct parser *p, enum section kind, uint32_t i, struct me
     p->start = NULL;
     (void)named(c, kind, i, &p->line);
     switch (kind) {
-    case SECTION_VM: return config_storage_check_vm(c, p->vm = &c->vms[i], reason);
+    case SECTION_VM: return config_storage_check_vm(p->node, p->vm = &c->vms[i], reason);
     case SECTION_NETWORK: return config_network_check(c, p->network = &c->networks[i], reason);
     default: return config_storage_check(c, p->storage = &c->storages[i], reason);
     }
@@ -654,9 +523,11 @@ static void sort_diagnostics(struct config *c)
     }
 }
 
-void config_parse(struct config *config, const char *text, size_t bytes, char *strings)
+static void parse(struct config *config, const struct config *node, const char *only, const char *text, size_t bytes,
+                  char *strings)
 {
-    struct parser p = { .config = config, .strings = strings, .section = SECTION_NONE, .line = 0, .start = text };
+    struct parser p = { .config = config, .node = node, .only = only, .strings = strings, .section = SECTION_NONE, .line = 0,
+                        .start = text };
     size_t at = 0;
 
     memset(config, 0, sizeof(*config));
@@ -686,8 +557,28 @@ void config_parse(struct config *config, const char *text, size_t bytes, char *s
         p.line++;
         parse_line(&p, line, line_bytes);
     }
+    if (only && !config->vm_count && !config->diagnostic_count) {
+        p.section = SECTION_NONE;
+        p.line = 0;
+        p.start = NULL;
+        struct message m = diagnose(&p, CONFIG_ERROR, NULL);
+        add(&m, "there is no section [vm ");
+        add(&m, only);
+        add(&m, "]: add it, and the VM's settings behind it");
+    }
     check_vms(&p);
     for (enum section kind = SECTION_VM; kind < SECTION_SKIPPED; kind++)
         check_named(&p, kind);
     sort_diagnostics(config);
+}
+
+void config_parse(struct config *config, const char *text, size_t bytes, char *strings)
+{
+    parse(config, config, NULL, text, bytes, strings);
+}
+
+void config_parse_vm(struct config *config, const struct config *node, const char *name, const char *text, size_t bytes,
+                     char *strings)
+{
+    parse(config, node, name, text, bytes, strings);
 }

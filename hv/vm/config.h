@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tasuki.conf: what the node is called, which networks it is on and which VMs it runs. docs/configuration.md describes the format to an admin.
+ * tasuki.conf: what the node is called, which networks it is on and which VMs it runs; and vm.conf, the same for one VM that
+ * is a directory on a volume. docs/configuration.md describes the format to an admin.
  *
  * Pure core: text in, one struct config and a list of diagnostics out. It allocates nothing, keeps no state, and reads
  * any bytes at all without leaving its buffers; a line that is wrong costs that line and a diagnostic, never the rest.
@@ -32,6 +33,7 @@
 #define CONFIG_MIN_TSC_KHZ 100000u /* guests count in units of 100 MHz (MSR_PLATFORM_INFO) */
 #define CONFIG_MAX_TSC_KHZ 10000000u
 #define CONFIG_DIAGNOSTIC_BYTES 224
+#define CONFIG_UUID_CHARACTERS 36
 
 enum config_severity {
     CONFIG_WARNING, /* understood, or skipped without changing what runs */
@@ -73,6 +75,8 @@ enum config_vm_key {
     CONFIG_VM_CPU,
     CONFIG_VM_TSC_FREQUENCY,
     CONFIG_VM_NETWORK,
+    CONFIG_VM_UUID,  /* vm.conf alone */
+    CONFIG_VM_OWNER, /* likewise */
     CONFIG_VM_KEYS,
 };
 
@@ -133,6 +137,9 @@ struct config_vm {
     enum config_start start;
     uint32_t tsc_khz; /* of the guest's TSC; 0 = the host's. Whether a host can run it is not known here. */
     const char *cpu; /* name of the CPU model; NULL = host. Whether a host can have it is not known here. */
+    const char *uuid;   /* of a VM on a volume; NULL: not given */
+    const char *owner;  /* the node where it starts, of a VM on a volume; NULL: not given */
+    const char *volume; /* where its directory is; NULL: on none. No key: who reads a vm.conf sets it */
     uint32_t line;   /* of the section's header; 0 = not from a file */
     uint32_t key_line[CONFIG_VM_KEYS];
     uint32_t error_count; /* errors among its diagnostics: such a VM is listed and not started */
@@ -198,12 +205,22 @@ struct config {
  */
 void config_parse(struct config *config, const char *text, size_t bytes, char *strings);
 
+/*
+ * The same for the vm.conf of a VM whose directory is called `name`: one section [vm NAME], with uuid and owner. config->vms[0]
+ * is the VM; vm_count is 0 where the section is missing or has another name. Networks and storages are looked up in `node`.
+ */
+void config_parse_vm(struct config *config, const struct config *node, const char *name, const char *text, size_t bytes,
+                     char *strings);
+
 /* The VM, or the network, of that name, or NULL. */
 const struct config_vm *config_find_vm(const struct config *config, const char *name);
 const struct config_network *config_find_network(const struct config *config, const char *name);
 
 /* Makes *vm a VM with default settings. `name` must outlive it and have passed config_name_ok(). */
 void config_vm_defaults(struct config_vm *vm, const char *name);
+
+/* True for a UUID as it is written here: 8-4-4-4-12 hexadecimal digits, in lower case. */
+bool config_uuid_ok(const char *text);
 
 /* True for 1 to CONFIG_MAX_NAME_BYTES letters, digits, '.', '_' and '-', the first a letter or a digit. */
 bool config_name_ok(const char *name);
@@ -224,7 +241,7 @@ uint64_t config_card_mac(const char *node, const char *vm, uint32_t card);
 
 /* The storage that a VM's disk is ("storage:NAME"), or NULL where it is a path. */
 const char *config_disk_storage(const char *disk);
-/* Whether it is a file on a volume. */
+/* Whether a path is that of a file on a volume (/ClusterStorage/...). */
 bool config_disk_on_volume(const char *disk);
 
 /* Where the secret begins in config_storage's chap or chap_mutual. */

@@ -23,6 +23,7 @@
 #include "vm/kernel_image.h"
 #include "vm/machine.h"
 #include "vm/machine_net.h"
+#include "vm/vm_files.h"
 #include "vmm/cpu_state_stream.h"
 #include "vmm/vector.h"
 
@@ -60,6 +61,13 @@ enum status machine_file(const struct vm *vm, const char *kind, const char *path
 {
     const struct boot_module *module = module_of(path);
 
+    if (config_disk_on_volume(path)) {
+        void *bytes;
+        *file = (struct boot_file){ .name = path };
+        enum status status = vm_file_read(vm->name, path, UINT64_MAX, &bytes, &file->count, text, text_bytes);
+        file->bytes = status == OK ? bytes : NULL;
+        return status;
+    }
     if (!module || module->efi_status) {
         const char *cure = module ? "put the file there" : "name it in tasuki.conf";
         const char *cause = !module                             ? "it was not in the configuration then"
@@ -73,6 +81,13 @@ enum status machine_file(const struct vm *vm, const char *kind, const char *path
     }
     *file = (struct boot_file){ .bytes = phys_to_virt(HPA(module->base)), .count = module->bytes, .name = path };
     return OK;
+}
+
+void machine_file_close(struct boot_file *file)
+{
+    if (file->bytes && config_disk_on_volume(file->name))
+        kfree((void *)file->bytes, file->count + 1);
+    file->bytes = NULL;
 }
 
 /* ---- What devices ask of the machine ---- */

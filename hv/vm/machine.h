@@ -113,7 +113,11 @@ struct vm {
     bool waits_for_disk;          /* VM_PAUSED by the loss of a storage: goes on when it is back */
     bool built;                   /* memory, vCPUs and devices exist */
     void *order_argument;         /* of the order under way: in and out */
-    struct saved *saved;          /* VM_SAVED: its state; else NULL */
+    struct saved *saved;          /* VM_SAVED: its state, where it is not on a volume; else NULL */
+    uint64_t saved_bytes;         /* of a state on a volume */
+    bool changed;                 /* vm.conf was, since the VM was built */
+    bool starts;                  /* to be started when all that it needs is there */
+    char problem[VM_TEXT_BYTES];  /* with its vm.conf; "": none. Under the list's lock, as `config` of a VM on a volume */
     page_owner_t saved_owner;     /* of *saved */
     uint64_t saved_guest_ns;      /* the guest's clock in it */
     enum dirty_engine dirty_engine; /* DIRTY_OFF: the log is off */
@@ -210,11 +214,14 @@ enum status machine_model(const struct vm *vm, const char *name, struct cpuid_mo
 void machine_hyperv_init(struct vm *vm);
 /*
  * The boot module with that path, which stays the node's; ERR_NOT_FOUND, with a text, where the configuration did not name it
- * or the firmware could not read it. `kind` is the word for it in the text.
+ * or the firmware could not read it. Or a file on a volume, whose bytes are in memory until machine_file_close(). `kind` is the
+ * word for it in the text.
  */
 struct boot_file;
 enum status machine_file(const struct vm *vm, const char *kind, const char *path, struct boot_file *file, char *text,
                          size_t text_bytes) MUST_CHECK;
+/* Of zeros: nothing. */
+void machine_file_close(struct boot_file *file);
 /*
  * machine_disk.c: the virtio disks that the configuration asks for, from slot `first_slot` of the bus on; half built ones are
  * destroyed too.
@@ -269,6 +276,19 @@ void vm_show_cpus(struct vm *vm, bool show);
 /* Says so in `text`; always ERR_NOT_FOUND. */
 enum status vm_no_such(const char *name, char *text, size_t text_bytes) MUST_CHECK;
 
+/*
+ * vm.c: takes another configuration, and what is wrong with it, of a VM that is not built. VM's thread. ERR_NO_MEMORY, with a
+ * text: it has its old one.
+ */
+enum status vm_reconfigure(struct vm *vm, const struct config_vm *config, const char *problem, char *text, size_t text_bytes)
+    MUST_CHECK;
+/* Whether another VM on this node has that UUID, and its name (CONFIG_MAX_NAME_BYTES + 1). */
+bool vm_uuid_taken(const struct vm *vm, const char *uuid, char *name);
+
+/* orders.c: runs fn(vm, arg) in the VM's thread, between its orders; as vm_order(). */
+typedef enum status vm_call_fn(struct vm *vm, void *arg, char *text, size_t text_bytes);
+enum status vm_call(const char *name, vm_call_fn *fn, void *arg, char *text, size_t text_bytes) MUST_CHECK;
+
 /* orders.c: the VM's thread, a thread_create function; `vm` is a struct vm of which it holds a reference until it ends. */
 void vm_thread(void *vm);
 
@@ -291,8 +311,8 @@ bool vm_starts_refused(const struct vm *vm, char *text, size_t text_bytes);
 enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 enum status vm_do_describe(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
-/* Gives the stream's memory back; none: nothing. */
-void vm_drop_saved(struct vm *vm);
+/* Gives the stream's memory back, or removes its file; none: nothing. Not OK: the file is still there, or may be. */
+enum status vm_drop_saved(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 
 /* track.c: orders about the dirty log. The argument is a struct vm_dirty. */
 enum status track_start(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;

@@ -5,7 +5,7 @@
  *
  * A boot puts the ACPI tables, kernel, initrd and command line into the guest's memory and sets the boot vCPU to the
  * kernel's entry (kernel_image.h), as docs/guest-interface.md describes it. A reset brings every device back to its
- * power-on state and clears the memory that the guest has touched; a boot follows it.
+ * power-on state and clears the memory that the guest has touched; a boot follows it. Files on a volume are in memory only meanwhile.
  */
 #include <stdio.h>
 
@@ -81,7 +81,7 @@ static bool boot_write(void *context, gpa_t gpa, const void *bytes, uint64_t cou
 enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
 {
     struct memory_range map[MEMORY_MAP_RANGES];
-    struct boot_file initrd;
+    struct boot_file initrd = { 0 };
     struct gmem_ops memory = { .context = vm, .read = boot_read, .write = boot_write, .valid = boot_valid };
     struct boot_request request = {
         .memory = &memory,
@@ -105,13 +105,15 @@ enum status machine_boot(struct vm *vm, char *text, size_t text_bytes)
     }
     if (status == OK)
         status = write_acpi(vm, text, text_bytes);
+    if (status == OK) {
+        status = kernel_image_boot(&request, &vm->cpu[0]->vcpu.state, error);
+        if (status != OK)
+            snprintf(text, text_bytes, "vm %s: %s", vm->name, error);
+    }
+    machine_file_close(&request.kernel);
+    machine_file_close(&initrd);
     if (status != OK)
         return status;
-    status = kernel_image_boot(&request, &vm->cpu[0]->vcpu.state, error);
-    if (status != OK) {
-        snprintf(text, text_bytes, "vm %s: %s", vm->name, error);
-        return status;
-    }
     machine_hyperv_init(vm);
     vm->virtio_spoke = false;
     for (unsigned i = 0; i < vm->cpu_count; i++) {

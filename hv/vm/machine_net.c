@@ -36,7 +36,9 @@ struct machine_net {
 
 uint64_t machine_net_mac(const struct config_vm *config, uint32_t card)
 {
-    return config->cards[card].mac ? config->cards[card].mac : config_card_mac(node_name(), config->name, card);
+    if (config->cards[card].mac)
+        return config->cards[card].mac;
+    return config->uuid ? config_card_mac(config->uuid, "", card) : config_card_mac(node_name(), config->name, card);
 }
 
 static void free_net(struct machine_net *n)

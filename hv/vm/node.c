@@ -23,10 +23,11 @@
 #include "net/storage.h"
 #include "shell/service.h"
 #include "vm/vm.h"
+#include "vm/vm_directory.h"
 #include "vmm/core.h"
 #include "vmm/guard.h"
 #include "vmm/run.h"
-#include "volume/volume_file.h"
+#include "volume/volume.h"
 
 static struct config config;
 static char problem[200];
@@ -90,17 +91,6 @@ static void read_config(void)
     choose_serial(config.node.serial);
 }
 
-/* A storage of the VM's is still to come. */
-static bool waits_for_storage(const struct config_vm *vm)
-{
-    for (uint32_t i = 0; i < vm->disk_count; i++) {
-        const char *disk = vm->disks[i], *storage = config_disk_storage(disk);
-        if (storage ? storage_will_come(storage) : volume_file_will_come(disk))
-            return true;
-    }
-    return false;
-}
-
 /*
  * Starting takes a while for each VM (memory, images), so it has a thread of its own and the shell is there at once. A VM
  * whose storage is not there yet is started when it is.
@@ -116,7 +106,7 @@ static void start_vms(void *arg)
         left |= config.vms[i].start == CONFIG_START_AUTO ? BIT(i) : 0;
     while (left) {
         for (uint32_t i = 0; i < config.vm_count; i++) {
-            if (!(left & BIT(i)) || waits_for_storage(&config.vms[i]))
+            if (!(left & BIT(i)) || vm_waits_for_storage(&config.vms[i]))
                 continue;
             left &= ~BIT(i);
             if (vm_order(config.vms[i].name, VM_ORDER_START, text, sizeof text) != OK)
@@ -149,6 +139,7 @@ void node_start(void)
         log_error("node: no memory for the shell");
     net_start(&config);
     volume_start(&config);
+    vm_directories_start(&config);
     if (!thread_create("autostart", 0, start_vms, NULL))
         log_error("node: no memory to start the VMs; start them by hand");
 }
@@ -163,7 +154,7 @@ static void stop_all(void)
     for (bool again = true; again;) {
         again = false;
         for (unsigned i = 0; vm_info_get(i, &info); i++) {
-            if (info.state == VM_STOPPED && !info.held_bytes)
+            if ((info.state == VM_STOPPED && !info.held_bytes) || (info.state == VM_SAVED && info.volume[0]))
                 continue;
             again = true;
             if (vm_order(info.name, VM_ORDER_STOP, text, sizeof text) != OK && info.state != VM_STOPPED)

@@ -17,6 +17,7 @@
 #include "vm/machine.h"
 #include "vm/machine_net.h"
 #include "vm/vm.h"
+#include "vm/vm_directory.h"
 #include "vmm/core.h"
 
 #define RESETS_AT_ONCE 8
@@ -178,6 +179,14 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
 
     if (vm_starts_refused(vm, text, text_bytes))
         return ERR_CANCELLED;
+    vm->starts = false;
+    if (vm->config.volume && !vm->built) {
+        status = vm_directory_load(vm, text, text_bytes);
+        if (status == OK && vm->state == VM_STOPPED)
+            status = vm_directory_check(vm, text, text_bytes);
+        if (status != OK)
+            return status;
+    }
     if (vm->state == VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: its state is saved; `vm restore %s` lets it go on, `vm stop %s --hard` drops it",
                  vm->name, vm->name, vm->name);
@@ -191,6 +200,7 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: its section of tasuki.conf has errors; `config show` lists them", vm->name);
         return ERR_INVALID;
     }
+    vm->changed = false;
     status = machine_build(vm, NULL, text, text_bytes);
     if (status == OK)
         status = machine_boot(vm, text, text_bytes);
@@ -211,9 +221,12 @@ static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     vm_take_down(vm);
-    if (vm->saved)
+    bool saved = vm->state == VM_SAVED;
+    enum status status = vm_drop_saved(vm, text, text_bytes);
+    if (status != OK)
+        return status;
+    if (saved)
         snprintf(text, text_bytes, "vm %s: stopped; its saved state is dropped", vm->name);
-    vm_drop_saved(vm);
     vm->waits_for_disk = false;
     vm_set_state(vm, VM_STOPPED);
     return OK;
@@ -419,11 +432,26 @@ static enum status do_delete(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s; `vm stop %s --hard` first", vm->name, vm_state_name(vm->state), vm->name);
         return ERR_BUSY;
     }
+    const bool *disks = vm->order_argument;
+    enum status status = vm->config.volume ? vm_directory_remove(vm, *disks, text, text_bytes) : vm_drop_saved(vm, text, text_bytes);
+    if (status != OK)
+        return status;
     vm_list_remove(vm);
     vm_take_down(vm);
-    vm_drop_saved(vm);
     vm->gone = true;
     return OK;
+}
+
+struct vm_called {
+    vm_call_fn *fn;
+    void *arg;
+};
+
+static enum status do_call(struct vm *vm, char *text, size_t text_bytes)
+{
+    const struct vm_called *called = vm->order_argument;
+
+    return called->fn(vm, called->arg, text, text_bytes);
 }
 
 static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char *text, size_t text_bytes) = {
@@ -432,6 +460,7 @@ static enum status (*const order_functions[VM_ORDER_COUNT])(struct vm *vm, char 
     [VM_ORDER_INSPECT] = do_inspect, [VM_ORDER_SAVE] = vm_do_save, [VM_ORDER_RESTORE] = vm_do_restore,
     [VM_ORDER_DESCRIBE] = vm_do_describe, [VM_ORDER_DIRTY_START] = track_start, [VM_ORDER_DIRTY_COLLECT] = track_collect,
     [VM_ORDER_DIRTY_STOP] = track_stop, [VM_ORDER_DEADLINE] = do_deadline, [VM_ORDER_DELETE] = do_delete,
+    [VM_ORDER_CALL] = do_call,
 };
 
 /*
@@ -566,7 +595,14 @@ enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, 
     return give_order(name, VM_ORDER_DEADLINE, &deadline_ns, text, text_bytes);
 }
 
-enum status vm_delete(const char *name, char *text, size_t text_bytes)
+enum status vm_delete(const char *name, bool disks, char *text, size_t text_bytes)
 {
-    return give_order(name, VM_ORDER_DELETE, NULL, text, text_bytes);
+    return give_order(name, VM_ORDER_DELETE, &disks, text, text_bytes);
+}
+
+enum status vm_call(const char *name, vm_call_fn *fn, void *arg, char *text, size_t text_bytes)
+{
+    struct vm_called called = { fn, arg };
+
+    return give_order(name, VM_ORDER_CALL, &called, text, text_bytes);
 }

@@ -4,7 +4,7 @@
  * save.c does the work between.
  *
  * At no moment is there neither a machine nor a whole stream: a machine is taken down when its stream is finished, and
- * a stream is dropped when the machine that was made of it runs. What fails in between leaves the one that there is.
+ * a stream is dropped when the machine that was made of it is whole. What fails in between leaves the one that there is.
  */
 #include <stdio.h>
 
@@ -12,8 +12,10 @@
 #include "vm/machine_net.h"
 #include "vm/save.h"
 #include "vm/saved.h"
+#include "vm/vm_directory.h"
 
-void vm_drop_saved(struct vm *vm)
+/* The memory that the stream is in. */
+static void free_saved(struct vm *vm)
 {
     struct saved *saved = vm->saved;
 
@@ -21,11 +23,41 @@ void vm_drop_saved(struct vm *vm)
     saved_destroy(saved);
 }
 
+enum status vm_drop_saved(struct vm *vm, char *text, size_t text_bytes)
+{
+    free_saved(vm);
+    return vm->config.volume && vm->state == VM_SAVED ? vm_directory_drop(vm, text, text_bytes) : OK;
+}
+
 /* What the guest itself has brought about, and this thread has not looked at yet, comes before a save. */
 static bool guest_was_first(const struct vm *vm)
 {
     return (__atomic_load_n(&vm->orders, __ATOMIC_SEQ_CST) | vm->deferred_orders) &
            (ORDER_GUEST_OFF | ORDER_GUEST_RESET | ORDER_FAILED);
+}
+
+/*
+ * The stream that was written, to where it is to stay. ERR_CANCELLED: the volume failed in the moment in which the state
+ * got its name. A guest that went on then, and was found as saved after the node's end, would go back to where its disks
+ * no longer are.
+ */
+static enum status keep(struct vm *vm, char *text, size_t text_bytes)
+{
+    char why[VM_TEXT_BYTES] = "";
+
+    vm->saved_bytes = vm->saved->bytes;
+    if (!vm->config.volume)
+        return OK;
+    enum status status = vm_directory_save(vm, text, text_bytes);
+    free_saved(vm);
+    if (status == ERR_CANCELLED && vm_directory_drop(vm, why, sizeof why) == OK)
+        status = ERR_IO;
+    if (status == ERR_CANCELLED)
+        snprintf(text, text_bytes,
+                 "vm %s: its volume failed in the last step: it is paused, and its state may be saved or not; see to the "
+                 "volume, then `vm resume %s` and never restore that state, or `vm stop %s --hard`",
+                 vm->name, vm->name, vm->name);
+    return status;
 }
 
 enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
@@ -47,6 +79,8 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
         if (!paused)
             vm_stop_clocks(vm);
         status = save_write(vm, paused, text, text_bytes);
+        if (status == OK)
+            status = keep(vm, text, text_bytes);
         if (status == OK) {
             vm->saved_guest_ns = machine_now(vm);
             vm_take_down(vm);
@@ -54,6 +88,10 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
             return OK;
         }
         save_resume_devices(vm);
+        if (status == ERR_CANCELLED) { /* its clocks stand */
+            vm_set_state(vm, VM_PAUSED);
+            return status;
+        }
     }
     if (!paused) {
         vm_start_clocks(vm);
@@ -74,20 +112,34 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
                  vm->name, vm_state_name(vm->state), vm->name);
         return ERR_BUSY;
     }
-    status = save_read(vm, &paused, text, text_bytes);
-    if (status == OK) {
-        if (!paused)
-            vm_start_clocks(vm);
-        save_resume_devices(vm);
-        status = vm_start_threads(vm, paused ? REQ_PARK : 0, text, text_bytes);
+    if (vm->config.volume) {
+        status = vm_directory_load(vm, text, text_bytes);
+        if (status == OK)
+            status = vm_directory_check(vm, text, text_bytes);
+        if (status == OK)
+            status = vm_directory_fetch(vm, text, text_bytes);
+        if (status != OK)
+            return status;
     }
+    status = save_read(vm, &paused, text, text_bytes);
+    if (status == OK)
+        status = vm_start_threads(vm, REQ_PARK, text, text_bytes);
+    if (status == OK) /* from a volume: before anything of the guest goes on, see vm_directory.h */
+        status = vm_drop_saved(vm, text, text_bytes);
     if (status != OK) {
         vm_take_down(vm);
+        if (vm->config.volume)
+            free_saved(vm);
         snprintf(vm->reason, sizeof vm->reason, "%s", text);
         log_error("%s", text);
         return status;
     }
-    vm_drop_saved(vm);
+    if (!paused)
+        vm_start_clocks(vm);
+    save_resume_devices(vm);
+    if (!paused)
+        vm_unpark_all(vm);
+    vm->changed = false;
     vm_set_state(vm, paused ? VM_PAUSED : VM_RUNNING);
     if (paused)
         snprintf(text, text_bytes, "vm %s: restored, and paused as it was; `vm resume %s` lets it run", vm->name,
@@ -100,11 +152,15 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
 
 enum status vm_do_describe(struct vm *vm, char *text, size_t text_bytes)
 {
-    if (!vm->saved) {
+    if (vm->state != VM_SAVED) {
         snprintf(text, text_bytes, "vm %s: it is %s and has no saved state; `vm save %s` makes one of a running VM",
                  vm->name, vm_state_name(vm->state), vm->name);
         return ERR_NOT_FOUND;
     }
-    save_describe(vm, vm->order_argument);
-    return OK;
+    enum status status = vm->config.volume ? vm_directory_fetch(vm, text, text_bytes) : OK;
+    if (status == OK)
+        save_describe(vm, vm->order_argument);
+    if (vm->config.volume)
+        free_saved(vm);
+    return status;
 }

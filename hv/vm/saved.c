@@ -80,12 +80,17 @@ enum status saved_sink(void *context, const void *bytes, size_t count)
     return OK;
 }
 
-static const uint8_t *byte_at(void *context, uint64_t offset, uint64_t *count)
+const uint8_t *saved_at(struct saved *saved, uint64_t offset, uint64_t *count)
 {
     uint64_t at = offset % CHUNK_BYTES;
 
-    *count = CHUNK_BYTES - at;
-    return (const uint8_t *)phys_to_virt(*chunk_slot(context, offset / CHUNK_BYTES)) + at;
+    *count = MIN(CHUNK_BYTES - at, saved->bytes - offset);
+    return (const uint8_t *)phys_to_virt(*chunk_slot(saved, offset / CHUNK_BYTES)) + at;
+}
+
+static const uint8_t *byte_at(void *context, uint64_t offset, uint64_t *count)
+{
+    return saved_at(context, offset, count);
 }
 
 enum status saved_reader(struct saved *saved, struct stream_reader *r)

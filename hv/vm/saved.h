@@ -26,6 +26,8 @@ struct saved *saved_create(const char *vm_name) MUST_CHECK;
 void saved_destroy(struct saved *saved);
 /* A stream_sink_fn; the context is the struct saved. ERR_NO_MEMORY: the node would have less than SAVED_LEFT_FREE. */
 enum status saved_sink(void *saved, const void *bytes, size_t count) MUST_CHECK;
+/* The byte at `offset` (below its length), and how many follow it there. */
+const uint8_t *saved_at(struct saved *saved, uint64_t offset, uint64_t *count);
 /* A reader over all of it; as stream_reader_init. */
 enum status saved_reader(struct saved *saved, struct stream_reader *r) MUST_CHECK;
 

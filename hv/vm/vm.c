@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "kernel/heap.h"
+#include "kernel/text.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
@@ -107,7 +108,8 @@ static size_t string_bytes(const char *string)
 static bool copy_config(struct vm *vm, const struct config_vm *config)
 {
     size_t bytes = string_bytes(config->kernel) + string_bytes(config->initrd) + string_bytes(config->cmdline) +
-                   string_bytes(config->cpu) + 1;
+                   string_bytes(config->cpu) + string_bytes(config->uuid) + string_bytes(config->owner) +
+                   string_bytes(config->volume) + 1;
 
     for (uint32_t i = 0; i < config->disk_count; i++)
         bytes += string_bytes(config->disks[i]);
@@ -122,9 +124,49 @@ static bool copy_config(struct vm *vm, const struct config_vm *config)
     vm->config.initrd = copy_string(vm, &used, config->initrd);
     vm->config.cmdline = copy_string(vm, &used, config->cmdline);
     vm->config.cpu = copy_string(vm, &used, config->cpu);
+    vm->config.uuid = copy_string(vm, &used, config->uuid);
+    vm->config.owner = copy_string(vm, &used, config->owner);
+    vm->config.volume = copy_string(vm, &used, config->volume);
     for (uint32_t i = 0; i < config->disk_count; i++)
         vm->config.disks[i] = copy_string(vm, &used, config->disks[i]);
     return true;
+}
+
+enum status vm_reconfigure(struct vm *vm, const struct config_vm *config, const char *problem, char *text, size_t text_bytes)
+{
+    struct vm *fresh = kzalloc(sizeof *fresh);
+
+    if (!fresh || !copy_config(fresh, config)) {
+        kfree(fresh, sizeof *fresh);
+        snprintf(text, text_bytes, "vm %s: the node has no memory left for its configuration; stop another VM", vm->name);
+        return ERR_NO_MEMORY;
+    }
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    char *strings = vm->strings;
+    size_t bytes = vm->strings_bytes;
+    vm->config = fresh->config;
+    vm->config.name = vm->name;
+    vm->strings = fresh->strings;
+    vm->strings_bytes = fresh->strings_bytes;
+    str_copy(vm->problem, sizeof vm->problem, problem);
+    spin_unlock_irqrestore(&list_lock, flags);
+    kfree(strings, bytes);
+    kfree(fresh, sizeof *fresh);
+    return OK;
+}
+
+bool vm_uuid_taken(const struct vm *vm, const char *uuid, char *name)
+{
+    bool taken = false;
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+
+    for (unsigned i = 0; i < vm_count && !taken; i++) {
+        taken = vms[i] != vm && vms[i]->config.uuid && !strcmp(vms[i]->config.uuid, uuid);
+        if (taken)
+            str_copy(name, CONFIG_MAX_NAME_BYTES + 1, vms[i]->name);
+    }
+    spin_unlock_irqrestore(&list_lock, flags);
+    return taken;
 }
 
 enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes)
@@ -204,10 +246,17 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
         snprintf(info->card[i].network, sizeof info->card[i].network, "%s", vm->config.cards[i].network);
         info->card[i].mac = machine_net_mac(&vm->config, i);
     }
+    str_copy(info->volume, sizeof info->volume, vm->config.volume ? vm->config.volume : "");
+    str_copy(info->owner, sizeof info->owner, vm->config.owner ? vm->config.owner : "");
+    str_copy(info->uuid, sizeof info->uuid, vm->config.uuid ? vm->config.uuid : "");
+    str_copy(info->problem, sizeof info->problem, vm->problem);
+    info->changed = vm->changed;
+    info->starts = vm->starts;
+    info->saved_bytes = vm->state == VM_SAVED ? vm->saved_bytes : 0;
     info->reset_count = vm->reset_count;
     snprintf(info->cpu_model, sizeof info->cpu_model, "%s",
              vm->built ? vm->model.name : vm->config.cpu ? vm->config.cpu : "host");
-    info->tsc_khz = vm->built || vm->saved ? vm->model.tsc_khz : vm->config.tsc_khz;
+    info->tsc_khz = vm->built || (vm->saved && vm->state == VM_SAVED) ? vm->model.tsc_khz : vm->config.tsc_khz;
     if (vm->built) {
         if (page_owner_usage(vm->core.owner, &usage))
             info->held_bytes = usage.bytes;
@@ -216,7 +265,7 @@ static void fill_info(const struct vm *vm, struct vm_info *info)
         info->apic_virtualization = vm->core.apic_assist;
         for (unsigned i = 0; vm->cpus_shown && i < vm->cpu_count; i++)
             info->exits += vcpu_exit_count(vm->vcpu[i]);
-    } else if (vm->state == VM_SAVED) {
+    } else if (vm->state == VM_SAVED && vm->saved) {
         if (page_owner_usage(vm->saved_owner, &usage))
             info->held_bytes = usage.bytes;
         info->guest_ns = vm->saved_guest_ns;
@@ -245,6 +294,21 @@ bool vm_info_find(const char *name, struct vm_info *info)
     spin_unlock_irqrestore(&list_lock, flags);
     vm_put(vm);
     return true;
+}
+
+bool vm_disk_get(const char *name, unsigned i, char path[VM_DISK_BYTES])
+{
+    struct vm *vm = vm_get(name);
+
+    if (!vm)
+        return false;
+    uint64_t flags = spin_lock_irqsave(&list_lock);
+    bool found = i < vm->config.disk_count;
+    if (found)
+        str_copy(path, VM_DISK_BYTES, vm->config.disks[i]);
+    spin_unlock_irqrestore(&list_lock, flags);
+    vm_put(vm);
+    return found;
 }
 
 /* ---- Console ---- */

@@ -5,6 +5,9 @@
  * Each VM has one thread of its own, which does everything to it that cannot be done by a vCPU: starting, stopping,
  * resetting, pausing, saving, and the work of its devices. Orders come to that thread through a mailbox of bits, so
  * nothing is ever done to a VM by two threads at once, whoever asked and in whatever order.
+ *
+ * A VM of tasuki.conf, or one that the shell made beside it, is in the node's memory alone. One on a volume is a directory there
+ * (vm_directory.h): its file vm.conf is read before each start, its saved state outlives the node.
  */
 #ifndef VM_VM_H
 #define VM_VM_H
@@ -16,7 +19,7 @@
 #include "vmm/dirty.h"
 
 #define VM_MAX 64
-#define VM_TEXT_BYTES 240
+#define VM_TEXT_BYTES 480
 
 struct vm;
 
@@ -24,7 +27,7 @@ enum vm_state {
     VM_STOPPED, /* no memory, no vCPUs */
     VM_RUNNING,
     VM_PAUSED,  /* by the admin */
-    VM_SAVED,   /* its state is kept in the node's memory */
+    VM_SAVED,   /* its state is kept: in the node's memory, or in its directory on a volume */
     VM_FAILED,  /* stopped by a fault of its own; everything is still there to be looked at: vm_info.reason */
 };
 
@@ -45,14 +48,23 @@ struct vm_info {
     char cpu_model[32];
     uint32_t tsc_khz;           /* as the guest is told; 0: as the host, not known before it is started */
     bool apic_virtualization;   /* its interrupts are delivered by the CPU */
+    /* Of a VM on a volume; else "": */
+    char volume[CONFIG_MAX_NAME_BYTES + 1], owner[CONFIG_MAX_NAME_BYTES + 1], uuid[CONFIG_UUID_CHARACTERS + 1];
+    char problem[VM_TEXT_BYTES]; /* the first thing that is wrong with its vm.conf; "": none */
+    uint64_t saved_bytes;        /* of its saved state, in memory or on the volume; 0: none */
+    bool changed;                /* vm.conf was changed since it was started */
+    bool starts;                 /* by itself, when its storages are there */
 };
 
 const char *vm_state_name(enum vm_state state);
 
 /* Makes a VM from a configuration; nothing runs yet. The strings are copied. Errors come with a text. */
 enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes) MUST_CHECK;
-/* Forgets a stopped or saved VM, and what was saved of it. */
-enum status vm_delete(const char *name, char *text, size_t text_bytes) MUST_CHECK;
+/*
+ * Forgets a stopped or saved VM, and what was saved of it; of one on a volume its vm.conf goes too, with `disks` also the disks
+ * in its directory, and the directory if nothing else is in it. With OK, `text` says what is left there.
+ */
+enum status vm_delete(const char *name, bool disks, char *text, size_t text_bytes) MUST_CHECK;
 
 /*
  * The orders. Each waits until the order is carried out and returns what came of it; on failure `text` says object,
@@ -66,12 +78,14 @@ enum vm_order {
     VM_ORDER_PAUSE,
     VM_ORDER_RESUME,
     VM_ORDER_INSPECT,  /* logs the registers of every vCPU */
-    VM_ORDER_SAVE,     /* running or paused: its state goes into the node's memory, then it takes nothing else */
+    VM_ORDER_SAVE,     /* running or paused: its state goes into the node's memory, then it takes nothing else there; of a VM
+                          on a volume into its directory */
     VM_ORDER_RESTORE,  /* saved: it goes on where it was. On failure its saved state is kept, and vm_info.reason says why */
     VM_ORDER_DESCRIBE, /* by vm_saved_describe */
     VM_ORDER_DIRTY_START, VM_ORDER_DIRTY_COLLECT, VM_ORDER_DIRTY_STOP, /* by vm_dirty */
     VM_ORDER_DEADLINE, /* vm_set_deadline */
     VM_ORDER_DELETE,   /* vm_delete */
+    VM_ORDER_CALL,     /* machine.h, vm_call */
     VM_ORDER_COUNT,
 };
 /* With OK, `text` has a message of its own where there is more to say than that it is done; else it is empty. */
@@ -118,6 +132,9 @@ enum status vm_set_deadline(const char *name, uint64_t deadline_ns, char *text, 
 /* The index-th VM, in order of creation; false past the last. */
 bool vm_info_get(unsigned index, struct vm_info *info);
 bool vm_info_find(const char *name, struct vm_info *info);
+/* What its i-th disk is, as it is configured, a path from a vm.conf in full; false behind the last. */
+#define VM_DISK_BYTES 1024
+bool vm_disk_get(const char *name, unsigned i, char path[VM_DISK_BYTES]);
 
 /* ---- Console ---- */
 
