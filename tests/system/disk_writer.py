@@ -11,9 +11,9 @@ GUEST = ("\n[vm {name}]\nmemory = 192M\nkernel = \\tasuki\\images\\vmlinuz\ninit
 SIZES = {"amd": (256 << 10, 40), "intel": (32 << 10, 8)}  # blocks and how many of them: Bochs is slow
 
 
-def start_writer(node, guest):
+def start_writer(node, guest, size=None):
     """Round after round each block of the disk gets another piece of a file, durably; which one is noted when it is written."""
-    block, blocks = SIZES[node.cpu]
+    block, blocks = size or SIZES[node.cpu]
     is_open = node.attached
     node.attach(guest.vm)
     for line in (
@@ -46,9 +46,9 @@ def wait_written(guest, count, timeout=60):
     guest.run(f"until [ $(cat /tmp/n) -ge {count} ]; do sleep 0.2; done", timeout=timeout)
 
 
-def end_writer(node, guest):
+def end_writer(node, guest, size=None):
     """The md5 of what was noted as written, and of what the guest reads from its disk; and no write has failed."""
-    block, blocks = SIZES[node.cpu]
+    block, blocks = size or SIZES[node.cpu]
     guest.run("touch /tmp/stop; until [ -e /tmp/end ]; do sleep 0.1; done", timeout=90)
     expected = guest.run(f"i=0; while [ $i -lt {blocks} ]; do dd if=/tmp/a bs={block} count=1 skip=$(cat /tmp/m$i) 2>/dev/null; "
                          "i=$((i + 1)); done | md5sum", timeout=60).split()[0]

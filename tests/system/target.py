@@ -36,11 +36,14 @@ def die_with_parent():
 class Relay:
     """A port of its own before another one: the way to a target, which can be cut (what is open ends, nothing new is taken),
     stall (nothing passes, nothing ends) or be late (each piece of data is held for `delay` seconds), and be mended; and which
-    can flip a bit of what passes: `flips`, of the next pieces that way."""
+    can flip a bit of what passes: `flips`, of the next pieces that way. It can also hold what goes to the target on a
+    connection, from the next write with its data on, while new connections are as good as ever, and let it go later."""
 
     def __init__(self, port):
         self.to = port
         self.open = []
+        self.held = {}  # end towards the target: what it has not got yet
+        self.to_hold = 0  # a piece of so many bytes is to be held
         self.state = "good"
         self.delay = 1
         self.flips = {"to the target": 0, "from the target": 0}
@@ -68,24 +71,65 @@ class Relay:
             for source, sink, way in ((one, other, "to the target"), (other, one, "from the target")):
                 threading.Thread(target=self.pump, args=(source, sink, way), daemon=True).start()
 
+    def pass_on(self, data, source, sink, way):
+        """False where the sink takes nothing any more."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.state != "stalled")
+            if self.to_hold and len(data) >= self.to_hold and way == "to the target":
+                self.to_hold = 0
+                self.held[sink] = b""
+                self.changed.notify_all()
+            if sink in self.held:
+                self.held[sink] += data
+                return True
+        if self.state == "late":
+            time.sleep(self.delay)
+        if self.flips[way] and len(data) > 2000:  # not in a header alone
+            self.flips[way] -= 1
+            data = data[:1000] + bytes([data[1000] ^ 0x10]) + data[1001:]
+        try:
+            sink.sendall(data)
+        except OSError:
+            return source in self.held  # the node is gone; the target goes on
+        return True
+
     def pump(self, source, sink, way):
         try:
-            while data := source.recv(65536):
-                with self.changed:
-                    self.changed.wait_for(lambda: self.state != "stalled")
-                if self.state == "late":
-                    time.sleep(self.delay)
-                if self.flips[way] and len(data) > 2000:  # not in a header alone
-                    self.flips[way] -= 1
-                    data = data[:1000] + bytes([data[1000] ^ 0x10]) + data[1001:]
-                sink.sendall(data)
+            while (data := source.recv(65536)) and self.pass_on(data, source, sink, way):
+                pass
         except OSError:
             pass
-        for end in (source, sink):
+        with self.changed:
+            self.changed.wait_for(lambda: sink not in self.held)
+        self.end(source, sink)
+
+    @staticmethod
+    def end(*ends):
+        for end in ends:
             try:
                 end.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+
+    def hold(self, least, timeout=60):
+        """Returns when a piece of at least so many bytes is held, and all that follows it on its connection. The node's end of
+        that is not told to the target either."""
+        with self.changed:
+            self.to_hold = least
+            assert self.changed.wait_for(lambda: self.held, timeout), f"nothing of {least} bytes was sent"
+
+    def release(self):
+        """How many bytes were held, and how many of them went out on a connection that the target had not ended."""
+        with self.changed:
+            held, self.held, sent = self.held, {}, 0
+            for sink, data in held.items():
+                try:
+                    sink.sendall(data)
+                    sent += len(data)
+                except OSError:
+                    pass
+            self.changed.notify_all()
+        return sum(map(len, held.values())), sent
 
     def set(self, state):
         with self.changed:
@@ -93,11 +137,7 @@ class Relay:
             self.changed.notify_all()
         if state == "cut":
             ends, self.open = self.open, []
-            for end in ends:
-                try:
-                    end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+            self.end(*ends)
 
     def close(self):
         self.set("cut")

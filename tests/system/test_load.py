@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""A guest whose disk is a file on a volume writes without a pause while everything between it and the target goes wrong: the
+target dies, its connections are cut, stall and hold back what was sent on them, the card's cable is pulled. Nothing is lost,
+nothing lands late, the guest sees no error: what it believes is on its disk is what the host's tool takes out of the volume. With $TASUKI_SLOW set, on Bochs too."""
+import hashlib
+import os
+import time
+
+import pytest
+from disk_writer import FILES, GUEST, end_writer, start_writer, wait_vm
+from node import Linux, Node
+from target import NETWORK, Relay, Target, find, wait_for, wait_up
+from test_volume import ROOT, tool
+
+MIB = 1 << 20
+# Small enough that a write goes to the target in one piece with its data: all of it can be held back.
+WRITER = {"amd": (4096, 50), "intel": (4096, 20)}
+
+
+@pytest.fixture(params=["amd", "intel"] if os.environ.get("TASUKI_SLOW") else ["amd"])
+def cpu(request):
+    return request.param
+
+
+def progress(linux):
+    """Requests to write that the guest's disk has answered."""
+    return int(linux.run("cat /sys/block/vda/stat").split()[4])
+
+
+def wait_progress(linux, more, timeout=90):
+    goal = progress(linux) + more
+    linux.run(f"until set -- $(cat /sys/block/vda/stat); [ $5 -ge {goal} ]; do sleep 0.2; done", timeout=timeout)
+
+
+def wait_login(node, before, timeout=60):
+    wait_for(node, "iscsi list", "sessions", "san", "logins", lambda logins: logins > before, timeout)
+    return wait_up(node)["logins"]
+
+
+class Trouble:
+    """What can go wrong on the way to the target, each until it is over and the guest's writes go on."""
+
+    def __init__(self, node, linux, target, relay, more):
+        self.node, self.linux, self.target, self.relay, self.more = node, linux, target, relay, more
+
+    def go_on(self):
+        wait_progress(self.linux, self.more)
+
+    def killed(self, seconds=0.0):
+        self.target.kill()
+        time.sleep(seconds)
+        self.target.start()
+        self.go_on()
+
+    def cut(self, seconds):
+        self.relay.set("cut")
+        time.sleep(seconds)
+        self.relay.set("good")
+        self.go_on()
+
+    def unplugged(self, seconds):
+        self.node.machine.qmp("set_link", name="card0", up=False)
+        time.sleep(seconds)
+        self.node.machine.qmp("set_link", name="card0", up=True)
+        self.go_on()
+
+    def held_back(self):
+        """The target gets nothing more of a connection whose commands the node has sent; the node makes another one, and sends
+        them again there; newer writes to the same blocks follow; then the first connection's bytes come."""
+        logins = wait_up(self.node)["logins"]
+        self.relay.hold(1000)
+        wait_login(self.node, logins)
+        self.go_on()
+        held, sent = self.relay.release()
+        assert held >= 1000
+        self.go_on()
+        return held, sent
+
+
+def test_a_guest_writes_while_its_target_is_troubled(cpu, tmp_path):
+    size = WRITER[cpu]
+    block, blocks = size
+    with Target(size=96 * MIB) as target:
+        target.kill()
+        tool(target, "mkfs", "--force")
+        tool(target, "mkdir", "/demo")
+        (tmp_path / "image").write_bytes(b"")
+        os.truncate(tmp_path / "image", 16 * MIB)
+        tool(target, "put", tmp_path / "image", "/demo/disk0.img")
+        target.start()
+        relay = Relay(target.port)
+        guest = GUEST.format(name="demo", start="auto").replace("storage:san", f"{ROOT}/demo/disk0.img")
+        conf = NETWORK + target.configuration("san", volume="Volume1", portal=f"10.0.2.2:{relay.port}", timeout=40) + guest
+        machine = {"qmp": True} if cpu == "amd" else {}
+        with Node(cpu, "load", conf=conf, files=FILES, cards=[{"model": "e1000"}], **machine) as node:
+            wait_vm(node, "running")
+            node.console("demo", r"# ", timeout=120)
+            linux = Linux(node, "demo")
+            start_writer(node, linux, size)
+            trouble = Trouble(node, linux, target, relay, 2 * blocks)
+            trouble.go_on()
+            trouble.killed()
+            held, sent = trouble.held_back()
+            trouble.cut(1)
+            if cpu == "amd":
+                trouble.unplugged(2)
+                trouble.unplugged(12)
+            print(f"held back {held} bytes, of which {sent} went out late")
+            assert node.state("demo") == "running"
+            expected, read = end_writer(node, linux, size)
+            assert read == expected
+            assert linux.run("dmesg | grep -ci 'i/o error'").split()[0] == "0"
+            assert find(node.shell_json("disk list")["requests"], "disk", "san")["errors"] == 0
+            assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
+            node.machine.sendline("node poweroff")
+            node.machine.wait(60 * node.patience)
+        relay.close()
+        target.kill()
+        assert "0 transactions in the journal: sound" in tool(target, "fsck"), "it was not left in order"
+        tool(target, "get", "/demo/disk0.img", tmp_path / "back")
+        back = (tmp_path / "back").read_bytes()
+        assert hashlib.md5(back[:block * blocks]).hexdigest() == expected
+        assert len(back) == 16 * MIB and not any(back[block * blocks:])
