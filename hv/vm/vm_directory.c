@@ -118,6 +118,12 @@ void vm_uuid_make(char uuid[CONFIG_UUID_CHARACTERS + 1])
              b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
+/* Nobody's, or this node's. */
+static bool is_ours(const struct config_vm *config)
+{
+    return !config->owner || !strcmp(config->owner, node_name());
+}
+
 /* Writes what it lacks of UUID and owner into the text, which is *bytes long and has room for VM_CONF_MAX_BYTES. */
 static enum status adopt(struct vm *vm, const struct config_vm *config, const char *path, char *conf, size_t *bytes,
                          char *text, size_t text_bytes)
@@ -204,8 +210,7 @@ static enum status load(struct vm *vm, char *buffer, char *text, size_t text_byt
     if (status != OK)
         return status;
     const struct config_vm *config = &conf->config.vms[0];
-    if (conf->config.vm_count && !config->error_count && !first_error(&conf->config) &&
-        (!config->uuid || !config->owner)) {
+    if (conf->config.vm_count && !first_error(&conf->config) && is_ours(config) && (!config->uuid || !config->owner)) {
         status = adopt(vm, config, path, buffer, &bytes, text, text_bytes);
         vm_conf_free(conf);
         if (status != OK)

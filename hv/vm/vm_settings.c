@@ -25,6 +25,17 @@ static enum status no_memory(const char *name, char *text, size_t text_bytes)
     return ERR_NO_MEMORY;
 }
 
+/* The parser's words are "CAUSE: CURE", an order's "CAUSE; CURE". */
+static void part_cure(char *words)
+{
+    char *last = NULL;
+
+    for (char *at = words; (at = strstr(at, ": ")); at += 2)
+        last = at;
+    if (last)
+        *last = ';';
+}
+
 /* ---- The text ---- */
 
 /* Two buffers, between which the text goes with each change. */
@@ -69,16 +80,26 @@ static enum status draft_change(struct draft *d, const char *name, const struct 
     return OK;
 }
 
-/* How many errors it has that keep the VM from starting, but for a kernel that is still to come. */
-static unsigned errors(const struct config *config)
+static bool has(const struct config *config, const char *text)
 {
-    unsigned count = 0;
-
     for (uint32_t i = 0; i < config->diagnostic_count; i++)
-        count += config->diagnostics[i].severity == CONFIG_ERROR;
-    if (count && config->vm_count && !config->vms[0].kernel && !config->vms[0].key_line[CONFIG_VM_KERNEL])
-        count--;
-    return count;
+        if (!strcmp(config->diagnostics[i].text, text))
+            return true;
+    return false;
+}
+
+/* What is wrong with it that was not before, in a change's words; false: nothing. */
+static bool is_worse(const struct config *before, const struct config *after, char *words, size_t bytes)
+{
+    for (uint32_t i = 0; i < after->diagnostic_count; i++) {
+        const struct config_diagnostic *d = &after->diagnostics[i];
+        if (d->severity != CONFIG_ERROR || has(before, d->text))
+            continue;
+        snprintf(words, bytes, "line %u, column %u: %s", d->line, d->column, d->text);
+        part_cure(words);
+        return true;
+    }
+    return false;
 }
 
 /* ---- vm set ---- */
@@ -152,6 +173,7 @@ static enum status check_values(const struct vm *vm, const struct config_change 
     }
     for (unsigned i = 0; i < change->count && status == OK; i++)
         status = config_vm_set(&scratch, change->key, change->values[i], reason, sizeof reason);
+    part_cure(reason);
     if (status != OK)
         snprintf(text, text_bytes, "vm %s: %s: %s", vm->name, change->key, reason);
     return status;
@@ -177,9 +199,8 @@ static enum status write_change(struct vm *vm, const struct config_change *chang
         after = vm_conf_parse(vm->name, d->text, d->bytes);
     if (status == OK && (!before || !after)) {
         status = no_memory(vm->name, text, text_bytes);
-    } else if (status == OK && errors(&after->config) > errors(&before->config)) {
-        vm_conf_problem(&after->config, path, problem, sizeof problem);
-        snprintf(text, text_bytes, "vm %s: with that it could not start: %.300s; nothing was changed", vm->name,
+    } else if (status == OK && is_worse(&before->config, &after->config, problem, sizeof problem)) {
+        snprintf(text, text_bytes, "vm %s: nothing was changed, since its vm.conf would be wrong in %s", vm->name,
                  problem);
         status = ERR_INVALID;
     }
@@ -301,7 +322,7 @@ static enum status disk(struct vm *vm, void *arg, char *text, size_t text_bytes)
         return ERR_BUSY;
     }
     if (o->bytes % SECTOR_BYTES) {
-        snprintf(text, text_bytes, "vm %s: a disk of %lu bytes is none: write a multiple of %u, such as 10G", vm->name,
+        snprintf(text, text_bytes, "vm %s: a disk cannot have %lu bytes; write a multiple of %u, such as 10G", vm->name,
                  o->bytes, SECTOR_BYTES);
         return ERR_INVALID;
     }
@@ -349,24 +370,25 @@ static enum status write_new(const char *volume, const char *name, struct draft 
     vm_uuid_make(uuid);
     d->bytes = (size_t)snprintf(d->text, VM_CONF_MAX_BYTES, "[vm %s]\nuuid = %s\nowner = %s\n", name, uuid,
                                 node_name());
+    struct vm_conf *before = vm_conf_parse(name, d->text, d->bytes), *after = NULL;
     for (unsigned i = 0; i < count && status == OK; i++) {
         struct config_change change = { .key = settings[i].key, .values = &settings[i].value, .count = 1, .add = true };
         status = draft_change(d, name, &change, text, text_bytes);
     }
+    if (status == OK)
+        after = vm_conf_parse(name, d->text, d->bytes);
+    if (status == OK && (!before || !after)) {
+        status = no_memory(name, text, text_bytes);
+    } else if (status == OK && is_worse(&before->config, &after->config, problem, sizeof problem)) {
+        snprintf(text, text_bytes, "vm %s: nothing was made, since its vm.conf would be wrong in %s", name, problem);
+        status = ERR_INVALID;
+    }
+    vm_conf_free(before);
+    vm_conf_free(after);
     if (status != OK)
         return status;
     vm_directory_path(volume, name, "", directory);
     vm_directory_path(volume, name, "vm.conf", path);
-    struct vm_conf *conf = vm_conf_parse(name, d->text, d->bytes);
-    if (!conf)
-        return no_memory(name, text, text_bytes);
-    bool wrong = errors(&conf->config);
-    vm_conf_problem(&conf->config, path, problem, sizeof problem);
-    vm_conf_free(conf);
-    if (wrong) {
-        snprintf(text, text_bytes, "vm %s: it could not start: %.300s; nothing was made", name, problem);
-        return ERR_INVALID;
-    }
     status = vm_file_stat(name, path, &stat, text, text_bytes);
     if (status == OK) {
         snprintf(text, text_bytes, "vm %s: %s is there already; choose another name", name, path);
