@@ -32,6 +32,8 @@
 #define IP6_FRAGMENT 44u
 #define IP6_DESTINATION_OPTIONS 60u
 #define IP6_EXTENSIONS_MAX 8u
+#define IP6_EXTENSION_BYTES 8u /* the smallest */
+#define IP6_SEGMENTS_LEFT 3u   /* in a routing header */
 #define TCP_BYTES 20u
 #define TCP_SEQUENCE 4u
 #define TCP_LENGTH 12u
@@ -116,6 +118,19 @@ static uint32_t pseudo_sum(const struct offload_headers *h, uint32_t transport_b
     return fold((uint64_t)swap(fold(sum)) + h->protocol + (transport_bytes >> 16) + (transport_bytes & 0xffff));
 }
 
+/*
+ * The same for a piece of `transport_bytes`. On the way by a routing header the sum has the last destination, which stands
+ * somewhere in that header, by its kind: then it is taken from the sum for the whole that whoever sent the frame put there.
+ */
+static uint32_t piece_sum(const struct offload_headers *h, uint32_t transport_bytes)
+{
+    uint32_t whole_bytes = h->packet_bytes - (h->transport - h->network);
+
+    if (!h->is_routed)
+        return pseudo_sum(h, transport_bytes);
+    return fold((uint64_t)be16_get(h->bytes + h->transport + TCP_SUM) + (0xffff - whole_bytes) + transport_bytes);
+}
+
 /* ---- Headers ---- */
 
 static bool headers_ip4(struct offload_headers *h)
@@ -153,9 +168,10 @@ static bool headers_ip6(struct offload_headers *h)
         }
         if (next != IP6_HOP_OPTIONS && next != IP6_ROUTING && next != IP6_DESTINATION_OPTIONS)
             break;
-        if (!range_within(at, 8, h->count))
+        if (!range_within(at, IP6_EXTENSION_BYTES, h->count))
             return false;
-        at = (uint32_t)index_mask(at, OFFLOAD_HEADER_MAX - 1);
+        at = (uint32_t)index_mask(at, OFFLOAD_HEADER_MAX - IP6_EXTENSION_BYTES + 1);
+        h->is_routed |= next == IP6_ROUTING && h->bytes[at + IP6_SEGMENTS_LEFT];
         next = h->bytes[at];
         at += 8u + h->bytes[at + 1] * 8u;
     }
@@ -171,7 +187,7 @@ bool offload_headers(const struct frame *frame, struct offload_headers *h)
     uint32_t at = ETH_TYPE_OFFSET;
 
     h->count = (uint32_t)frame_read(frame, 0, h->bytes, sizeof(h->bytes));
-    h->is_ip6 = h->is_fragment = false;
+    h->is_ip6 = h->is_fragment = h->is_routed = false;
     h->protocol = 0;
     if (h->count < ETH_HEADER_BYTES)
         return false;
@@ -321,7 +337,7 @@ static void piece_headers(const struct offload_cut *cut, uint8_t *at, uint32_t p
         tcp[TCP_FLAGS] &= (uint8_t)~TCP_CWR;
     if (!last)
         tcp[TCP_FLAGS] &= (uint8_t)~(TCP_FIN | TCP_PSH);
-    be16_put(tcp + TCP_SUM, (uint16_t)pseudo_sum(h, header_bytes - h->transport + payload));
+    be16_put(tcp + TCP_SUM, (uint16_t)piece_sum(h, header_bytes - h->transport + payload));
 }
 
 struct frame *offload_cut_next(struct offload_cut *cut, struct frame_pool *pool)

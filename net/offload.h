@@ -22,6 +22,7 @@ struct offload_headers {
     uint16_t type;            /* EtherType behind further tags */
     uint32_t network;         /* of the IP header */
     bool is_ip6, is_fragment;
+    bool is_routed;           /* its destination is not the last one (RFC 8200, 4.4) */
     uint8_t protocol;         /* of the transport header; 0 where there is none to be seen */
     uint32_t transport;       /* of the transport header */
     uint32_t packet_bytes;    /* of the IP packet, by its own header */

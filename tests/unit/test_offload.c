@@ -386,6 +386,53 @@ static void large_packets_are_cut_as_a_sender_would(void **state)
     fake_pool_free(&p);
 }
 
+/*
+ * A large packet on the way by a routing header (RFC 8200, 4.4): who checks the pieces at the end does so with the last
+ * destination, which is not the one in the header now.
+ */
+static void pieces_of_a_routed_packet_are_good_at_their_end(void **state)
+{
+    struct fake_packet packet = { .ip6 = true, .payload = 3001, .ip_options = 24, .flags = 0x18 };
+    uint32_t transport = fake_packet_transport(&packet), total = 20 + packet.payload, done = 0;
+    uint8_t *ip = raw + 14;
+    struct fake_pool p;
+    struct offload_cut cut;
+    struct frame *frame, *piece;
+    (void)state;
+
+    for (unsigned left = 0; left < 2; left++) {
+        fake_pool_make(&p, 8, 80);
+        (void)fake_packet_build(&packet, raw, true);
+        ip[6] = 43;
+        ip[42] = 2;
+        ip[43] = (uint8_t)left;
+        memset(ip + 48, 0xd7, 16);
+        uint8_t now_to[16], last[16];
+        memcpy(now_to, ip + 24, 16);
+        memcpy(last, left ? ip + 48 : now_to, 16);
+        memcpy(ip + 24, last, 16);
+        be16_put(raw + transport + 16, fake_pseudo(ip, 6, total));
+        memcpy(ip + 24, now_to, 16);
+        frame = fake_frame(&p, raw, transport + total);
+        frame->checksum = FRAME_CHECKSUM_MISSING;
+        frame->checksum_start = (uint16_t)transport;
+        frame->checksum_offset = 16;
+        frame->gso = FRAME_GSO_TCP6;
+        frame->gso_bytes = 1000;
+        assert_null(offload_check(frame));
+        assert_true(offload_cut_begin(&cut, frame, true));
+        for (done = 0; (piece = offload_cut_next(&cut, &p.pool)); frame_put(piece)) {
+            uint32_t bytes = (uint32_t)frame_read(piece, 0, flat, sizeof(flat)) - transport;
+            memcpy(flat + 14 + 24, last, 16);
+            assert_int_equal(fake_sum(flat + transport, bytes, fake_pseudo(flat + 14, 6, bytes)), 0xffff);
+            done += bytes - 20;
+        }
+        assert_int_equal(done, packet.payload);
+        frame_put(frame);
+        fake_pool_free(&p);
+    }
+}
+
 static void cutting_stops_cleanly_without_memory(void **state)
 {
     struct fake_packet packet = { .payload = 10000 };
@@ -676,6 +723,7 @@ int main(void)
         cmocka_unit_test(a_udp_checksum_of_zero_is_sent_as_ffff),
         cmocka_unit_test(large_packets_are_cut_as_a_sender_would),
         cmocka_unit_test(cutting_stops_cleanly_without_memory),
+        cmocka_unit_test(pieces_of_a_routed_packet_are_good_at_their_end),
         cmocka_unit_test(what_a_frame_asks_for_is_checked),
         cmocka_unit_test(random_headers_never_lead_outside),
         cmocka_unit_test(a_tag_goes_behind_the_addresses),
