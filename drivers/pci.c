@@ -169,6 +169,37 @@ unsigned pci_find_capability(const struct pci_access *access, const struct pci_f
     return 0;
 }
 
+/* ---- Power ---- */
+
+#define POWER_CONTROL 4
+#define POWER_STATE 3u
+#define POWER_EVENT BIT(15) /* cleared by writing 1 */
+
+/* What a reset loses of the header, and its size: the rest is read-only, or status. */
+static const struct { uint8_t offset, bytes; } kept[PCI_KEPT] = {
+    { PCI_BAR0, 4 }, { PCI_BAR0 + 4, 4 }, { PCI_BAR0 + 8, 4 }, { PCI_BAR0 + 12, 4 }, { PCI_BAR0 + 16, 4 }, { PCI_BAR0 + 20, 4 },
+    { PCI_CACHE_LINE, 1 }, { PCI_LATENCY, 1 }, { PCI_INTERRUPT_LINE, 1 }, { PCI_COMMAND, 2 },
+};
+
+bool pci_wake_begin(const struct pci_access *access, const struct pci_function *f, uint32_t header[PCI_KEPT])
+{
+    unsigned cap = f->header == 0 ? pci_find_capability(access, f, PCI_CAP_POWER, 0) : 0;
+    uint32_t control = cap ? get(access, f->at, cap + POWER_CONTROL, 2) : 0;
+
+    if (!(control & POWER_STATE) || control == 0xffff)
+        return false;
+    for (unsigned i = 0; i < PCI_KEPT; i++)
+        header[i] = get(access, f->at, kept[i].offset, kept[i].bytes);
+    access->write(access, f->at, cap + POWER_CONTROL, 2, control & ~(POWER_STATE | (uint32_t)POWER_EVENT));
+    return true;
+}
+
+void pci_wake_end(const struct pci_access *access, const struct pci_function *f, const uint32_t header[PCI_KEPT])
+{
+    for (unsigned i = 0; i < PCI_KEPT; i++)
+        access->write(access, f->at, kept[i].offset, kept[i].bytes, header[i]);
+}
+
 /* ---- Interrupts ---- */
 
 enum status pci_msi_enable(const struct pci_access *access, const struct pci_function *f, uint32_t apic_id, uint8_t vector)

@@ -23,6 +23,8 @@
 #define PCI_STATUS 0x06
 #define PCI_REVISION 0x08
 #define PCI_CLASS 0x09 /* interface, sub-class, class */
+#define PCI_CACHE_LINE 0x0c
+#define PCI_LATENCY 0x0d
 #define PCI_HEADER_TYPE 0x0e
 #define PCI_BAR0 0x10
 #define PCI_SECONDARY_BUS 0x19
@@ -109,6 +111,15 @@ void pci_read_bars(const struct pci_access *access, const struct pci_function *f
 /* The offset of the first capability of that kind behind offset `after` (0: the first of all), or 0. Ends on any list. */
 unsigned pci_find_capability(const struct pci_access *access, const struct pci_function *function, unsigned id,
                              unsigned after);
+
+/*
+ * Wakes a device that the firmware has left in a state of low power, D1 to D3 (PCI Power Management 1.2, 3.2.4 and 5.4): begin
+ * tells whether it is in one and orders it to D0; PCI_WAKE_NS later end gives it back what it may have forgotten of its header.
+ */
+#define PCI_KEPT 10
+#define PCI_WAKE_NS UINT64_C(10000000)
+bool pci_wake_begin(const struct pci_access *access, const struct pci_function *function, uint32_t header[PCI_KEPT]) MUST_CHECK;
+void pci_wake_end(const struct pci_access *access, const struct pci_function *function, const uint32_t header[PCI_KEPT]);
 
 /* Sets and clears bits of the command register. */
 void pci_command(const struct pci_access *access, const struct pci_function *function, uint32_t set, uint32_t clear);

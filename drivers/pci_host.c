@@ -23,6 +23,7 @@
 #include "kernel/ioapic.h"
 #include "kernel/log.h"
 #include "kernel/spinlock.h"
+#include "kernel/thread.h"
 #include "kernel/trap.h"
 #include "kernel/vmap.h"
 
@@ -186,10 +187,19 @@ void pci_init(void)
 
 enum status pci_claim(struct pci_function *f, const char *driver, struct pci_bar bar[PCI_BARS])
 {
+    uint32_t header[PCI_KEPT];
+    char name[PCI_NAME_BYTES];
+
     if (f->driver)
         return ERR_BUSY;
     f->driver = driver;
     f->interrupt = PCI_INTERRUPT_NONE;
+    if (pci_wake_begin(&host_access, f, header)) {
+        thread_sleep_ns(PCI_WAKE_NS);
+        pci_wake_end(&host_access, f, header);
+        pci_name(f, name);
+        log_info("%s %s: the firmware had put it to sleep", driver, name);
+    }
     pci_read_bars(&host_access, f, bar);
     pci_command(&host_access, f, PCI_COMMAND_MEMORY | PCI_COMMAND_NO_INTX, PCI_COMMAND_MASTER);
     return OK;

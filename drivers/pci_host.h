@@ -19,8 +19,8 @@ struct pci_function *pci_get(unsigned i);
 void pci_name(const struct pci_function *function, char name[PCI_NAME_BYTES]);
 
 /*
- * Makes `driver` (a constant) the owner of a device that has none: sizes its registers and lets it decode memory. It cannot
- * reach memory yet. ERR_BUSY: it has an owner. Thread context.
+ * Makes `driver` (a constant) the owner of a device that has none: wakes it where the firmware let it sleep, sizes its
+ * registers and lets it decode memory. It cannot reach memory yet. ERR_BUSY: it has an owner. Thread context.
  */
 enum status pci_claim(struct pci_function *function, const char *driver, struct pci_bar bar[PCI_BARS]) MUST_CHECK;
 /* Maps a memory BAR's registers, or NULL: no such BAR, smaller than `bytes`, or no memory. Mapped for ever. */

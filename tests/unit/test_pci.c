@@ -255,6 +255,43 @@ static void capabilities_are_found_and_lists_end(void **state)
     assert_int_equal(pci_find_capability(&access, p, PCI_CAP_VENDOR, 0), 0);
 }
 
+/* A device in D3 that forgets its header when it wakes, as one may; and one that is awake is left alone. */
+static void a_device_that_sleeps_is_woken(void **state)
+{
+    (void)state;
+    for (unsigned power = 0; power < 4; power++) {
+        setup(state);
+        struct fake *f = add(0, 0, 0, 0x10d38086, 0x020000);
+        struct pci_function *p = the_only();
+        uint32_t header[PCI_KEPT];
+        uint8_t before[64];
+        f->space[PCI_CAPABILITIES] = 0xc8;
+        capability(f, 0xc8, PCI_CAP_POWER, 0);
+        set(f, 0xcc, 2, 0x8100u | power, 0x8103); /* an event is pending: not ours to clear */
+        for (unsigned bar = 0; bar < 6; bar++)
+            set(f, PCI_BAR0 + 4 * bar, 4, 0xfe000000u + (bar << 17), 0xfffe0000);
+        set(f, PCI_CACHE_LINE, 4, 0x00001040, 0x0000ffff);
+        set(f, PCI_INTERRUPT_LINE, 1, 11, 0xff);
+        memcpy(before, f->space, sizeof before);
+        assert_int_equal(pci_wake_begin(&access, p, header), power != 0);
+        if (!power)
+            continue;
+        assert_int_equal(fake_read(&access, f->at, 0xcc, 2) & 0x8003, 0);
+        memset(f->space + PCI_BAR0, 0, 24);
+        f->space[PCI_COMMAND] = f->space[PCI_CACHE_LINE] = f->space[PCI_LATENCY] = f->space[PCI_INTERRUPT_LINE] = 0;
+        pci_wake_end(&access, p, header);
+        assert_memory_equal(f->space, before, sizeof before);
+    }
+    setup(state);
+    struct fake *f = add(0, 0, 0, 0x10d38086, 0x020000); /* gone: all ones */
+    struct pci_function *p = the_only();
+    uint32_t header[PCI_KEPT];
+    f->space[PCI_CAPABILITIES] = 0xc8;
+    capability(f, 0xc8, PCI_CAP_POWER, 0);
+    set(f, 0xcc, 2, 0xffff, 0);
+    assert_false(pci_wake_begin(&access, p, header));
+}
+
 static void a_message_is_addressed(void **state)
 {
     (void)state;
@@ -323,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup(registers_are_sized_and_left_as_they_were, setup),
         cmocka_unit_test_setup(registers_that_make_no_sense_are_none, setup),
         cmocka_unit_test_setup(capabilities_are_found_and_lists_end, setup),
+        cmocka_unit_test_setup(a_device_that_sleeps_is_woken, setup),
         cmocka_unit_test_setup(a_message_is_addressed, setup),
         cmocka_unit_test_setup(a_message_table_is_found_within_its_register, setup),
     };
