@@ -55,6 +55,13 @@ void network_kicked(void *unused);
 /* The configuration has a network of that name, whether there is a service or not. */
 bool net_is_configured(const char *name);
 
+/*
+ * names.c: the name servers of a network's section, those of the sections before it first; and once a round, since DHCP would
+ * replace them.
+ */
+void name_servers_add(const struct config_network *config);
+void name_servers_keep(void);
+
 /* guests.c: about every 50 ms while guests_wait() says so, else seldom. */
 bool guests_wait(const struct card *cards);
 void guests_tick(struct card *cards, uint64_t now_ns);

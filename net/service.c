@@ -28,7 +28,6 @@
 #include "net/network.h"
 #include "net/storage.h"
 
-#include "lwip/dns.h"
 #include "lwip/init.h"
 #include "lwip/memp.h"
 #include "lwip/priv/tcp_priv.h"
@@ -219,25 +218,6 @@ static void close_unused(void)
     }
 }
 
-/* lwIP asks the same servers whatever network a name is wanted for: the first ones of the configuration. */
-static void set_name_servers(const struct config_network *c)
-{
-    static u8_t count;
-
-    for (uint32_t i = 0; i < c->dns_count; i++) {
-        bool v6 = c->dns[i].family == NET_IPV6;
-        ip_addr_t server;
-        if (count == DNS_MAX_SERVERS) {
-            log_warning("network %s: further name servers are not asked; the node has %u already", c->name, count);
-            return;
-        }
-        memset(&server, 0, sizeof server);
-        IP_SET_TYPE_VAL(server, v6 ? IPADDR_TYPE_V6 : IPADDR_TYPE_V4);
-        memcpy(v6 ? (void *)ip_2_ip6(&server)->addr : (void *)&ip_2_ip4(&server)->addr, c->dns[i].bytes, v6 ? 16 : 4);
-        dns_setserver(count++, &server);
-    }
-}
-
 static void open_network(struct network *n)
 {
     const struct config_network *c = n->config;
@@ -249,7 +229,7 @@ static void open_network(struct network *n)
         n->problem = c->card == CONFIG_CARD_FIRST ? "this node has no card that a driver knows; `pci list` shows what there is"
                                                   : "no such card is here; `pci list` and `net show` tell which there are";
     } else if (network_open(n, card, config->node.name)) {
-        set_name_servers(c);
+        name_servers_add(c);
         if (!netif_default)
             netif_set_default(&n->netif);
     }
@@ -353,6 +333,7 @@ static void service(void *arg)
         uint64_t now = time_now_ns();
         __atomic_store_n(&pending, false, __ATOMIC_SEQ_CST);
         bool more = poll_cards();
+        name_servers_keep();
         run_calls();
         if (now >= next_tick) {
             for (struct card *card = cards; card; card = card->next)

@@ -16,6 +16,7 @@
 #include "fake_net_host.h"
 #include "kernel/log.h"
 
+#include "lwip/dns.h"
 #include "lwip/etharp.h"
 #include "lwip/stats.h"
 #include "lwip/timeouts.h"
@@ -494,7 +495,7 @@ static unsigned dhcp_answer(uint8_t *frame, unsigned i, uint8_t kind, uint8_t n)
     memcpy(m + 16, (uint8_t[]){ 10, 0, 8, n }, 4);
     memcpy(m + 28, nic.mac, 6);
     memcpy(m + 236, (uint8_t[]){ 0x63, 0x82, 0x53, 0x63, 53, 1, kind, 54, 4, 10, 0, 8, 1, 51, 4, 0, 0, 14, 16, 1, 4, 255, 255,
-                                 255, 0, 255 }, 26);
+                                 255, 0, 6, 4, 10, 0, 8, 2, 255 }, 32);
     uint16_t header = sum(frame + 14, 20);
     frame[24] = (uint8_t)(header >> 8);
     frame[25] = (uint8_t)header;
@@ -509,6 +510,9 @@ static void an_offered_address_that_somebody_has_is_declined_and_told(void **sta
     (void)state;
 
     card_done();
+    assert_true(text_to_address("192.0.2.53", &config.dns[0]));
+    config.dns_count = 1;
+    name_servers_add(&config);
     open_third(&network, &config);
     unsigned errors = fake_log_counts[LOG_ERROR];
     assert_int_equal(out_count, 1); /* discover */
@@ -547,6 +551,9 @@ static void an_offered_address_that_somebody_has_is_declined_and_told(void **sta
     arrive(frame, count, 2048);
     tick_one(&network, 5 * NS_PER_S);
     assert_int_equal(shown(&network).address.bytes[3], 51);
+    assert_string_equal(ipaddr_ntoa(dns_getserver(0)), "10.0.8.2"); /* as lwIP has it */
+    name_servers_keep();
+    assert_string_equal(ipaddr_ntoa(dns_getserver(0)), "192.0.2.53");
     assert_string_equal(shown(&network).notice, "");
     card_done();
     arrive(frame, tag(frame, arp(frame, thief, (uint8_t[]){ 10, 0, 8, 51 }, 8, true), 8), 2048);
