@@ -41,13 +41,15 @@ static bool claims(const struct duplicate *d, const uint8_t *arp)
            !memcmp(arp + ARP_TARGET, d->address, 4);
 }
 
-unsigned duplicate_arp(struct duplicate *d, const uint8_t arp[DUPLICATE_ARP_BYTES], uint8_t frame[ANNOUNCE_BYTES],
+unsigned duplicate_arp(struct duplicate *d, const uint8_t arp[DUPLICATE_ARP_BYTES], bool guest, uint8_t frame[ANNOUNCE_BYTES],
                        uint64_t now_ns)
 {
     if (!memcmp(d->address, nobody, 4) || !claims(d, arp))
         return 0;
     d->other = eth_address(arp + ARP_SENDER_MAC);
     d->seen_ns = now_ns;
+    if (!d->in_use && guest)
+        return DUPLICATE_TELL;
     if (!d->in_use) {
         d->taken = true;
         d->probes = DUPLICATE_PROBES;

@@ -48,8 +48,11 @@ enum duplicate_do {
  */
 void duplicate_watch(struct duplicate *d, uint64_t mac, const uint8_t address[4], bool in_use, bool probe, uint64_t delay_ns,
                      uint64_t now_ns);
-/* An ARP packet came, without its Ethernet header. A set of enum duplicate_do, with the frame for DUPLICATE_SEND. */
-unsigned duplicate_arp(struct duplicate *d, const uint8_t arp[DUPLICATE_ARP_BYTES], uint8_t frame[ANNOUNCE_BYTES],
+/*
+ * An ARP packet came, without its Ethernet header; `guest`: from one on this node, which is told of, but does not keep the node
+ * from an address. A set of enum duplicate_do, with the frame for DUPLICATE_SEND.
+ */
+unsigned duplicate_arp(struct duplicate *d, const uint8_t arp[DUPLICATE_ARP_BYTES], bool guest, uint8_t frame[ANNOUNCE_BYTES],
                        uint64_t now_ns) MUST_CHECK;
 /* Time has passed. Likewise. To be called every 100 ms or so. */
 unsigned duplicate_tick(struct duplicate *d, uint8_t frame[ANNOUNCE_BYTES], uint64_t now_ns) MUST_CHECK;

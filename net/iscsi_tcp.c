@@ -7,6 +7,7 @@
 #include "kernel/time.h"
 #include "net/address.h"
 #include "net/lwip_names.h"
+#include "net/network.h"
 
 #include "lwip/tcp.h"
 
@@ -44,7 +45,7 @@ static err_t received(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t erro
 
     enter(tcp);
     if (!p) {
-        iscsi_session_closed(tcp->session, tcp->connection, "the target closed the connection", time_now_ns());
+        iscsi_session_closed(tcp->session, tcp->connection, "the target closed the connection; its log says why", time_now_ns());
         return leave(tcp);
     }
     for (struct pbuf *q = p; q && !tcp->gone; q = q->next)
@@ -92,7 +93,7 @@ static void failed(void *arg, err_t error)
     iscsi_session_closed(tcp->session, tcp->connection,
                          error == ERR_RST && !tcp->connected ? "the connection was refused: nothing listens there; start the "
                                                                "target, or correct portal"
-                         : error == ERR_RST ? "the target reset the connection"
+                         : error == ERR_RST ? "the target reset the connection; its log says why"
                          : error == ERR_ABRT ? "the connection timed out: nobody answers, or this node's address has changed"
                                              : "the connection was lost", time_now_ns());
 }
@@ -141,9 +142,7 @@ void iscsi_tcp_connect(struct iscsi_tcp *tcp, uint32_t connection, const struct 
     tcp->pcb->keep_cnt = KEEP_COUNT;
     err_t error = tcp_connect(tcp->pcb, &to, portal->port, connected);
     if (error != ERR_OK)
-        tcp->failed = error == ERR_RTE ? "there is no way there: no network of this node has an address and a gateway for it; "
-                                         "`net show` tells them"
-                                       : "the network's memory is used up";
+        tcp->failed = error == ERR_RTE ? net_no_way() : "the network's memory is used up";
 }
 
 /* As much of one piece as there is room for. */

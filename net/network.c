@@ -31,6 +31,7 @@
 
 #define CHECKED_ELSEWHERE (NETIF_CHECKSUM_ENABLE_ALL & ~(NETIF_CHECKSUM_CHECK_UDP | NETIF_CHECKSUM_CHECK_TCP))
 #define CONFLICT_NS (60 * NS_PER_S)
+#define OTHER_CONFLICT_NS (15 * NS_PER_S)
 #define DELAY_MAX_NS (200 * NS_PER_MS) /* of the first probe: many nodes may start at once */
 #define SENDING 512 /* frames of all networks that are on their way */
 #define SENDING_TO_GUESTS 128 /* of them on their way, and frames to guests are refused */
@@ -38,10 +39,12 @@
 
 /* ---- Addresses that somebody else has ---- */
 
-/* The log is told once a minute, or of another station at once. */
+/* The log is told once a minute, of another station a little sooner: what they are called is up to them. */
 static void tell_duplicate(struct network *n, uint64_t now_ns)
 {
-    if (n->told_other == n->duplicate.other && now_ns - n->conflict_ns < CONFLICT_NS)
+    uint64_t again_ns = n->told_other == n->duplicate.other ? CONFLICT_NS : OTHER_CONFLICT_NS;
+
+    if (n->conflict_ns && now_ns - n->conflict_ns < again_ns)
         return;
     n->told_other = n->duplicate.other;
     n->conflict_ns = now_ns;
@@ -54,7 +57,7 @@ void network_notice(const struct network *n, uint64_t now_ns, char *text, size_t
     const struct duplicate *d = &n->duplicate;
     struct net_address address = { .family = NET_IPV4, .prefix = 32 };
     uint8_t bytes[ETH_ADDRESS_BYTES];
-    char ip[NET_ADDRESS_TEXT], mac[18];
+    char ip[NET_ADDRESS_TEXT], mac[18], who[120];
 
     *text = 0;
     if (!duplicate_is_there(d, now_ns))
@@ -63,13 +66,15 @@ void network_notice(const struct network *n, uint64_t now_ns, char *text, size_t
     address_to_text(&address, false, ip);
     eth_address_put(bytes, d->other);
     mac_to_text(bytes, mac);
+    snprintf(who, sizeof who, "%s%s%s%s", n->other_guest[0] ? n->other_guest : "the station ", n->other_guest[0] ? " (" : "", mac,
+             n->other_guest[0] ? ")" : "");
     if (n->offered)
-        snprintf(text, text_bytes, "the station %s uses %s, which DHCP offered, so it was declined; give that station another "
-                                   "address, or take this one from the server's range", mac, ip);
+        snprintf(text, text_bytes, "%s uses %s, which DHCP offered, so it was declined; give that station another address, or "
+                                   "take this one from the server's range", who, ip);
     else if (d->taken)
-        snprintf(text, text_bytes, "the station %s uses %s, so this node does not; give one of them another address", mac, ip);
+        snprintf(text, text_bytes, "%s uses %s, so this node does not; give one of them another address", who, ip);
     else
-        snprintf(text, text_bytes, "the station %s uses this node's address %s too; give one of them another address", mac, ip);
+        snprintf(text, text_bytes, "%s uses this node's address %s too; give one of them another address", who, ip);
 }
 
 static void send_bytes(struct network *n, const uint8_t *bytes, unsigned count)
@@ -91,7 +96,7 @@ static void take_address(struct network *n)
     memcpy(&address.addr, c->address.bytes, 4);
     mask.addr = lwip_htonl(0xffffffffu << (32 - c->address.prefix));
     memcpy(&gateway.addr, c->gateway.bytes, 4);
-    n->told_other = 0; /* if he comes back, that is news */
+    n->conflict_ns = 0; /* if he comes back, that is news */
     netif_set_addr(&n->netif, &address, &mask, &gateway); /* which announces it */
 }
 
@@ -113,19 +118,36 @@ static const uint8_t *offered_address(const struct network *n)
     return dhcp && dhcp->state == DHCP_STATE_CHECKING ? (const uint8_t *)&dhcp->offered_ip_addr.addr : NULL;
 }
 
-static void watch_for_duplicate(struct network *n, const struct frame *frame)
+/* The port of a guest on this node that the frame comes from, or NULL. The switch lets a guest send from its own address alone. */
+static const struct vswitch_port *guest_of(const struct network *n, const struct frame *frame, uint64_t now_ns)
+{
+    uint8_t source[ETH_ADDRESS_BYTES];
+
+    if (frame_read(frame, ETH_ADDRESS_BYTES, source, sizeof source) != sizeof source)
+        return NULL;
+    const struct vswitch_port *from = vswitch_where(&n->card->sw, n->config->vlan, eth_address(source), now_ns);
+    return from && from->single && from != &n->vport ? from : NULL;
+}
+
+/* True: lwIP is not to see it, for a guest could keep the node from every address that DHCP offers. */
+static bool watch_for_duplicate(struct network *n, const struct frame *frame)
 {
     uint8_t arp[DUPLICATE_ARP_BYTES], answer[ANNOUNCE_BYTES];
     uint64_t now_ns = time_now_ns();
     const uint8_t *offered = offered_address(n);
 
     if (frame_read(frame, ETH_HEADER_BYTES, arp, sizeof arp) != sizeof arp)
-        return;
+        return false;
+    const struct vswitch_port *guest = guest_of(n, frame, now_ns);
     if (offered && !n->duplicate.in_use) {
         duplicate_watch(&n->duplicate, eth_address(n->netif.hwaddr), offered, false, false, 0, now_ns);
-        n->offered = true;
+        n->offered = !guest;
     }
-    carry_out(n, duplicate_arp(&n->duplicate, arp, answer, now_ns), answer, now_ns);
+    unsigned what = duplicate_arp(&n->duplicate, arp, guest, answer, now_ns);
+    if (what & DUPLICATE_TELL)
+        str_copy(n->other_guest, sizeof n->other_guest, guest ? guest->port->name : "");
+    carry_out(n, what, answer, now_ns);
+    return guest && offered && what & DUPLICATE_TELL;
 }
 
 /* The interface's address is another one now, or the link is back. */
@@ -178,8 +200,9 @@ static bool give(struct netport *port, struct frame *frame)
     struct network *n = CONTAINER_OF(port, struct network, port);
     uint8_t type[2];
 
-    if (frame_read(frame, ETH_TYPE_OFFSET, type, sizeof type) == sizeof type && be16_get(type) == ETH_TYPE_ARP)
-        watch_for_duplicate(n, frame);
+    if (frame_read(frame, ETH_TYPE_OFFSET, type, sizeof type) == sizeof type && be16_get(type) == ETH_TYPE_ARP &&
+        watch_for_duplicate(n, frame))
+        return true;
     struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)frame->bytes, PBUF_POOL);
     if (!p) {
         n->dropped++;

@@ -28,6 +28,7 @@ struct network {
     /* Who else has the address. */
     struct duplicate duplicate;
     bool offered;             /* what is watched was offered by DHCP, and declined */
+    char other_guest[80];     /* the card of a guest that has it; "": somebody on the wire has it */
     uint64_t told_other, conflict_ns; /* what the log was told of it last, and when */
     unsigned told6;           /* IPv6 addresses that the log was told of, a bit for each */
     char notice[NET_NOTICE];
@@ -52,6 +53,8 @@ bool net_physical(const void *address, uint64_t bytes, hpa_t *hpa) MUST_CHECK;
 /* service.c: the network of that name, or NULL; and what wakes the service, in any context. */
 struct network *network_find(const char *name);
 void network_kicked(void *unused);
+/* service.c: why no network leads to an address, and what helps. */
+const char *net_no_way(void);
 /* The configuration has a network of that name, whether there is a service or not. */
 bool net_is_configured(const char *name);
 

@@ -270,6 +270,14 @@ struct network *network_find(const char *name)
     return n;
 }
 
+const char *net_no_way(void)
+{
+    for (const struct network *n = networks; n; n = n->next)
+        if (!n->problem && n->card->nic->link_up)
+            return "there is no way there: no network that has a link has an address and a gateway for it; `net show` tells them";
+    return "no network has a link; check cable and switch";
+}
+
 bool net_is_configured(const char *name)
 {
     return config && config_find_network(config, name);

@@ -139,7 +139,8 @@ static bool stage_done(struct iscsi_session *session)
     case RX_HEADER_DIGEST:
         if (le32_get(rx->digest) != rx->crc) {
             iscsi_fail(session, ISCSI_EVENT_DOWN,
-                       "a header of the target's has a wrong digest: bytes were corrupted on the way");
+                       "a header of the target's has a wrong digest: bytes were corrupted on the way; check cables, cards and "
+                       "switches there");
             return false;
         }
         return header_done(session);
@@ -155,7 +156,8 @@ static bool stage_done(struct iscsi_session *session)
     case RX_DATA_DIGEST:
         if (le32_get(rx->digest) != rx->crc) {
             iscsi_fail(session, ISCSI_EVENT_DOWN,
-                       "data of the target's have a wrong digest: bytes were corrupted on the way");
+                       "data of the target's have a wrong digest: bytes were corrupted on the way; check cables, cards and "
+                       "switches there");
             return false;
         }
         break;

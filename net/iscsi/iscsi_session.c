@@ -597,7 +597,7 @@ static void check_silence(struct iscsi_session *session)
         session->ping_ns = session->now_ns;
         return;
     }
-    iscsi_fail(session, ISCSI_EVENT_DOWN, "no answer to a ping for %lu s: the target, or the way to it, is stuck",
+    iscsi_fail(session, ISCSI_EVENT_DOWN, "no answer to a ping for %lu s: the target, or the way to it, is stuck; look at both",
                (unsigned long)((session->now_ns - MIN(session->heard_ns, session->ping_ns)) / SECOND_NS));
 }
 

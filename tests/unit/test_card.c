@@ -257,6 +257,67 @@ static int teardown(void **state)
 
 /* ---- Tests ---- */
 
+/* An ARP reply from ALICE's card that says: 10.0.0.11, this node's address, is at `mac`. */
+static void claim(struct player *p, uint64_t mac)
+{
+    uint8_t bytes[60];
+    struct frame *frame = frame_pool_get(&p->pool, sizeof bytes);
+
+    assert_non_null(frame);
+    announce_arp(bytes, mac, (uint8_t[]){ 10, 0, 0, 11 });
+    eth_address_put(bytes + 6, ALICE);
+    bytes[21] = 2;
+    frame_write(frame, 0, bytes, sizeof bytes);
+    assert_true(frame_queue_put(&p->port.inbox, frame));
+    (void)vswitch_run(&card.sw, now);
+    network_collect();
+}
+
+static void forget_claims(void)
+{
+    bool wake;
+
+    net_host_wait(130 * NS_PER_S);
+    (void)frame_queue_purge(&alice->port.outbox, &wake);
+    card_done();
+}
+
+/* A guest says that it has the node's address: that is told with its name, and keeps the node from nothing. */
+static void a_guest_does_not_keep_the_node_from_its_address(void **state)
+{
+    struct duplicate *d = &networks[0].duplicate;
+    char text[NET_NOTICE];
+    (void)state;
+
+    forget_claims();
+    d->in_use = false; /* as at the beginning */
+    claim(alice, ALICE);
+    assert_false(d->taken);
+    network_notice(&networks[0], now, text, sizeof text);
+    assert_non_null(strstr(text, "player ("));
+    assert_non_null(strstr(text, "uses this node's address 10.0.0.11 too"));
+    d->in_use = true;
+    forget_claims();
+}
+
+/* Nor does it fill the log, whatever names it gives itself; nor the wire. */
+static void a_guest_does_not_fill_the_log(void **state)
+{
+    unsigned errors = fake_log_counts[LOG_ERROR];
+    (void)state;
+
+    forget_claims();
+    for (unsigned i = 0; i < 600; i++) { /* a minute */
+        bool wake;
+        now += 100 * NS_PER_MS;
+        claim(alice, 0x020000000000 + i);
+        (void)frame_queue_purge(&alice->port.outbox, &wake);
+        card_done();
+    }
+    assert_in_range(fake_log_counts[LOG_ERROR] - errors, 1, 5);
+    forget_claims();
+}
+
 static void frames_from_the_wire_are_copied_only_for_guests(void **state)
 {
     (void)state;
@@ -628,6 +689,8 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(frames_from_the_wire_are_copied_only_for_guests),
+        TEST(a_guest_does_not_keep_the_node_from_its_address),
+        TEST(a_guest_does_not_fill_the_log),
         TEST(copies_that_run_out_are_counted_and_cost_the_node_nothing),
         TEST(a_checksum_that_was_not_made_is_made),
         TEST(a_slow_guest_does_not_take_what_others_need),
