@@ -45,7 +45,8 @@ static err_t received(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t erro
 
     enter(tcp);
     if (!p) {
-        iscsi_session_closed(tcp->session, tcp->connection, "the target closed the connection; its log says why", time_now_ns());
+        iscsi_session_closed(tcp->session, tcp->connection, "the target closed the connection; its log says why",
+                             time_now_ns());
         return leave(tcp);
     }
     for (struct pbuf *q = p; q && !tcp->gone; q = q->next)

@@ -66,8 +66,10 @@ void network_notice(const struct network *n, uint64_t now_ns, char *text, size_t
     address_to_text(&address, false, ip);
     eth_address_put(bytes, d->other);
     mac_to_text(bytes, mac);
-    snprintf(who, sizeof who, "%s%s%s%s", n->other_guest[0] ? n->other_guest : "the station ", n->other_guest[0] ? " (" : "", mac,
-             n->other_guest[0] ? ")" : "");
+    if (n->other_guest[0])
+        snprintf(who, sizeof who, "%s (%s)", n->other_guest, mac);
+    else
+        snprintf(who, sizeof who, "the station %s", mac);
     if (n->offered)
         snprintf(text, text_bytes, "%s uses %s, which DHCP offered, so it was declined; give that station another address, or "
                                    "take this one from the server's range", who, ip);
@@ -118,7 +120,7 @@ static const uint8_t *offered_address(const struct network *n)
     return dhcp && dhcp->state == DHCP_STATE_CHECKING ? (const uint8_t *)&dhcp->offered_ip_addr.addr : NULL;
 }
 
-/* The port of a guest on this node that the frame comes from, or NULL. The switch lets a guest send from its own address alone. */
+/* The guest's port on this node that the frame comes from, or NULL. The switch lets a guest send from its own address alone. */
 static const struct vswitch_port *guest_of(const struct network *n, const struct frame *frame, uint64_t now_ns)
 {
     uint8_t source[ETH_ADDRESS_BYTES];

@@ -142,7 +142,10 @@ def mended(scene):
     scene.relay.set("good")
 
 
-@pytest.mark.parametrize("way, words", [("to the target", "the target closed the connection; its log"), ("from the target", "wrong digest: bytes were corrupted on the way; check cables")])
+@pytest.mark.parametrize("way, words", [
+    ("to the target", "the target closed the connection; its log"),
+    ("from the target", "wrong digest: bytes were corrupted on the way; check cables"),
+], ids=["out", "in"])
 def test_bytes_that_are_corrupted_on_the_way(scene, way, words):
     """The digests find it, the session is rebuilt, and what was under way is sent again."""
     logins = scene.session()["logins"]
