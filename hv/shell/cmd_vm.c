@@ -413,9 +413,9 @@ const struct command vm_commands[] = {
       .run = vm_resume },
     { .noun = "vm", .verb = "save", .summary = "Save a VM's state; it is then stopped",
       .arguments = name_argument, .run = vm_save,
-      .help = "Takes up to as much memory again as the VM has, until it is saved. The guest's clocks stand until it is "
-              "restored; its real-time clock does not. The state of a VM on a volume is written there and outlives the node; "
-              "that of another is in memory, and lost when the node restarts." },
+      .help = "The guest's clocks stand until it is restored; its real-time clock does not. The state of a VM on a "
+              "volume is written there and outlives the node; that of another is in memory, takes up to as much again "
+              "as the VM has, and is lost when the node restarts." },
     { .noun = "vm", .verb = "restore", .summary = "Let a saved VM go on where it was", .arguments = name_argument,
       .run = vm_restore },
     { .noun = "vm", .verb = "state", .summary = "Show what the state of a saved VM holds, and check it",

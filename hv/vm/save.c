@@ -64,7 +64,9 @@ void save_resume_devices(struct vm *vm)
 static void write_part(struct save_walk *k, struct stream_writer *w, const struct save_part *part)
 {
     uint64_t set = save_instances(k->vm, part->scope);
+    struct saved *saved = w->context;
 
+    saved->may_wait = part->scope == ANY; /* else the device lock is held */
     if (part->scope == ANY) {
         part->whole(k, w);
         return;
@@ -84,7 +86,7 @@ static void write_part(struct save_walk *k, struct stream_writer *w, const struc
     thread_yield();
 }
 
-enum status save_write(struct vm *vm, bool paused, char *text, size_t text_bytes)
+enum status save_write(struct vm *vm, bool paused, const struct saved_spill *spill, char *text, size_t text_bytes)
 {
     struct page_totals totals;
     struct stream_writer w;
@@ -98,6 +100,8 @@ enum status save_write(struct vm *vm, bool paused, char *text, size_t text_bytes
     struct saved *saved = saved_create(vm->name);
     if (!saved)
         goto no_memory;
+    if (spill)
+        saved->out = *spill;
     stream_writer_init(&w, saved_sink, saved);
     for (unsigned i = 0; i < SAVE_PARTS; i++)
         write_part(&k, &w, &save_parts[i]);
@@ -108,6 +112,8 @@ enum status save_write(struct vm *vm, bool paused, char *text, size_t text_bytes
         return OK;
     }
     saved_destroy(saved);
+    if (text[0])
+        return status;
     if (status != ERR_NO_MEMORY) {
         snprintf(text, text_bytes, "vm %s: its state could not be written (%s); it goes on", vm->name,
                  status_name(status));

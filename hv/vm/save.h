@@ -20,10 +20,12 @@ bool save_quiesce(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 void save_resume_devices(struct vm *vm);
 
 /*
- * Writes vm->saved. The machine is as it was afterwards, whatever the result. ERR_NO_MEMORY: the node has not enough;
- * nothing is held.
+ * Writes vm->saved; with `spill`, most of it goes on from there (saved.h), and where that fails `text` is whoever's that
+ * is not empty. The machine is as it was afterwards, whatever the result. ERR_NO_MEMORY: the node has not enough; nothing is held.
  */
-enum status save_write(struct vm *vm, bool paused, char *text, size_t text_bytes) MUST_CHECK;
+struct saved_spill;
+enum status save_write(struct vm *vm, bool paused, const struct saved_spill *spill, char *text, size_t text_bytes)
+    MUST_CHECK;
 
 /*
  * Checks all of vm->saved, then builds the machine and fills it. Its clocks stand (vm->clock_stopped), its devices are

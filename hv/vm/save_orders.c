@@ -37,19 +37,14 @@ static bool guest_was_first(const struct vm *vm)
 }
 
 /*
- * The stream that was written, to where it is to stay. ERR_CANCELLED: the volume failed in the moment in which the state
- * got its name. A guest that went on then, and was found as saved after the node's end, would go back to where its disks
+ * ERR_CANCELLED: the volume failed in the moment in which the state got its name. A guest that went on then, and was found as saved after the node's end, would go back to where its disks
  * no longer are.
  */
-static enum status keep(struct vm *vm, char *text, size_t text_bytes)
+static enum status save_to_volume(struct vm *vm, bool paused, char *text, size_t text_bytes)
 {
     char why[VM_TEXT_BYTES] = "";
+    enum status status = vm_directory_save(vm, paused, text, text_bytes);
 
-    vm->saved_bytes = vm->saved->bytes;
-    if (!vm->config.volume)
-        return OK;
-    enum status status = vm_directory_save(vm, text, text_bytes);
-    free_saved(vm);
     if (status == ERR_CANCELLED && vm_directory_drop(vm, why, sizeof why) == OK)
         status = ERR_IO;
     if (status == ERR_CANCELLED)
@@ -78,10 +73,13 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
     else if (save_quiesce(vm, text, text_bytes)) {
         if (!paused)
             vm_stop_clocks(vm);
-        status = save_write(vm, paused, text, text_bytes);
-        if (status == OK)
-            status = keep(vm, text, text_bytes);
+        if (vm->config.volume)
+            status = save_to_volume(vm, paused, text, text_bytes);
+        else
+            status = save_write(vm, paused, NULL, text, text_bytes);
         if (status == OK) {
+            if (vm->saved)
+                vm->saved_bytes = vm->saved->bytes;
             vm->saved_guest_ns = machine_now(vm);
             vm_take_down(vm);
             vm_set_state(vm, VM_SAVED);

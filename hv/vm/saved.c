@@ -35,8 +35,11 @@ void saved_destroy(struct saved *saved)
 {
     if (!saved)
         return;
+    if (saved->end)
+        saved->end(saved->source.context);
     for (uint64_t i = 0; i < saved->chunk_count; i++)
-        page_free(*chunk_slot(saved, i), CHUNK_BYTES, saved->owner);
+        if (chunk_slot(saved, i)->v)
+            page_free(*chunk_slot(saved, i), CHUNK_BYTES, saved->owner);
     for (unsigned i = 0; i < SAVED_TABLES && saved->table[i]; i++)
         page_free(virt_to_phys(saved->table[i]), PAGE_BYTES, saved->owner);
     page_owner_destroy(saved->owner);
@@ -77,7 +80,18 @@ enum status saved_sink(void *context, const void *bytes, size_t count)
         from += step;
         count -= step;
     }
+    if (saved->out.spill && saved->may_wait && saved->bytes - saved->spilled >= CHUNK_BYTES)
+        return saved->out.spill(saved->out.context, saved);
     return OK;
+}
+
+void saved_forget(struct saved *saved, uint64_t offset)
+{
+    for (uint64_t i = saved->spilled / CHUNK_BYTES; i < offset / CHUNK_BYTES; i++) {
+        page_free(*chunk_slot(saved, i), CHUNK_BYTES, saved->owner);
+        chunk_slot(saved, i)->v = 0;
+    }
+    saved->spilled = offset;
 }
 
 const uint8_t *saved_at(struct saved *saved, uint64_t offset, uint64_t *count)
@@ -95,7 +109,9 @@ static const uint8_t *byte_at(void *context, uint64_t offset, uint64_t *count)
 
 enum status saved_reader(struct saved *saved, struct stream_reader *r)
 {
-    struct stream_source source = { byte_at, saved };
+    struct stream_source source = { byte_at, saved, NULL };
 
+    if (saved->source.at)
+        return stream_reader_init_source(r, &saved->source, saved->bytes);
     return stream_reader_init_source(r, &source, saved->bytes);
 }

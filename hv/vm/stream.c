@@ -224,6 +224,16 @@ void stream_fail(struct stream_reader *r, enum status error, const char *format,
     va_end(args);
 }
 
+/* What is looked at next; false: an error. */
+static bool hold(struct stream_reader *r, uint64_t offset, uint64_t bytes)
+{
+    enum status status = !r->bytes && r->source.hold ? r->source.hold(r->source.context, offset, bytes) : OK;
+
+    if (status != OK)
+        stream_fail(r, status, "the stream could not be read at byte %llu", (unsigned long long)offset);
+    return status == OK;
+}
+
 static enum status check_header(struct stream_reader *r)
 {
     uint8_t header[HEADER_BYTES];
@@ -231,6 +241,8 @@ static enum status check_header(struct stream_reader *r)
         stream_fail(r, ERR_TRUNCATED, "header: the stream is cut after %llu bytes", (unsigned long long)r->count);
         return r->error;
     }
+    if (!hold(r, 0, HEADER_BYTES))
+        return r->error;
     copy(r, 0, header, sizeof(header));
     unsigned version = (unsigned)le_get(header + 8, 4), flags = (unsigned)le_get(header + 12, 4);
     if (memcmp(header, magic, sizeof(magic)))
@@ -300,6 +312,8 @@ bool stream_next(struct stream_reader *r)
         return false;
     }
     uint8_t header[SECTION_HEADER_BYTES];
+    if (!hold(r, start, SECTION_HEADER_BYTES))
+        return false;
     copy(r, start, header, sizeof(header));
     if (!tag_ok((const char *)header)) {
         r->tag[0] = 0;
@@ -320,6 +334,10 @@ bool stream_next(struct stream_reader *r)
     }
     r->position = start + SECTION_HEADER_BYTES;
     r->section_end = r->position + payload;
+    if (!hold(r, start, SECTION_HEADER_BYTES + payload + CRC_BYTES)) {
+        r->position = r->section_end;
+        return false;
+    }
     if (crc_of(r, 0, start, SECTION_HEADER_BYTES + payload) != integer_at(r, r->section_end, CRC_BYTES)) {
         stream_fail(r, ERR_CORRUPT, "its checksum is wrong");
         r->position = r->section_end;

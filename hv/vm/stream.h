@@ -56,10 +56,15 @@ void stream_put_bytes(struct stream_writer *w, const void *bytes, size_t count);
 /* Writes the end section; returns the sticky error. */
 enum status stream_finish(struct stream_writer *w) MUST_CHECK;
 
-/* A stream that is not in one piece: where its byte at `offset` (below its length) is, and how many follow it there. */
+/*
+ * A stream that is not in one piece: where its byte at `offset` (below its length) is, and how many follow it there. `hold`, if it
+ * is not NULL, is called before any byte of a range is asked for, and what was held before is not asked for again: it may fetch
+ * the range from where it takes time. Only stream_reader_init_source() and stream_next() call it. Not OK: the reader's error.
+ */
 struct stream_source {
     const uint8_t *(*at)(void *context, uint64_t offset, uint64_t *count);
     void *context;
+    enum status (*hold)(void *context, uint64_t offset, uint64_t bytes);
 };
 
 struct stream_reader {

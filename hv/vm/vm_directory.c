@@ -11,12 +11,8 @@
 #include "kernel/text.h"
 #include "vm/machine.h"
 #include "vm/node.h"
-#include "vm/save.h"
-#include "vm/saved.h"
 #include "vm/vm_directory_private.h"
 #include "vm/vm_files.h"
-
-#define STATE_FILE "saved.state"
 
 void vm_directory_path(const char *volume, const char *name, const char *file, char path[VM_PATH_BYTES])
 {
@@ -181,7 +177,7 @@ static enum status look_for_state(struct vm *vm, char *text, size_t text_bytes)
     char path[VM_PATH_BYTES];
     struct csv_stat stat;
 
-    vm_directory_path(vm->config.volume, vm->name, STATE_FILE, path);
+    vm_directory_path(vm->config.volume, vm->name, VM_STATE_FILE, path);
     enum status status = vm_file_stat(vm->name, path, &stat, text, text_bytes);
     if (status != OK && status != ERR_NOT_FOUND)
         return status;
@@ -191,7 +187,7 @@ static enum status look_for_state(struct vm *vm, char *text, size_t text_bytes)
     else if (status == ERR_NOT_FOUND && vm->state == VM_SAVED && !vm->saved)
         vm_set_state(vm, VM_STOPPED);
     /* What a node left there that went down while it saved. */
-    vm_directory_path(vm->config.volume, vm->name, STATE_FILE ".new", path);
+    vm_directory_path(vm->config.volume, vm->name, VM_STATE_FILE ".new", path);
     if (vm_file_stat(vm->name, path, &stat, text, text_bytes) == OK &&
         vm_file_remove(vm->name, path, text, text_bytes) != OK)
         log_warning("%s", text);
@@ -262,67 +258,13 @@ enum status vm_directory_check(const struct vm *vm, char *text, size_t text_byte
     return ERR_BUSY;
 }
 
-/* ---- Its saved state ---- */
-
-enum status vm_directory_save(struct vm *vm, char *text, size_t text_bytes)
-{
-    char path[VM_PATH_BYTES];
-    struct vm_file_writer writer;
-    uint64_t count;
-
-    vm_directory_path(vm->config.volume, vm->name, STATE_FILE, path);
-    enum status status = vm_file_begin(&writer, vm->name, path, text, text_bytes);
-    if (status != OK)
-        return status;
-    for (uint64_t at = 0; at < vm->saved->bytes && status == OK; at += count) {
-        const uint8_t *bytes = saved_at(vm->saved, at, &count);
-        status = vm_file_append(&writer, bytes, count, text, text_bytes);
-    }
-    if (status == OK)
-        status = vm_file_commit(&writer, text, text_bytes);
-    if (status == OK)
-        vm->saved_bytes = vm->saved->bytes;
-    else
-        vm_file_discard(&writer);
-    return status;
-}
-
-enum status vm_directory_fetch(struct vm *vm, char *text, size_t text_bytes)
-{
-    const size_t piece = 256 * KIB;
-    char path[VM_PATH_BYTES];
-    struct csv_stat stat;
-    uint8_t *buffer = kzalloc(piece);
-    struct saved *saved = saved_create(vm->name);
-
-    vm_directory_path(vm->config.volume, vm->name, STATE_FILE, path);
-    enum status status = buffer && saved ? vm_file_stat(vm->name, path, &stat, text, text_bytes) : ERR_NO_MEMORY;
-    for (uint64_t at = 0, count; status == OK && at < stat.size; at += count) {
-        count = MIN(piece, stat.size - at);
-        status = vm_file_read_at(vm->name, path, &stat, at, buffer, count, text, text_bytes);
-        if (status == OK)
-            status = saved_sink(saved, buffer, count);
-    }
-    if (status == ERR_NO_MEMORY)
-        snprintf(text, text_bytes,
-                 "vm %s: the node has no memory left to read its saved state, which stays on its volume; stop another "
-                 "VM",
-                 vm->name);
-    kfree(buffer, piece);
-    if (status != OK) {
-        saved_destroy(saved);
-        return status;
-    }
-    vm->saved = saved;
-    vm->saved_owner = saved->owner;
-    return OK;
-}
+/* ---- Its saved state: vm_saved_file.c ---- */
 
 enum status vm_directory_drop(struct vm *vm, char *text, size_t text_bytes)
 {
     char path[VM_PATH_BYTES];
 
-    vm_directory_path(vm->config.volume, vm->name, STATE_FILE, path);
+    vm_directory_path(vm->config.volume, vm->name, VM_STATE_FILE, path);
     enum status status = vm_file_remove(vm->name, path, text, text_bytes);
     if (status == OK)
         vm->saved_bytes = 0;

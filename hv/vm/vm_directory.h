@@ -58,9 +58,12 @@ enum status vm_directory_disk(const char *name, const struct vm_disk_order *orde
 enum status vm_directory_load(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Whether this node may run it; not OK with a text. */
 enum status vm_directory_check(const struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
-/* vm->saved into its directory, durably. ERR_CANCELLED: it may be there or not, whatever comes. */
-enum status vm_directory_save(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
-/* Its saved state into memory, as vm->saved. */
+/*
+ * Its state into its directory, durably; the machine is as it was afterwards. ERR_CANCELLED: the state may be there or
+ * not, whatever comes.
+ */
+enum status vm_directory_save(struct vm *vm, bool paused, char *text, size_t text_bytes) MUST_CHECK;
+/* vm->saved is its saved state there, which is read as it is needed. */
 enum status vm_directory_fetch(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 enum status vm_directory_drop(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Removes vm.conf; with `disks` also its disks there; its directory, where nothing is left in it. With OK, text: what

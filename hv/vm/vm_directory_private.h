@@ -7,6 +7,8 @@
 #include "vm/vm_directory.h"
 #include "vm/vm_files.h"
 
+#define VM_STATE_FILE "saved.state"
+
 /* A vm.conf that was read. */
 struct vm_conf {
     struct config config;

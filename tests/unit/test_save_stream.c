@@ -293,6 +293,60 @@ static void write_many(void)
     assert_int_equal(stream_finish(&w), OK);
 }
 
+/* A source that has only what is held, in a buffer that ends with it. */
+struct held {
+    uint8_t *bytes;
+    uint64_t offset, count, calls, fails_at;
+};
+
+static enum status hold(void *context, uint64_t offset, uint64_t bytes)
+{
+    struct held *held = context;
+
+    assert_true(offset <= stream.count && bytes <= stream.count - offset);
+    free(held->bytes);
+    held->bytes = malloc(bytes);
+    held->offset = offset;
+    held->count = bytes;
+    memcpy(held->bytes, stream.bytes + offset, bytes);
+    return held->calls++ == held->fails_at ? ERR_IO : OK;
+}
+
+static const uint8_t *held_at(void *context, uint64_t offset, uint64_t *count)
+{
+    struct held *held = context;
+
+    assert_true(offset >= held->offset && offset < held->offset + held->count);
+    *count = held->count - (offset - held->offset);
+    return held->bytes + (offset - held->offset);
+}
+
+static void what_is_read_was_held(void **state)
+{
+    uint64_t calls = 1;
+    struct save_row row[8];
+    (void)state;
+
+    write_many();
+    for (uint64_t fails = 0; fails <= calls; fails++) {
+        struct held held = { .fails_at = fails < calls ? fails : UINT64_MAX };
+        struct stream_source source = { held_at, &held, hold };
+        struct stream_reader r;
+        if (stream_reader_init_source(&r, &source, stream.count) == OK)
+            (void)save_list(&r, row, 8, NULL);
+        assert_int_equal(r.error, fails < calls ? ERR_IO : OK);
+        if (fails < calls)
+            assert_non_null(strstr(r.error_text, "could not be read"));
+        else
+            assert_int_equal(r.section_count, 6);
+        if (!fails)
+            calls = 1 + 2 * 7; /* the header; of each section its head, and all of it */
+        else if (fails == calls)
+            assert_int_equal(held.calls, calls);
+        free(held.bytes);
+    }
+}
+
 static void list_is_the_same_in_pieces(void **state)
 {
     struct save_row row[8];
@@ -303,7 +357,7 @@ static void list_is_the_same_in_pieces(void **state)
         uint8_t *copy = malloc(stream.count);
         memcpy(copy, stream.bytes, stream.count);
         struct pieces pieces = { copy, size };
-        struct stream_source source = { piece_at, &pieces };
+        struct stream_source source = { piece_at, &pieces, NULL };
         struct stream_reader r;
         assert_int_equal(stream_reader_init_source(&r, &source, stream.count), OK);
         assert_int_equal(save_list(&r, row, 8, NULL), 3);
@@ -329,7 +383,7 @@ static void damage_in_pieces_is_found(void **state)
     write_many();
     for (size_t i = 0; i < stream.count; i++) {
         struct pieces pieces = { stream.bytes, 7 };
-        struct stream_source source = { piece_at, &pieces };
+        struct stream_source source = { piece_at, &pieces, NULL };
         struct stream_reader r;
         stream.bytes[i] ^= 0x20;
         if (stream_reader_init_source(&r, &source, stream.count) == OK)
@@ -342,7 +396,7 @@ static void damage_in_pieces_is_found(void **state)
         uint8_t *copy = malloc(count + 1);
         memcpy(copy, stream.bytes, count);
         struct pieces pieces = { copy, 5 };
-        struct stream_source source = { piece_at, &pieces };
+        struct stream_source source = { piece_at, &pieces, NULL };
         struct stream_reader r;
         if (stream_reader_init_source(&r, &source, count) == OK)
             (void)save_list(&r, row, 8, NULL);
@@ -364,6 +418,7 @@ int main(void)
         cmocka_unit_test(pages_come_back),
         cmocka_unit_test(list_is_the_same_in_pieces),
         cmocka_unit_test(damage_in_pieces_is_found),
+        cmocka_unit_test(what_is_read_was_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
