@@ -6,7 +6,8 @@
  * after changes.
  *
  * Input: a byte (bit 0: a volume with a log to replay; bit 1: mounted read-only; bit 2: the log's checksums are made
- * good too; bit 3: it is repaired first), then changes: which block (2 bytes), offset (2), count (1), bytes.
+ * good too; bit 3: it is repaired first; bit 4: a volume with a tree of files without names), then changes: which block
+ * (2 bytes), offset (2), count (1), bytes. Blocks are also those that the log has for other places.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ struct image {
     uint32_t block[BLOCKS]; /* that are metadata */
     size_t count;
 };
-static struct image image[2];
+static struct image image[3];
 static uint32_t seed;
 
 static void require(bool condition)
@@ -71,12 +72,37 @@ static void fill(struct csv *v)
     must(csv_sync(v));
 }
 
+/* So many files without names that their records fill nodes. */
+static void orphan(struct csv *v)
+{
+    char name[32];
+    for (unsigned i = 0; i < 200; i++) {
+        uint64_t inode;
+        struct csv_file *file;
+        snprintf(name, sizeof(name), "%u", i);
+        must(csv_create(v, csv_root(v), name, strlen(name), 0644, &inode));
+        must(csv_open(v, inode, &file)); /* and never closed */
+        must(csv_unlink(v, csv_root(v), name, strlen(name)));
+    }
+    must(csv_sync(v));
+    must(csv_checkpoint(v));
+}
+
+/* The journal of a volume of this size. */
+#define LOG 2080u
+#define LOG_BLOCKS 1024u
+
+static bool in_log(uint64_t number)
+{
+    return number >= LOG && number < LOG + LOG_BLOCKS;
+}
+
 static void find_blocks(struct image *i)
 {
     for (uint64_t number = 0; number < DISK_BYTES / 4096 && i->count < BLOCKS; number++) {
         uint8_t head[16];
         fake_disk_peek(i->disk, number * 4096, head, sizeof(head));
-        if (head[0] == 'T' && head[1] == 'C' && le64_get(head + 8) == number)
+        if (head[0] == 'T' && head[1] == 'C' && (in_log(number) || le64_get(head + 8) == number))
             i->block[i->count++] = (uint32_t)number;
     }
 }
@@ -89,7 +115,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     (void)argv;
     crc32c_use_hardware(__builtin_cpu_supports("sse4.2"));
     seed = crc32c(0, made.uuid, 16);
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 3; i++) {
         struct csv_mount_options o = options(false);
         struct fake_memory memory;
         struct csv *v;
@@ -97,7 +123,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         image[i].disk = fake_disk_new(DISK_BYTES);
         must(csv_mkfs(&image[i].disk->disk, &memory.memory, &made));
         must(csv_mount(&image[i].disk->disk, &memory.memory, &o, &v, message));
-        fill(v);
+        (i == 2 ? orphan : fill)(v);
         if (i)
             csv_abandon(v);
         else
@@ -114,8 +140,9 @@ static void edit(struct fake_csv_disk *disk, const struct image *from, const uin
         size_t offset = le16_get(data + 2) % 4096, count = MIN((size_t)data[4], MIN(size - 5, 4096 - offset));
         uint8_t block[4096];
         fake_disk_peek(disk, number * 4096, block, sizeof(block));
+        uint64_t home = le64_get(block + CSV_H_NUMBER); /* of an image in the log: elsewhere */
         memcpy(block + offset, data + 5, count);
-        le32_put(block + CSV_H_CRC, csv_checksum(seed, number, block));
+        le32_put(block + CSV_H_CRC, csv_checksum(seed, home, block));
         fake_disk_poke(disk, number * 4096, block, sizeof(block));
         data += 5 + count;
         size -= 5 + count;
@@ -127,10 +154,6 @@ static void reseal(struct fake_csv_disk *disk, uint64_t number, uint8_t *block)
     le32_put(block + CSV_H_CRC, csv_checksum(seed, number, block));
     fake_disk_poke(disk, number * 4096, block, 4096);
 }
-
-/* The journal of a volume of this size. */
-#define LOG 2080u
-#define LOG_BLOCKS 1024u
 
 /* Goes through the log from its first block on as a reader does, and makes the checksums of images and commits fit. */
 static void reseal_log(struct fake_csv_disk *disk)
@@ -245,7 +268,7 @@ static void attempt(const struct image *from, const uint8_t *data, size_t size, 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size) {
-        attempt(&image[data[0] & 1], data + 1, size - 1, data[0]);
+        attempt(&image[data[0] & 16 ? 2 : data[0] & 1], data + 1, size - 1, data[0]);
     }
     return 0;
 }

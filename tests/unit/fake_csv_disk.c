@@ -300,6 +300,12 @@ static void land(struct fake_csv_disk *d, const struct fake_write *w, enum fake_
 {
     if (cut == FAKE_CUT_NONE || w->flush)
         return;
+    if (cut == FAKE_CUT_CHOSEN) {
+        if (*seed & 1)
+            fake_disk_poke(d, w->offset, w->bytes, w->count);
+        *seed >>= 1;
+        return;
+    }
     uint64_t choice = cut == FAKE_CUT_ALL ? 0 : fake_random(seed) % 4;
     if (choice == 1)
         return;
@@ -312,14 +318,27 @@ static void land(struct fake_csv_disk *d, const struct fake_write *w, enum fake_
             fake_disk_poke(d, w->offset + at, w->bytes + at, SECTOR);
 }
 
+/* Before it all of the first `count` entries is durable. */
+static size_t last_flush(const struct fake_csv_disk *recorded, size_t count)
+{
+    while (count && !recorded->record[count - 1].flush)
+        count--;
+    return count ? count - 1 : 0;
+}
+
+size_t fake_disk_loose(const struct fake_csv_disk *recorded, size_t count)
+{
+    size_t loose = count < recorded->record_count && !recorded->record[count].flush;
+    for (size_t i = last_flush(recorded, count); i < count; i++)
+        loose += !recorded->record[i].flush && !recorded->record[i].fua;
+    return loose;
+}
+
 struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded,
                                     size_t count, enum fake_cut cut, uint64_t *seed)
 {
     struct fake_csv_disk *d = fake_disk_over(start);
-    size_t flushed = 0;
-    for (size_t i = 0; i < count; i++)
-        if (recorded->record[i].flush)
-            flushed = i;
+    size_t flushed = last_flush(recorded, count);
     for (size_t i = 0; i < count; i++) {
         const struct fake_write *w = &recorded->record[i];
         if (w->flush)
@@ -329,7 +348,7 @@ struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const str
         else
             land(d, w, cut, seed);
     }
-    if (count < recorded->record_count && cut == FAKE_CUT_RANDOM)
+    if (count < recorded->record_count && (cut == FAKE_CUT_RANDOM || cut == FAKE_CUT_CHOSEN))
         land(d, &recorded->record[count], cut, seed);
     return d;
 }

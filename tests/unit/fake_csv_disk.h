@@ -45,6 +45,7 @@ enum fake_cut {
     FAKE_CUT_ALL,    /* all that was answered is there */
     FAKE_CUT_NONE,   /* only what had to be */
     FAKE_CUT_RANDOM, /* a subset, some of it torn */
+    FAKE_CUT_CHOSEN, /* the first of what may be lost is there if bit 0 of *seed is 1, and so on; nothing is torn */
 };
 /*
  * What a cut leaves when the first `count` entries of the record were answered and the next one was under way. `start`
@@ -52,6 +53,9 @@ enum fake_cut {
  */
 struct fake_csv_disk *fake_disk_cut(const struct fake_csv_disk *start, const struct fake_csv_disk *recorded,
                                     size_t count, enum fake_cut cut, uint64_t *seed);
+
+/* How many writes of those may be lost, the one under way among them. */
+size_t fake_disk_loose(const struct fake_csv_disk *recorded, size_t count);
 
 /*
  * A hash of where a disk over another one differs from it. `counts`: whether a page does (NULL: all do).

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What deliberate faults in csv/ have shown to be unguarded elsewhere: the journal is never overrun, the length in a commit
- * block counts, a disk that fails ends all changes until the next mount, and a block is given up once.
+ * block counts, a disk that fails ends all changes until the next mount, a block is given up once, no bitmap makes
+ * the journal a place for data, and no count of references is believed that cannot be.
  */
 #include "csv_fixture.h"
+#include "csv/tree.h"
 #include "csv/volume.h"
 
 #define SMALL (64 * MIB)
@@ -157,6 +159,78 @@ static void test_given_up_twice(void **state)
     bench_end(&b);
 }
 
+/* A bitmap, with a good checksum, that says so of what has its fixed place. */
+static void test_fixed_places(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        struct bench b;
+        uint8_t block[CSV_BLOCK_BYTES];
+        uint64_t start = 0, count = 0;
+        bench_init(&b, SMALL);
+        uint64_t place[] = { b.volume->journal, b.volume->journal + b.volume->journal_blocks - 1, CSV_AT_ROOT,
+                             CSV_AT_SUPER_MIDDLE };
+        ok(csv_unmount(b.volume));
+        fake_disk_peek(b.disk, CSV_BLOCK_BYTES, block, sizeof(block)); /* the one group */
+        assert_int_equal(le32_get(block), CSV_GROUP);
+        block[CSV_GR_BITMAP + place[i] / 8] &= (uint8_t)~(1u << place[i] % 8);
+        le32_put(block + CSV_GR_FREE, le32_get(block + CSV_GR_FREE) + 1);
+        bench_seal(&b, 1, block);
+        ok(bench_mount(&b));
+        ok(csv_begin(b.volume));
+        assert_int_equal(csv_end(b.volume, csv_alloc_data(b.volume, place[i], 1, &start, &count)), ERR_CORRUPT);
+        assert_non_null(strstr(csv_problem(b.volume), "fixed places are free"));
+        b.volume->meta_goal = place[i];
+        ok(csv_begin(b.volume));
+        assert_int_equal(csv_end(b.volume, csv_alloc_meta(b.volume, &start)), ERR_CORRUPT);
+        csv_abandon(b.volume);
+        fake_disk_free(b.disk);
+    }
+}
+
+/* The record of a run of shared blocks: as it should be, of none or one reference, and of runs that lie where no data may be. */
+static void test_impossible_counts(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 6; i++) {
+        struct bench b;
+        struct csv_block *root;
+        uint64_t alike, references, inode;
+        uint8_t value[CSV_COUNT_VALUE_BYTES];
+        static uint8_t data[4 * CSV_BLOCK_BYTES];
+        struct csv_mapping m;
+        bench_init(&b, SMALL);
+        struct csv_file *file = make_file(&b, "f");
+        ok(csv_write(file, 0, data, sizeof(data)));
+        ok(csv_clone(file, csv_root(b.volume), "c", 1, &inode));
+        ok(csv_map(file, 0, sizeof(data), &m));
+        assert_int_equal(m.kind, CSV_MAP_SHARED);
+        uint64_t start = m.disk_offset / CSV_BLOCK_BYTES;
+        struct { uint64_t key; uint32_t blocks, count; } record[] = {
+            { start, 4, 2 }, { start, 4, 1 }, { start, 4, 0 }, { start, 0, 2 }, { start, (uint32_t)(b.volume->blocks - start), 2 },
+            { b.volume->journal, 8, 2 },
+        };
+        ok(csv_begin(b.volume));
+        ok(csv_root_block(b.volume, &root));
+        struct csv_tree tree = csv_counts_tree(b.volume, root);
+        ok(csv_tree_remove(&tree, start));
+        le32_put(value, record[i].blocks);
+        le32_put(value + 4, record[i].count);
+        ok(csv_tree_insert(&tree, record[i].key, value, sizeof(value)));
+        ok(csv_end(b.volume, OK));
+        uint64_t asked = i == 5 ? b.volume->journal : start;
+        assert_int_equal(csv_references(b.volume, asked, 4, &alike, &references), i ? ERR_CORRUPT : OK);
+        if (i && i < 5) {
+            assert_int_equal(csv_write(file, 0, data, 1), ERR_CORRUPT);
+            assert_int_equal(csv_set_size(file, 0), OK); /* what cannot be freed now is tried again later */
+            assert_true(b.volume->unfinished);
+        }
+        ok(csv_close(file));
+        csv_abandon(b.volume);
+        fake_disk_free(b.disk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +238,8 @@ int main(void)
         cmocka_unit_test(test_commit_length),
         cmocka_unit_test(test_failed_sync_ends_changes),
         cmocka_unit_test(test_given_up_twice),
+        cmocka_unit_test(test_fixed_places),
+        cmocka_unit_test(test_impossible_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

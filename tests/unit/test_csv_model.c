@@ -2,7 +2,7 @@
 /*
  * Random operations on a volume and on a plain model, whose answers must agree; with remounts, fsck and comparisons of
  * everything, and with crashes: the disk keeps what it must and some of the rest, and what comes back is one of the
- * states since the last sync. CSV_MODEL_STEPS: how many operations (default 8000); CSV_MODEL_EVERY: all is compared
+ * states since the last sync. CSV_MODEL_STEPS: how many operations (default 100000); CSV_MODEL_EVERY: all is compared
  * after so many (default 100); CSV_SEED.
  */
 #include "csv_fixture.h"
@@ -97,7 +97,7 @@ static void test_model(void **state)
 {
     const char *steps_text = getenv("CSV_MODEL_STEPS"), *seed_text = getenv("CSV_SEED");
     unsigned long every = getenv("CSV_MODEL_EVERY") ? strtoul(getenv("CSV_MODEL_EVERY"), NULL, 0) : 100;
-    unsigned long steps = steps_text ? strtoul(steps_text, NULL, 0) : 8000;
+    unsigned long steps = steps_text ? strtoul(steps_text, NULL, 0) : 100000;
     struct run *r = calloc(1, sizeof(*r));
     (void)state;
     r->seed = seed_text ? strtoull(seed_text, NULL, 0) : 1;
