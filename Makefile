@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Builds everything below $(BUILD); docs/build.md explains. Targets: all (BOOTX64.EFI, esp.img, tasuki-csv), setup, run,
-# build/debian.img (a guest's disk), test, unit, fuzz, system, crash, bench, clean. Variables: CC (gcc or clang), BUILD (a directory), CPU (amd or intel, for run), V=1 (show
-# the commands).
+# target-restart, build/debian.img (a guest's disk), test, unit, fuzz, system, crash, bench, clean. Variables: CC (gcc or clang),
+# BUILD (a directory), CPU (amd or intel, for run), FRESH (1: run makes its volume anew), V=1 (show the commands).
 
 BUILD ?= build
 CPU ?= amd
@@ -15,7 +15,7 @@ say = $(if $(V),,@echo "  $(1)	$(patsubst $(BUILD)/%,%,$@)")
 .SUFFIXES:
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all setup run test unit fuzz system crash bench clean test-programs
+.PHONY: all setup run target-restart test unit fuzz system crash bench clean test-programs
 
 all: $(BUILD)/BOOTX64.EFI $(BUILD)/esp.img $(BUILD)/tasuki-csv
 
@@ -282,15 +282,15 @@ $(BUILD)/debian.img $(BUILD)/debian-initrd &: tools/mkdebian.py tools/mkdemo.py 
 	@echo "  DEMO	debian.img debian-initrd (a minute, and 100 MB of packages the first time)"
 	$(Q)$(PYTHON) tools/mkdebian.py $(BUILD) $(PACKAGES)
 
-$(BUILD)/demo.img: $(BUILD)/BOOTX64.EFI $(BUILD)/demo/vmlinuz $(BUILD)/demo/initrd.img tools/demo.conf tools/mkesp.py
-	$(call say,IMAGE)
-	$(Q)$(PYTHON) tools/mkesp.py $@ EFI/BOOT/BOOTX64.EFI=$< tasuki/tasuki.conf=tools/demo.conf \
-	    tasuki/images/vmlinuz=$(BUILD)/demo/vmlinuz tasuki/images/initrd.img=$(BUILD)/demo/initrd.img
-
+# The node, and the target that it has its volume on, are the matter of tools/scene.py. FRESH=1 makes that volume anew.
 run:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
-	$(Q)$(MAKE) --no-print-directory $(BUILD)/demo.img
-	$(Q)exec $(PYTHON) tools/run.py --cpu $(CPU) $(BUILD)/demo.img
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/BOOTX64.EFI $(BUILD)/tasuki-csv $(BUILD)/demo/vmlinuz $(BUILD)/debian.img
+	$(Q)exec $(PYTHON) tools/run.py --cpu $(CPU) --build $(BUILD) $(if $(FRESH),--fresh)
+
+# From another terminal, while `make run` runs.
+target-restart:
+	$(Q)$(PYTHON) tools/run.py --build $(BUILD) --restart-target
 
 # ---- Tests ----
 

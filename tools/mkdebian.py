@@ -213,7 +213,7 @@ def main(arguments):
     try:
         os.makedirs(directory, exist_ok=True)
         kernel, version, path = mkdemo.fetch_kernel(packages)
-        mkdemo.write_initrd(initrd, path, INIT)
+        mkdemo.write_initrd(initrd, path, INIT, modules=[*mkdemo.MODULES, "autofs4"])  # systemd asks for the last
         # Beside the result, since /tmp may be memory; readable to the user that a user namespace has for root.
         with tempfile.TemporaryDirectory(prefix="debian-", dir=directory) as work:
             os.chmod(work, 0o755)

@@ -185,7 +185,7 @@ class Runner:
     def stage_system(self):
         if not glob.glob(os.path.join(TOP, "tests", "system", "test_*.py")):
             return
-        if not self.make("build/images", f"BUILD={self.build}", "all", "guests", f"{self.build}/demo.img",
+        if not self.make("build/images", f"BUILD={self.build}", "all", "guests", f"{self.build}/demo/vmlinuz",
                          f"{self.build}/tests/unit/test_fault_cases"):
             return
         report = os.path.join(self.logs, "system.xml")

@@ -5,32 +5,23 @@ Debian's tgt here, LIO in lio.py. They are ended by their process ids, and die w
     with Target(size=64 << 20, chap=2) as target:
         target.configuration("san")   # a [storage san] section for a node on the emulators' user network
 """
-import ctypes
 import os
 import shutil
-import signal
 import socket
-import subprocess
+import sys
 import tempfile
 import threading
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tools"))
+import tgt  # noqa: E402
+from tgt import free_port  # noqa: E402
 
 NAME = "iqn.2026-11.example:lun"
 INITIATOR = "iqn.2026-11.example:alpha"
 OURS = ("alpha", "a-secret-of-ours")
 THEIRS = ("disk", "a-secret-of-theirs")
-PR_SET_PDEATHSIG = 1
 NETWORK = "[node]\nname = node\nlog = error\n\n[network lan]\naddress = dhcp\n\n"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def die_with_parent():
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Relay:
@@ -197,54 +188,18 @@ class Unit:
         return "\n".join(lines) + "\n"
 
 
-class Target(Unit):
-    """Debian's tgt, in the foreground. It keeps no reservation when it ends."""
+class Target(tgt.Tgt, Unit):
+    """Debian's tgt, as `make run` has it too. It keeps no reservation when it ends."""
 
     def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME):
-        super().__init__(size, chap, digests, name)
-        self.control = str(os.getpid() % 30000 + free_port() % 1000)
-        self.process = None
+        Unit.__init__(self, size, chap, digests, name)
+        self.control, self.process = tgt.control_number(), None
 
-    def environment(self):
-        return {**os.environ, "TGT_IPC_SOCKET": self.path("ipc"), "PATH": os.environ["PATH"] + ":/usr/sbin"}
-
-    def admin(self, *arguments, check=True):
-        done = subprocess.run(["tgtadm", "-C", self.control, "--lld", "iscsi", *arguments], env=self.environment(),
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
-        assert not check or done.returncode == 0, f"tgtadm {arguments}: {done.stdout}"
-        return done
-
-    def start(self):
-        with open(self.path("tgtd.log"), "ab") as log:
-            command = ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment(),
-                                            preexec_fn=die_with_parent)
-        deadline = time.monotonic() + 20
-        while self.admin("--op", "show", "--mode", "system", check=False).returncode:
-            assert self.process.poll() is None, "tgtd ended: " + self.log()
-            assert time.monotonic() < deadline, "tgtd does not answer: " + self.log()
-            time.sleep(0.05)
-        self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", self.name)
-        self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", self.disk)
-        if self.digests:
-            for key in ("HeaderDigest", "DataDigest"):
-                self.admin("--op", "update", "--mode", "target", "--tid", "1", "-n", key, "-v", "CRC32C,None")
+    def prepare(self):
         for wanted, (user, secret), more in ((1, OURS, ()), (2, THEIRS, ("--outgoing",))):
             if self.chap >= wanted:
                 self.admin("--op", "new", "--mode", "account", "--user", user, "--password", secret)
                 self.admin("--op", "bind", "--mode", "account", "--tid", "1", "--user", user, *more)
-        self.admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
-
-    def log(self):
-        with open(self.path("tgtd.log"), encoding="utf-8", errors="replace") as file:
-            return file.read()[-2000:]
-
-    def kill(self):
-        """At once: what it had in its own memory is lost with it."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
 
 def find(rows, key, value):
