@@ -166,7 +166,8 @@ static void do_logout(void *arg)
     if (!s)
         return;
     if (s->user) {
-        snprintf(query->text, query->text_bytes, "storage %s: VM %s has its disk; stop the VM first", query->name, s->user->name);
+        snprintf(query->text, query->text_bytes, "storage %s: %s has its disk; stop the VM first (a volume keeps it as long as the node "
+                                                 "runs)", query->name, s->user->name);
         query->status = ERR_BUSY;
     } else if (s->session.state == ISCSI_IDLE) {
         snprintf(query->text, query->text_bytes, "storage %s: it is logged out already; `iscsi login %s` logs in", query->name,
@@ -235,7 +236,7 @@ static void do_open(void *arg)
     if (!s)
         return;
     if (s->user) {
-        snprintf(query->text, query->text_bytes, "storage %s: VM %s has its disk already; two VMs would destroy it", query->name,
+        snprintf(query->text, query->text_bytes, "storage %s: %s has its disk already; two users would destroy it", query->name,
                  s->user->name);
         query->status = ERR_BUSY;
     } else if (!s->disk.info.known || s->session.state == ISCSI_IDLE) {

@@ -29,6 +29,8 @@
 #include "vmm/run.h"
 #include "volume/volume.h"
 
+#define STORAGE_NS (20 * NS_PER_S) /* so long a storage may take after boot before it is a warning */
+
 static struct config config;
 static char problem[200];
 
@@ -98,7 +100,7 @@ static void read_config(void)
 static void start_vms(void *arg)
 {
     char text[VM_TEXT_BYTES];
-    uint64_t left = 0;
+    uint64_t left = 0, tell_ns = time_now_ns() + STORAGE_NS;
     (void)arg;
 
     _Static_assert(CONFIG_MAX_VMS <= 64, "a bit for each VM that is still to be started");
@@ -112,6 +114,11 @@ static void start_vms(void *arg)
             if (vm_order(config.vms[i].name, VM_ORDER_START, text, sizeof text) != OK)
                 log_error("%s", text);
         }
+        for (uint32_t i = 0; i < config.vm_count && time_now_ns() >= tell_ns; i++)
+            if (left & BIT(i))
+                log_warning("vm %s: it waits for a disk, and starts when that is there; `iscsi list` and `csv list` tell what is "
+                            "wrong", config.vms[i].name);
+        tell_ns = time_now_ns() >= tell_ns ? TIME_NEVER : tell_ns;
         if (left)
             thread_sleep_ns(NS_PER_S / 2);
     }

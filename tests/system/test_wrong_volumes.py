@@ -254,6 +254,9 @@ def test_a_target_that_is_not_there_at_boot(wrong):
     wrong.late.start()
     wait_for(node, "csv list", "volumes", "Late", "state", "mounted")
     node.wait_state("late", "running")
+    deadline = time.monotonic() + 30 * node.patience
+    while "warning vm absent: it waits for a disk, and starts when that is there" not in logged(node):
+        assert time.monotonic() < deadline
     node.console("late", r"count 2\r\n")
 
 
