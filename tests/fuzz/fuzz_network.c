@@ -63,6 +63,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         count = count < size ? count : size;
         network_collect();
         sys_check_timeouts();
+        for (unsigned i = 0; i < ARRAY_COUNT(networks); i++)
+            network_tick(&networks[i], now);
         struct nic_received frame = { .piece_count = 1, .bytes = (uint32_t)count };
         uint8_t *copy = malloc(count); /* gone after the call, so that the sanitizer sees who keeps it */
         memcpy(copy, data, count);
