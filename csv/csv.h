@@ -78,6 +78,15 @@ enum status csv_unmount(struct csv *volume) MUST_CHECK;
 /* Frees the memory and writes nothing: for a volume whose disk is gone or was taken over. Open files become invalid. */
 void csv_abandon(struct csv *volume);
 
+/*
+ * Whose volume it is, from the bytes of the two mount records: CSV_OWNER_BYTES of them, CSV_OWNER_OFFSET bytes from the
+ * beginning of the disk. The generation of the mount that wrote last: as long as it is csv_info's, nobody else has mounted
+ * the volume for writing. False: that is no record of the volume of that UUID. Any thread.
+ */
+#define CSV_OWNER_OFFSET (CSV_AT_MOUNT_RECORD * CSV_BLOCK_BYTES)
+#define CSV_OWNER_BYTES (2u * CSV_BLOCK_BYTES)
+bool csv_owner_generation(const uint8_t uuid[16], const uint8_t *bytes, uint64_t *generation) MUST_CHECK;
+
 /* The time that the next operations write into inodes. */
 void csv_set_time(struct csv *volume, int64_t now_ns);
 

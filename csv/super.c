@@ -250,3 +250,21 @@ enum status csv_mount_record_write(struct csv *v, uint32_t state)
         v->mount_sequence++;
     return status;
 }
+
+bool csv_owner_generation(const uint8_t uuid[16], const uint8_t *bytes, uint64_t *generation)
+{
+    uint32_t seed = crc32c(0, uuid, 16);
+    uint64_t last = 0;
+    bool found = false;
+
+    for (unsigned i = 0; i < 2; i++, bytes += CSV_BLOCK_BYTES) {
+        uint64_t sequence = le64_get(bytes + CSV_H_SEQUENCE);
+        if (le32_get(bytes + CSV_H_TYPE) != CSV_MOUNT_RECORD || le64_get(bytes + CSV_H_NUMBER) != CSV_AT_MOUNT_RECORD + i ||
+            le32_get(bytes + CSV_H_CRC) != csv_checksum(seed, CSV_AT_MOUNT_RECORD + i, bytes) || (found && sequence < last))
+            continue;
+        found = true;
+        last = sequence;
+        *generation = le64_get(bytes + CSV_MR_GENERATION);
+    }
+    return found;
+}

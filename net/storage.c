@@ -64,6 +64,7 @@ static void on_event(void *context, const struct iscsi_event *event)
 
     switch (event->kind) {
     case ISCSI_EVENT_PROVE:
+        storage_fence_prove(s);
         scsi_disk_prove(&s->disk, event->code == ISCSI_PROVE_STRAYS, now());
         break;
     case ISCSI_EVENT_READY:
@@ -131,14 +132,14 @@ static bool may_send(void *context, const struct iscsi_command *command)
     return scsi_disk_may_send(command);
 }
 
-static void on_random(void *context, void *bytes, size_t count)
+void storage_random(void *context, void *bytes, size_t count)
 {
     (void)context;
     random_bytes(bytes, count);
 }
 
 static const struct iscsi_ops session_ops = {
-    .connect = on_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = may_send, .random = on_random,
+    .connect = on_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = may_send, .random = storage_random,
 };
 
 /* ---- The disk's words ---- */
@@ -169,7 +170,7 @@ static void on_news(void *context, unsigned news, const char *text)
         log_error("storage %s: %s", s->config->name, text);
 }
 
-static const struct scsi_disk_ops disk_ops = { .proved = on_proved, .drop = on_drop, .news = on_news };
+static const struct scsi_disk_ops disk_ops = { .proved = on_proved, .drop = on_drop, .news = on_news, .fenced = storage_fenced };
 
 /* ---- Setting up ---- */
 
@@ -185,7 +186,7 @@ static void take_account(const char *value, char *name, size_t name_bytes, struc
     memcpy(secret->bytes, from, secret->count);
 }
 
-static void set_up_one(struct storage *s)
+static void set_up_one(struct storage *s, const char *node)
 {
     const struct config_storage *c = s->config;
     struct iscsi_login_setup *login = &s->settings.login;
@@ -229,6 +230,7 @@ static void set_up_one(struct storage *s)
     for (unsigned i = 0; i < STORAGE_PIECES; i++) /* fewer cost copies, not more */
         if ((s->pieces[i].memory = kzalloc(SCSI_DISK_PIECE_BYTES)))
             scsi_disk_lend(&s->disk, &s->pieces[i]);
+    storage_fence_set_up(s, node);
     iscsi_session_start(&s->session, now());
 }
 
@@ -246,7 +248,7 @@ void storage_set_up(const struct config *node_config)
         s->queue_end = &s->queue;
         *last = s;
         last = &s->next;
-        set_up_one(s);
+        set_up_one(s, node_config->node.name ? node_config->node.name : "node");
         if (s->broken)
             log_error("storage %s: it does not work: %s", s->config->name, s->problem);
     }
@@ -301,7 +303,7 @@ static void watch(struct storage *s, uint64_t now_ns)
 {
     bool lost = is_lost(s, now_ns);
 
-    if (!s->user || lost == s->lost || (!lost && s->session.state != ISCSI_READY))
+    if (!s->user || s->fenced[0] || lost == s->lost || (!lost && s->session.state != ISCSI_READY))
         return;
     s->lost = lost;
     if (lost)
@@ -321,6 +323,8 @@ void storage_poll(uint64_t now_ns)
             iscsi_session_tick(&s->session, now_ns);
         if (now_ns >= scsi_disk_deadline(&s->disk))
             scsi_disk_tick(&s->disk, now_ns);
+        scsi_talk_tick(&s->order_talk, now_ns);
+        storage_validation_poll(s, now_ns);
         iscsi_tcp_poll(&s->tcp, now_ns);
         watch(s, now_ns);
     }
@@ -335,6 +339,8 @@ uint64_t storage_deadline(void)
             continue;
         at = MIN(at, iscsi_session_deadline(&s->session));
         at = MIN(at, scsi_disk_deadline(&s->disk));
+        at = MIN(at, scsi_talk_deadline(&s->order_talk));
+        at = MIN(at, storage_validation_deadline(s));
         at = MIN(at, iscsi_tcp_deadline(&s->tcp));
         uint64_t oldest = scsi_disk_oldest_ns(&s->disk);
         if (s->user && !s->lost && oldest != UINT64_MAX)

@@ -21,7 +21,7 @@ void storage_configure(const struct config *node_config)
 
 /* ---- What there is ---- */
 
-static const char *state_of(const struct storage *s)
+const char *storage_state_name(const struct storage *s)
 {
     if (s->broken)
         return "does not work";
@@ -66,8 +66,8 @@ static void get_info(void *arg)
     if (!s)
         return;
     query->flag = true;
-    info->state = state_of(s);
-    str_copy(info->problem, sizeof info->problem, s->problem);
+    info->state = storage_state_name(s);
+    str_copy(info->problem, sizeof info->problem, s->fenced[0] ? s->fenced : s->problem);
     if (s->broken)
         return;
     bool v6 = strchr(s->session.portal.host, ':') != NULL;
@@ -90,6 +90,9 @@ static void get_info(void *arg)
     info->waiting_ns = oldest < time ? time - oldest : 0;
     if (s->user)
         str_copy(info->user, sizeof info->user, s->user->name);
+    info->reserved = s->disk.claim && !s->disk.fenced;
+    info->key = s->claim.key;
+    str_copy(info->fenced, sizeof info->fenced, s->fenced);
 }
 
 bool storage_info_get(unsigned i, struct storage_info *info)
@@ -109,7 +112,7 @@ bool storage_info_get(unsigned i, struct storage_info *info)
 
 /* ---- Orders ---- */
 
-static struct storage *find(const char *name)
+struct storage *storage_find(const char *name)
 {
     struct storage *s = storages;
 
@@ -121,7 +124,7 @@ static struct storage *find(const char *name)
 /* The storage of a query, or NULL with its words. */
 static struct storage *wanted(struct query *query)
 {
-    struct storage *s = find(query->name);
+    struct storage *s = storage_find(query->name);
 
     query->status = s ? s->broken ? ERR_INVALID : OK : ERR_NOT_FOUND;
     if (!s)
@@ -240,10 +243,19 @@ static void do_open(void *arg)
                  s->user->name);
         query->status = ERR_BUSY;
     } else if (!s->disk.info.known || s->session.state == ISCSI_IDLE) {
-        snprintf(query->text, query->text_bytes, "storage %s: its disk is not there (%s): %.160s", query->name, state_of(s),
-                 problem_of(s));
+        snprintf(query->text, query->text_bytes, "storage %s: its disk is not there (%s): %.160s", query->name,
+                 storage_state_name(s), problem_of(s));
         query->status = ERR_IO;
+    } else if (!query->user->reserves && s->disk.info.holding.held && (!s->disk.claim || s->disk.fenced)) {
+        const struct scsi_holding *h = &s->disk.info.holding;
+        bool ours = !((h->key ^ s->life) & SCSI_KEY_NODE);
+        snprintf(query->text, query->text_bytes, "storage %s: its disk is reserved by %s, key 0x%016lx, %s; %s", query->name,
+                 ours ? "an earlier life of this node" : "a stranger", (unsigned long)h->key, scsi_pr_type_name(h->type),
+                 ours ? "`disk release` gives it back" : "let that one release it, or, if it is gone, `disk preempt`");
+        query->status = ERR_BUSY;
     } else {
+        if (s->disk.fenced)
+            storage_fence_leave(s);
         s->user = query->user;
         s->lost = false;
         *query->info = (struct storage_info){ .disk = s->disk.info };
@@ -261,6 +273,8 @@ enum status storage_open(const char *name, struct storage_user *user, struct sto
         snprintf(text, text_bytes, "storage %s: the node has no memory left; stop another VM", name);
         return ERR_NO_MEMORY;
     }
+    if (!user->reserves)
+        storage_look_one(name);
     enum status status = ask(do_open, &query);
     if (status == OK) {
         *storage = query.storage;
@@ -273,7 +287,7 @@ enum status storage_open(const char *name, struct storage_user *user, struct sto
 static void do_look(void *arg)
 {
     struct query *query = arg;
-    struct storage *s = find(query->name);
+    struct storage *s = storage_find(query->name);
 
     query->flag = s && !s->broken && s->session.state != ISCSI_IDLE && !s->disk.info.known;
 }
@@ -300,6 +314,8 @@ static void do_close(void *arg)
     do_cancel(s);
     s->user = NULL;
     s->lost = false;
+    if (s->disk.fenced || !s->by_admin)
+        storage_fence_leave(s);
 }
 
 void storage_cancel(struct storage *storage)

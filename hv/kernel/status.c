@@ -22,6 +22,7 @@ const char *status_name(enum status status)
     case ERR_NO_SPACE: return "no space";
     case ERR_READ_ONLY: return "read-only";
     case ERR_NOT_EMPTY: return "not empty";
+    case ERR_FENCED: return "fenced";
     }
     return "unknown status";
 }

@@ -24,6 +24,7 @@ enum status {
     ERR_NO_SPACE,    /* a volume is full */
     ERR_READ_ONLY,   /* the object may not be changed */
     ERR_NOT_EMPTY,   /* a directory that has entries */
+    ERR_FENCED,      /* another node has taken the object over from this one */
 };
 
 /* The name of a status, lower case, for logs. Never NULL. */

@@ -8,7 +8,7 @@
 #include "net/storage.h"
 #include "shell/tables.h"
 
-#define TEXT_BYTES 320
+#define TEXT_BYTES 480
 
 static const char *digests(const struct storage_info *info)
 {
@@ -72,14 +72,44 @@ static enum status iscsi_list(struct shell *shell, const struct command_call *ca
     return OK;
 }
 
-static void out_reservation(struct out *out, const struct scsi_disk_info *disk)
+static void out_reservation(struct out *out, const struct storage_info *info)
 {
-    if (!disk->reservation_known)
+    const struct scsi_holding *h = &info->disk.holding;
+    bool all = h->type == SCSI_PR_WRITE_EXCLUSIVE_ALL || h->type == SCSI_PR_EXCLUSIVE_ACCESS_ALL;
+
+    if (!h->known)
         out_null(out, "reservation");
-    else if (disk->reserved)
-        out_stringf(out, "reservation", "key 0x%lx, %s", disk->reservation_key, scsi_pr_type_name(disk->reservation_type));
-    else
+    else if (!h->held)
         out_string(out, "reservation", "none");
+    else if (info->reserved && (all || h->key == info->key))
+        out_string(out, "reservation", "ours");
+    else if (all)
+        out_stringf(out, "reservation", "reserved by all who are registered, %s", scsi_pr_type_name(h->type));
+    else
+        out_stringf(out, "reservation", "reserved by key 0x%016lx%s, %s", h->key,
+                    (h->key ^ info->key) & SCSI_KEY_NODE ? "" : " (this node's, of before)", scsi_pr_type_name(h->type));
+}
+
+/* Who is registered, and the initiator of the reservation where the target tells it. */
+static void show_keys(struct out *out, struct storage_info *info)
+{
+    out_array_begin(out, "keys");
+    for (unsigned i = 0; storage_info_get(i, info); i++) {
+        const struct scsi_holding *h = &info->disk.holding;
+        for (unsigned k = 0; k < h->count; k++) {
+            bool holds = h->held && h->key == h->keys[k];
+            out_object_begin(out, NULL);
+            out_string(out, "disk", info->name);
+            out_stringf(out, "key", "0x%016lx", h->keys[k]);
+            out_string(out, "of", h->keys[k] == info->key                       ? "this node"
+                                  : (h->keys[k] ^ info->key) & SCSI_KEY_NODE ? "a stranger"
+                                                                                : "this node, before");
+            out_bool(out, "holds", holds);
+            out_string(out, "initiator", holds && h->holder[0] ? h->holder : NULL);
+            out_object_end(out);
+        }
+    }
+    out_array_end(out);
 }
 
 static enum status disk_list(struct shell *shell, const struct command_call *call)
@@ -90,6 +120,7 @@ static enum status disk_list(struct shell *shell, const struct command_call *cal
 
     if (!info)
         return ERR_NO_MEMORY;
+    storage_look();
     out_array_begin(out, "disks");
     for (unsigned i = 0; storage_info_get(i, info); i++) {
         const struct scsi_disk_info *disk = &info->disk;
@@ -108,7 +139,7 @@ static enum status disk_list(struct shell *shell, const struct command_call *cal
             out_stringf(out, "model", "%s %s", disk->vendor, disk->product);
         else
             out_null(out, "model");
-        out_reservation(out, disk);
+        out_reservation(out, info);
         out_string(out, "vm", info->user[0] ? info->user : NULL);
         out_object_end(out);
     }
@@ -129,9 +160,73 @@ static enum status disk_list(struct shell *shell, const struct command_call *cal
         out_object_end(out);
     }
     out_array_end(out);
+    show_keys(out, info);
     show_problems(out, info);
     kfree(info, sizeof *info);
     return OK;
+}
+
+static enum status told(struct shell *shell, enum status status, const char *name, char *text)
+{
+    if (status != OK)
+        return out_error_text(&shell->out, status, name, text);
+    out_message(&shell->out, "%s", text);
+    return OK;
+}
+
+static enum status disk_reserve(struct shell *shell, const struct command_call *call)
+{
+    char text[TEXT_BYTES];
+    enum status status = storage_reserve(call->argument[0], false, text, sizeof text);
+
+    return told(shell, status, call->argument[0], text);
+}
+
+static enum status disk_preempt(struct shell *shell, const struct command_call *call)
+{
+    char text[TEXT_BYTES];
+    enum status status = storage_reserve(call->argument[0], true, text, sizeof text);
+
+    return told(shell, status, call->argument[0], text);
+}
+
+static enum status disk_release(struct shell *shell, const struct command_call *call)
+{
+    char text[TEXT_BYTES];
+    enum status status = storage_release(call->argument[0], text, sizeof text);
+
+    return told(shell, status, call->argument[0], text);
+}
+
+static enum status disk_validate(struct shell *shell, const struct command_call *call)
+{
+    static const char *const results[] = { [SCSI_NOT_TRIED] = "not tried", [SCSI_PASSED] = "yes", [SCSI_FAILED] = "no",
+                                           [SCSI_ABSENT] = "not there" };
+    const char *name = call->argument[0];
+    struct out *out = &shell->out;
+    struct scsi_validate *core = kzalloc(sizeof *core);
+    char text[TEXT_BYTES];
+
+    if (!core)
+        return ERR_NO_MEMORY;
+    core->force = command_option(call, "--force") != NULL;
+    enum status status = storage_validate(name, core, text, sizeof text);
+    if (status == OK) {
+        out_string(out, "disk", name);
+        out_bool(out, "fit_for_fencing", core->fit);
+        out_string(out, "problem", core->why[0] ? core->why : NULL);
+        out_array_begin(out, "checks");
+        for (unsigned i = 0; i < SCSI_CHECK_COUNT; i++) {
+            out_object_begin(out, NULL);
+            out_string(out, "check", scsi_check_name(i));
+            out_string(out, "result", results[core->answer[i].result]);
+            out_string(out, "answer", core->answer[i].words[0] ? core->answer[i].words : NULL);
+            out_object_end(out);
+        }
+        out_array_end(out);
+    }
+    kfree(core, sizeof *core);
+    return status == OK ? OK : out_error_text(out, status, name, text);
 }
 
 static enum status iscsi_login(struct shell *shell, const struct command_call *call)
@@ -173,6 +268,11 @@ static const struct command_argument storage_argument[] = {
     { .name = NULL },
 };
 
+static const struct command_option validate_options[] = {
+    { .name = "--force", .help = "also where the disk is not blank: nobody anywhere may be using it" },
+    { .name = NULL },
+};
+
 const struct command storage_commands[] = {
     { .noun = "iscsi", .verb = "list", .summary = "List the storages and how their sessions are", .run = iscsi_list },
     { .noun = "iscsi", .verb = "login", .summary = "Log in to a storage that was logged out", .arguments = storage_argument,
@@ -180,5 +280,16 @@ const struct command storage_commands[] = {
     { .noun = "iscsi", .verb = "logout", .summary = "Log out of a storage that no VM uses", .arguments = storage_argument,
       .run = iscsi_logout },
     { .noun = "disk", .verb = "list", .summary = "List the disks, their size, path and reservation", .run = disk_list },
+    { .noun = "disk", .verb = "reserve", .summary = "Reserve a disk for this node, if nobody else has a key", .arguments =
+      storage_argument, .run = disk_reserve,
+      .help = "Others may read it and not write. A volume that is mounted has the reservation by itself." },
+    { .noun = "disk", .verb = "release", .summary = "Give a reservation of this node back", .arguments = storage_argument,
+      .run = disk_release },
+    { .noun = "disk", .verb = "preempt", .summary = "Reserve a disk for this node, and take the keys of all others away",
+      .arguments = storage_argument, .run = disk_preempt,
+      .help = "Who has one cannot write any more, and what he has under way is ended. Only for who is certainly gone." },
+    { .noun = "disk", .verb = "validate", .summary = "Try on a disk what fencing needs, and say each answer", .arguments =
+      storage_argument, .options = validate_options, .run = disk_validate,
+      .help = "What is on the disk stays as it is; while it lasts, nobody else can write to it." },
     { .noun = NULL },
 };

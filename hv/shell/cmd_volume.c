@@ -108,7 +108,7 @@ static enum status csv_show(struct shell *shell, const struct command_call *call
 static enum status csv_mount_command(struct shell *shell, const struct command_call *call)
 {
     char text[TEXT_BYTES];
-    enum status status = volume_mount(call->argument[0], text, sizeof text);
+    enum status status = volume_mount(call->argument[0], command_option(call, "--take-over") != NULL, text, sizeof text);
 
     if (status != OK)
         return out_error_text(&shell->out, status, call->argument[0], text);
@@ -486,11 +486,16 @@ static const struct command_argument two_paths[] = {
     { .name = NULL },
 };
 
+static const struct command_option mount_options[] = {
+    { .name = "--take-over", .help = "preempt whoever has it reserved or mounted: only who is certainly gone" },
+    { .name = NULL },
+};
+
 const struct command volume_commands[] = {
     { .noun = "csv", .verb = "list", .summary = "List the cluster shared volumes", .run = csv_list },
     { .noun = "csv", .verb = "show", .summary = "Show one volume", .arguments = volume_argument, .run = csv_show },
     { .noun = "csv", .verb = "mount", .summary = "Try again to mount a volume", .arguments = volume_argument,
-      .run = csv_mount_command },
+      .options = mount_options, .run = csv_mount_command },
     { .noun = "csv", .verb = "scrub", .summary = "Read and check all metadata of a volume", .arguments = volume_argument,
       .run = csv_scrub, .help = "The volume stays mounted; what is asked of it meanwhile waits." },
     { .noun = "ls", .summary = "List a directory of a volume", .arguments = ls_argument, .run = ls },

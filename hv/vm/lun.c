@@ -88,6 +88,12 @@ static void lost(struct storage_user *user, const char *why)
     vm_signal(lun->vm, ORDER_DISKS);
 }
 
+static void fenced(struct storage_user *user, const char *why)
+{
+    __atomic_store_n(&CONTAINER_OF(user, struct lun, user)->fenced, true, __ATOMIC_RELEASE);
+    lost(user, why);
+}
+
 static void back(struct storage_user *user)
 {
     struct lun *lun = CONTAINER_OF(user, struct lun, user);
@@ -104,6 +110,11 @@ bool lun_is_lost(struct lun *lun, char *why)
     str_copy(why, STORAGE_TEXT, lun->why);
     spin_unlock(&lun->lock);
     return true;
+}
+
+bool lun_is_fenced(const struct lun *lun)
+{
+    return __atomic_load_n(&lun->fenced, __ATOMIC_ACQUIRE);
 }
 
 /* ---- Requests: the machine ---- */
@@ -157,6 +168,7 @@ static void prepare(struct lun *lun, struct vm *vm)
     lun->done_end = &lun->done;
     lun->user.lost = lost;
     lun->user.back = back;
+    lun->user.fenced = fenced;
     str_copy(lun->user.name, sizeof lun->user.name, vm->name);
 }
 

@@ -41,7 +41,7 @@ struct lun {
     struct spinlock lock;       /* of the list of what is done, and of `why` */
     struct lun_request *done, **done_end;
     unsigned in_flight;         /* requests that the guest waits for; device lock */
-    bool lost;                  /* atomic */
+    bool lost, fenced;          /* atomic; fenced: another node has it, for good */
     char why[STORAGE_TEXT];
     struct lun_request request[LUN_REQUESTS];
 };
@@ -57,5 +57,7 @@ void lun_complete(struct lun *lun);
 void lun_drain(struct lun *lun, uint64_t ns);
 /* It is away for long; why, in words (STORAGE_TEXT bytes). Any thread. */
 bool lun_is_lost(struct lun *lun, char *why);
+/* It is lost for good: another node has fenced this one. Any thread. */
+bool lun_is_fenced(const struct lun *lun);
 
 #endif

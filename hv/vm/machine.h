@@ -238,6 +238,8 @@ void machine_complete_disks(struct vm *vm);
 void machine_drain_disks(struct vm *vm, uint64_t ns);
 /* Whether a storage of the VM's disks is lost, and why (STORAGE_TEXT bytes). */
 bool machine_disk_lost(struct vm *vm, char *why);
+/* Whether one is lost for good, for another node has it now. */
+bool machine_disk_fenced(struct vm *vm);
 /* Device work of the VM's thread; true if there is more at once. */
 bool machine_work(struct vm *vm);
 

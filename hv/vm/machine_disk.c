@@ -181,6 +181,14 @@ void machine_drain_disks(struct vm *vm, uint64_t ns)
             lun_drain(lun_of(vm, i), ns);
 }
 
+bool machine_disk_fenced(struct vm *vm)
+{
+    for (unsigned i = 0; vm->built && i < vm->config.disk_count; i++)
+        if (lun_of(vm, i) && lun_is_fenced(lun_of(vm, i)))
+            return true;
+    return false;
+}
+
 bool machine_disk_lost(struct vm *vm, char *why)
 {
     for (unsigned i = 0; vm->built && i < vm->config.disk_count; i++)

@@ -299,6 +299,10 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: it is %s; only a paused VM can be resumed", vm->name, vm_state_name(vm->state));
         return ERR_BUSY;
     }
+    if (machine_disk_fenced(vm) && machine_disk_lost(vm, why)) {
+        snprintf(text, text_bytes, "vm %s: another node has its disk, and it does not go on; stop it (%.120s)", vm->name, why);
+        return ERR_FENCED;
+    }
     if (machine_disk_lost(vm, why)) {
         vm->waits_for_disk = true;
         snprintf(text, text_bytes, "vm %s: its disk is away; it goes on by itself when that is back (%.100s)", vm->name, why);
@@ -312,6 +316,21 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
  * A storage is lost, or is back. A guest that waits for its disk stands still, clocks and all, so that no time-out of its
  * own ends what goes on when the storage is back.
  */
+/* Why it waits; said again where that is another reason now. */
+static void tell_why(struct vm *vm, const char *why)
+{
+    bool fenced = machine_disk_fenced(vm);
+    char reason[sizeof vm->reason];
+
+    snprintf(reason, sizeof reason, "%s%.200s", fenced ? "" : "waits for its disk: ", why);
+    if (fenced && strcmp(reason, vm->reason))
+        log_error("vm %s: another node has its disk; what it had yet to write is discarded, and it does not go on: stop it. %s",
+                  vm->name, why);
+    else if (!vm->reason[0])
+        log_error("vm %s: paused, since its disk is away: %s; it goes on when the disk is back", vm->name, why);
+    memcpy(vm->reason, reason, sizeof reason);
+}
+
 static void follow_disks(struct vm *vm)
 {
     char why[STORAGE_TEXT], text[VM_TEXT_BYTES];
@@ -319,8 +338,10 @@ static void follow_disks(struct vm *vm)
 
     if (lost && vm->state == VM_RUNNING && do_pause(vm, text, sizeof text) == OK) {
         vm->waits_for_disk = true;
-        snprintf(vm->reason, sizeof vm->reason, "waits for its disk: %.200s", why);
-        log_error("vm %s: paused, since its disk is away: %s; it goes on when the disk is back", vm->name, why);
+        vm->reason[0] = '\0';
+        tell_why(vm, why);
+    } else if (lost && vm->state == VM_PAUSED && vm->waits_for_disk) {
+        tell_why(vm, why);
     } else if (!lost && vm->state == VM_PAUSED && vm->waits_for_disk) {
         log_info("vm %s: its disk is back", vm->name);
         resume(vm);

@@ -28,6 +28,7 @@
 struct call {
     volume_fn *fn;                   /* NULL: mount now */
     void *arg;
+    bool take_over;                  /* of a mount: whoever has the volume is gone */
     char *text;
     size_t text_bytes;
     enum status status;
@@ -92,7 +93,7 @@ static void identity(uint8_t uuid[16])
     }
 }
 
-static void mount(struct volume *v)
+static void mount(struct volume *v, bool take_over)
 {
     struct csv_mount_options options = { .owner_name = node, .now_ns = (int64_t)time_unix_ns(), .cache_blocks = CACHE_BLOCKS };
     char text[VOLUME_TEXT] = "", message[CSV_MESSAGE_BYTES] = "";
@@ -102,11 +103,25 @@ static void mount(struct volume *v)
         say(v, status == ERR_NOT_FOUND, text); /* else it may come, or its user may go */
         return;
     }
+    status = volume_disk_reserve(&v->disk, take_over, &options.owner_key, text, sizeof text);
+    if (status != OK) {
+        volume_disk_close(&v->disk);
+        if (status == ERR_BUSY) { /* a stranger's, who may let it go: then it is mounted */
+            str_append(text, sizeof text, ". Unmount it there, let that one release it, or, if it is certainly gone, `csv mount "
+                       "--take-over`");
+            if (strcmp(v->problem, text))
+                log_error("volume %s: %s", v->name, text);
+        }
+        say(v, status == ERR_UNSUPPORTED, text);
+        return;
+    }
     identity(options.owner_uuid);
+    options.take_over = take_over;
     options.discard = v->disk.csv.discard;
     status = csv_mount(&v->disk.csv, &memory, &options, &v->csv, message);
     if (status != OK) {
         v->csv = NULL;
+        volume_disk_release(&v->disk);
         volume_disk_close(&v->disk);
         snprintf(text, sizeof text, "%s", message[0] ? message : status_name(status));
         say(v, true, text);
@@ -114,6 +129,7 @@ static void mount(struct volume *v)
     }
     say(v, false, "");
     note(v);
+    volume_disk_mounted(&v->disk, &v->info);
     log_info("volume %s: mounted from storage %s, generation %lu, %lu transactions replayed", v->name, v->storage,
              v->info.generation, v->info.replayed);
 }
@@ -171,9 +187,9 @@ enum status volume_call(const char *name, size_t bytes, volume_fn *fn, void *arg
     return call_volume(name, bytes, &call);
 }
 
-enum status volume_mount(const char *name, char *text, size_t text_bytes)
+enum status volume_mount(const char *name, bool take_over, char *text, size_t text_bytes)
 {
-    struct call call = { .text = text, .text_bytes = text_bytes };
+    struct call call = { .take_over = take_over, .text = text, .text_bytes = text_bytes };
 
     return call_volume(name, strlen(name), &call);
 }
@@ -198,9 +214,13 @@ static void not_mounted(const struct volume *v, struct call *call)
 static void serve(struct volume *v, struct call *call)
 {
     if (!call->fn && !v->csv)
-        mount(v);
+        mount(v, call->take_over);
     if (!v->csv) {
         not_mounted(v, call);
+    } else if (volume_disk_is_fenced(&v->disk)) {
+        call->status = ERR_FENCED;
+        snprintf(call->text, call->text_bytes, "volume %s: another node has taken it over (`csv list` says who); stop the VMs "
+                 "that have disks there", v->name);
     } else if (!call->fn) {
         call->status = OK;
     } else {
@@ -216,16 +236,39 @@ static void serve(struct volume *v, struct call *call)
 
 /* ---- The thread ---- */
 
+/* Another node has it now. Files that VMs have open are waited for: until they are closed nothing of the volume may go. */
+static bool is_to_be_abandoned(const struct volume *v)
+{
+    return v->csv && volume_disk_is_fenced(&v->disk) && !v->files;
+}
+
+static void abandon(struct volume *v)
+{
+    char why[STORAGE_TEXT] = "";
+
+    (void)volume_disk_is_lost(&v->disk, why);
+    csv_abandon(v->csv);
+    v->csv = NULL;
+    volume_disk_close(&v->disk);
+    say(v, true, why);
+    note(v);
+}
+
 static void unmount(struct volume *v)
 {
     while (volume_files_work(v))
         ;
     if (!v->csv)
         return;
+    if (is_to_be_abandoned(v)) {
+        abandon(v);
+        return;
+    }
     enum status status = csv_unmount(v->csv);
     if (status != OK)
         log_warning("volume %s: not left in order (%s); the next mount replays its journal", v->name, status_name(status));
     v->csv = NULL;
+    volume_disk_release(&v->disk);
     volume_disk_close(&v->disk);
     note(v);
 }
@@ -245,18 +288,22 @@ static void run(void *arg)
         }
         if (volume_files_work(v))
             continue;
+        if (is_to_be_abandoned(v)) {
+            abandon(v);
+            continue;
+        }
         uint64_t now = time_now_ns();
         if (!v->csv && !v->failed && now >= retry_ns) {
-            mount(v);
+            mount(v, false);
             retry_ns = now + RETRY_NS;
         }
         if (v->csv && now >= commit_ns) {
             commit_ns = TIME_NEVER;
-            if (csv_sync(v->csv) != OK)
+            if (!volume_disk_is_fenced(&v->disk) && csv_sync(v->csv) != OK)
                 say(v, true, csv_problem(v->csv));
         }
         (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || volume_files_wait(v) ||
-                                             __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
+                                             is_to_be_abandoned(v) || __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
                                v->csv ? commit_ns : v->failed ? TIME_NEVER : retry_ns);
     }
     unmount(v);

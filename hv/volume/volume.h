@@ -4,6 +4,9 @@
  * the disk is there, and serves it. The volume's core (csv/csv.h) belongs to that thread; others reach it by volume_call().
  * What a volume holds is named /ClusterStorage/VOLUME/PATH.
  *
+ * Mounting takes the disk's reservation before its first write (net/storage.h); a stranger's refuses it. A node that was fenced
+ * writes nothing more: its VMs stand still until they are stopped, then the volume is left as it is.
+ *
  * A volume that cannot be mounted says why, and is tried again when `csv mount` asks for it or its storage comes back.
  */
 #ifndef VOLUME_VOLUME_H
@@ -42,8 +45,11 @@ bool volume_info_get(unsigned i, struct volume_info *info);
 typedef enum status volume_fn(struct csv *csv, void *arg);
 enum status volume_call(const char *name, size_t bytes, volume_fn *fn, void *arg, char *text, size_t text_bytes) MUST_CHECK;
 
-/* Tries to mount it now. As volume_call(). */
-enum status volume_mount(const char *name, char *text, size_t text_bytes) MUST_CHECK;
+/*
+ * Tries to mount it now; `take_over`: also from whoever has its reservation or has it mounted, which an admin says is gone. As
+ * volume_call().
+ */
+enum status volume_mount(const char *name, bool take_over, char *text, size_t text_bytes) MUST_CHECK;
 
 /*
  * Takes /ClusterStorage/VOLUME/PATH apart: the volume's name is the *bytes at *volume, *path what follows it ("" for its

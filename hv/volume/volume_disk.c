@@ -57,6 +57,15 @@ static void lost(struct storage_user *user, const char *why)
     volume_files_tell(disk->volume, true, why);
 }
 
+static void fenced(struct storage_user *user, const char *why)
+{
+    struct volume_disk *disk = CONTAINER_OF(user, struct volume_disk, user);
+
+    __atomic_store_n(&disk->fenced, true, __ATOMIC_RELEASE);
+    lost(user, why);
+    wake_all(&disk->volume->wake);
+}
+
 static void back(struct storage_user *user)
 {
     struct volume_disk *disk = CONTAINER_OF(user, struct volume_disk, user);
@@ -129,6 +138,8 @@ enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, co
     disk->lock = (struct spinlock)SPINLOCK_INIT("volume disk");
     disk->user.lost = lost;
     disk->user.back = back;
+    disk->user.fenced = fenced;
+    disk->user.reserves = true;
     snprintf(disk->user.name, sizeof disk->user.name, "%s", name);
     disk->volume = volume;
     enum status status = storage_open(storage, &disk->user, &disk->storage, &info, text, text_bytes);
@@ -141,6 +152,34 @@ enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, co
                                    .write = disk_write, .flush = disk_flush, .write_zeroes = disk_write_zeroes,
                                    .discard = info.can_unmap ? disk_discard : NULL };
     return OK;
+}
+
+enum status volume_disk_reserve(struct volume_disk *disk, bool take_over, uint64_t *key, char *text, size_t text_bytes)
+{
+    bool taken_over;
+
+    return storage_take(disk->storage, take_over, key, &taken_over, text, text_bytes);
+}
+
+void volume_disk_mounted(struct volume_disk *disk, const struct csv_info *info)
+{
+    struct storage_epoch epoch = { .offset = CSV_OWNER_OFFSET, .bytes = CSV_OWNER_BYTES, .epoch = info->generation,
+                                   .read = csv_owner_generation };
+
+    memcpy(epoch.uuid, info->uuid, sizeof epoch.uuid);
+    storage_set_epoch(disk->storage, &epoch);
+}
+
+void volume_disk_release(struct volume_disk *disk)
+{
+    if (storage_give_back(disk->storage) != OK)
+        log_warning("volume %s: its reservation stays at the target; this node takes it back when it mounts next",
+                    disk->user.name);
+}
+
+bool volume_disk_is_fenced(const struct volume_disk *disk)
+{
+    return __atomic_load_n(&disk->fenced, __ATOMIC_ACQUIRE);
 }
 
 void volume_disk_close(struct volume_disk *disk)

@@ -9,7 +9,7 @@
 #ifndef VOLUME_VOLUME_DISK_H
 #define VOLUME_VOLUME_DISK_H
 
-#include "csv/disk.h"
+#include "csv/csv.h"
 #include "kernel/thread.h"
 #include "net/storage.h"
 
@@ -23,6 +23,7 @@ struct volume_disk {
     struct wait_queue answered;
     struct spinlock lock;       /* of `why` */
     bool lost;                  /* atomic: away for longer than the storage's timeout */
+    bool fenced;                /* atomic: another node has the reservation, nothing is written any more; for good */
     char why[STORAGE_TEXT];
     bool fua;                   /* the unit can write through its cache */
 };
@@ -33,6 +34,15 @@ struct volume_disk {
  */
 enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, const char *storage, const char *name, char *text,
                              size_t text_bytes) MUST_CHECK;
+/*
+ * Takes the reservation; before the first write. As storage_take(), *key is the key. And tells of the volume's mount, which
+ * each proof looks for from now on; after it. And gives it back, after the last write.
+ */
+enum status volume_disk_reserve(struct volume_disk *disk, bool take_over, uint64_t *key, char *text, size_t text_bytes) MUST_CHECK;
+void volume_disk_mounted(struct volume_disk *disk, const struct csv_info *info);
+void volume_disk_release(struct volume_disk *disk);
+/* Another node has fenced this one. Any thread. */
+bool volume_disk_is_fenced(const struct volume_disk *disk);
 /* Gives it back. Not open: nothing. */
 void volume_disk_close(struct volume_disk *disk);
 /* Whether it is away for long, and why (STORAGE_TEXT bytes). Any thread. */

@@ -342,7 +342,7 @@ void volume_files_tell(struct volume *v, bool away, const char *why)
     for (struct volume_file *f = v->files; f; f = f->next) {
         spin_lock(&f->lock);
         if (f->user && away)
-            f->user->lost(f->user, why);
+            (volume_disk_is_fenced(&v->disk) && f->user->fenced ? f->user->fenced : f->user->lost)(f->user, why);
         else if (f->user)
             f->user->back(f->user);
         spin_unlock(&f->lock);

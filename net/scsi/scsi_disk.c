@@ -194,6 +194,7 @@ static void issue(struct scsi_disk *disk, struct disk_request *request, struct s
     c->iscsi.data = &data_ops;
     c->iscsi.done = done;
     c->iscsi.owner = c;
+    c->iscsi.epoch = request->epoch;
     c->busy = true;
     c->request = request;
     c->attempts = 0;
@@ -292,9 +293,9 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
     if (verdict.news)
         disk->ops->news(disk->context, verdict.news, words);
     c->attempts++;
-    /* Who may write may be another now, or what was before is gone: it is looked at before this goes out again. */
+    /* Who may write may be another now, or what was before is gone: it is looked at before this, or a write, goes out again. */
     bool again = verdict.action == SCSI_RETRY || verdict.action == SCSI_RETRY_LATER;
-    if (again && verdict.news & SCSI_NEWS_PROVE && command->write_bytes) {
+    if (again && verdict.news & SCSI_NEWS_PROVE && (command->write_bytes || disk->claim)) {
         hold(c, UINT64_MAX);
         disk->ops->drop(disk->context, "the unit was reset, or another initiator has ended commands");
         return false;
@@ -369,8 +370,8 @@ static void done(struct iscsi_command *command)
             over = false;
         }
         break;
-    case ISCSI_STALE: /* of cancelled ones only (scsi_disk_may_send) */
-        request->status = ERR_CANCELLED;
+    case ISCSI_STALE: /* its epoch is over (scsi_disk_may_send); what was cancelled or fenced has no request any more */
+        request->status = ERR_FENCED;
         break;
     }
     if (!over) {
@@ -410,7 +411,10 @@ void scsi_disk_submit(struct scsi_disk *disk, struct disk_request *request, uint
     request->flushing = false;
     request->status = OK;
     request->submitted_ns = now_ns;
-    if (request->op != DISK_FLUSH) {
+    request->epoch = disk->claim ? disk->claim->epoch : 0;
+    if (disk->fenced) {
+        status = ERR_FENCED;
+    } else if (request->op != DISK_FLUSH) {
         if (!info->known || (request->offset | request->bytes) % info->block_bytes)
             status = ERR_INVALID;
         else if (!range_within(request->offset, request->bytes, info->bytes))
@@ -445,7 +449,7 @@ void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns)
             send(disk, &disk->command[i], now_ns);
 }
 
-void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns)
+static void end_all(struct scsi_disk *disk, enum status status)
 {
     disk->issuing = NULL;
     for (unsigned i = 0; i < SCSI_DISK_COMMANDS; i++) {
@@ -456,16 +460,41 @@ void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns)
         if (c->held || iscsi_withdraw(disk->session, &c->iscsi) == OK)
             release(disk, c);
     }
-    while (disk->first)
-        end(disk, disk->first, ERR_CANCELLED);
+    for (; disk->first; disk->discarded += status == ERR_FENCED)
+        end(disk, disk->first, status);
+}
+
+void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns)
+{
     (void)now_ns;
+    end_all(disk, ERR_CANCELLED);
 }
 
 bool scsi_disk_may_send(const struct iscsi_command *command)
 {
     const struct scsi_disk_command *c = command->owner;
 
-    return c->request != NULL;
+    return c->request && !c->disk->fenced && (!c->disk->claim || scsi_proof_allows(&c->disk->proof, command->epoch));
+}
+
+/* ---- The claim ---- */
+
+void scsi_disk_claim(struct scsi_disk *disk, const struct scsi_claim *claim, uint64_t now_ns)
+{
+    (void)now_ns;
+    disk->claim = claim;
+    disk->fenced = false;
+    disk->proof = (struct scsi_proof){ .claim = claim, .verdict = SCSI_PROOF_HOLDS };
+    if (disk->proving) /* what was asked until now was for another claim */
+        disk->ops->drop(disk->context, "what is to be proven has changed");
+}
+
+/* For good: nothing of before is sent any more. */
+void scsi_disk_fence(struct scsi_disk *disk, const char *why)
+{
+    disk->fenced = true;
+    disk->ops->fenced(disk->context, why);
+    end_all(disk, ERR_FENCED);
 }
 
 uint64_t scsi_disk_oldest_ns(const struct scsi_disk *disk)
@@ -475,6 +504,7 @@ uint64_t scsi_disk_oldest_ns(const struct scsi_disk *disk)
 
 void scsi_disk_tick(struct scsi_disk *disk, uint64_t now_ns)
 {
+    scsi_talk_tick(&disk->talk, now_ns);
     if (disk->proving && disk->probe.held && now_ns >= disk->probe.retry_ns) {
         if (disk->session->state == ISCSI_PROVING)
             send(disk, &disk->probe, now_ns);
@@ -496,6 +526,7 @@ uint64_t scsi_disk_deadline(const struct scsi_disk *disk)
 {
     uint64_t at = disk->proving && disk->probe.held ? disk->probe.retry_ns : UINT64_MAX;
 
+    at = MIN(at, scsi_talk_deadline(&disk->talk));
     if (disk->task_busy)
         at = MIN(at, disk->task_deadline_ns);
     for (unsigned i = 0; i < SCSI_DISK_COMMANDS && disk->busy; i++)

@@ -10,6 +10,14 @@
  * that commands may flow (iscsi_session_resume). Else ops->drop() says what is wrong: the session is to be dropped and tried
  * again later (iscsi_session_drop).
  *
+ * The claim. Who has reserved the unit says so by scsi_disk_claim(). From then on the look is followed by the proof that this
+ * node may still write (scsi_proof.h), after each login, and so after all news of SCSI_NEWS_PROVE, for which the session is
+ * dropped. A request has the epoch in which it was submitted, and its commands are sent in that epoch only. Where the proof
+ * says that this node was fenced, all requests end as ERR_FENCED, those to come too, and no command of before is ever sent
+ * again; that is for good, until the next scsi_disk_claim().
+ *
+ * Without a claim a reserved unit is looked at and not written: where requests wait the session is dropped and tried again.
+ *
  * A command without an answer for long (scsi_disk_slow) is aborted; where the target does not do that, the unit is reset;
  * where it does not do that either, the session is dropped. Each leads to the command being sent again, and each makes sure
  * before that it does not land twice.
@@ -30,12 +38,13 @@
 #define NET_SCSI_SCSI_DISK_H
 
 #include "net/iscsi/iscsi_session.h"
-#include "net/scsi/scsi_data.h"
+#include "net/scsi/scsi_proof.h"
+#include "net/scsi/scsi_reserve.h"
 #include "net/scsi/scsi_sense.h"
 
 #define SCSI_DISK_COMMANDS 64u /* outstanding at once */
 #define SCSI_DISK_TEXT 240u
-#define SCSI_DISK_ANSWER 512u  /* bytes of a probe's answer */
+#define SCSI_DISK_ANSWER 8192u /* bytes of a probe's answer; of the proof's buffer */
 
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES };
 
@@ -50,12 +59,12 @@ struct disk_request {
      */
     bool (*get)(struct disk_request *request, uint64_t at, void *bytes, uint32_t count);
     bool (*put)(struct disk_request *request, uint64_t at, const void *bytes, uint32_t count);
-    /* OK; ERR_IO: the unit cannot do it; ERR_RANGE, ERR_INVALID, ERR_READ_ONLY: it is none for this disk. */
+    /* OK; ERR_IO: the unit cannot do it; ERR_FENCED: another node has fenced this one; ERR_RANGE, ERR_INVALID, ERR_READ_ONLY: it is none for this disk. */
     void (*done)(struct disk_request *request, enum status status);
     void *owner;
     /* The disk's. */
     struct disk_request *next, *previous;
-    uint64_t issued, submitted_ns;
+    uint64_t issued, submitted_ns, epoch;
     unsigned outstanding;
     bool flushing;
     enum status status;
@@ -71,9 +80,7 @@ struct scsi_disk_info {
     uint32_t transfer_max_blocks, unmap_max_blocks, same_max_blocks; /* of one command; not 0 once it is known */
     char vendor[9], product[17], revision[5];
     char identity[SCSI_NAME_BYTES];
-    bool reservation_known, reserved;
-    uint64_t reservation_key;
-    uint8_t reservation_type;
+    struct scsi_holding holding; /* of keys and the reservation; of when it was looked at last */
 };
 
 struct scsi_disk;
@@ -83,6 +90,8 @@ struct scsi_disk_ops {
     void (*drop)(void *context, const char *why);
     /* What the unit has reported (a set of enum scsi_news); 0: what went wrong with a command. */
     void (*news)(void *context, unsigned news, const char *text);
+    /* This node was fenced, by whom info.holding says; called before the requests are ended. NULL where nothing is claimed. */
+    void (*fenced)(void *context, const char *why);
 };
 
 #define SCSI_DISK_PIECE_BYTES ISCSI_BOUNCE_BYTES
@@ -124,6 +133,12 @@ struct scsi_disk {
     struct scsi_disk_info found;
     struct scsi_page_set pages;
     uint8_t answer[SCSI_DISK_ANSWER];
+    struct scsi_talk talk;       /* of the look at the reservation, then of the proof */
+    struct scsi_reserve look;
+    const struct scsi_claim *claim; /* NULL: none */
+    struct scsi_proof proof;
+    bool fenced;
+    uint64_t discarded;          /* requests that a fence has ended */
     char text[SCSI_DISK_TEXT];
     /* The abort or the reset under way. */
     struct iscsi_task task;
@@ -149,6 +164,11 @@ void scsi_disk_slow(struct scsi_disk *disk, struct iscsi_command *command, uint6
 void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns);
 /* Only once info.known; done() may be called from within. */
 void scsi_disk_submit(struct scsi_disk *disk, struct disk_request *request, uint64_t now_ns);
+/*
+ * Sets what is to be proven (it must stay; it may be the same one, changed), or NULL. The caller has just taken the
+ * reservation on this session, or begins a new epoch: no request is under way. A proof that is under way begins anew.
+ */
+void scsi_disk_claim(struct scsi_disk *disk, const struct scsi_claim *claim, uint64_t now_ns);
 /* Ends all requests as ERR_CANCELLED, now. */
 void scsi_disk_cancel(struct scsi_disk *disk, uint64_t now_ns);
 /* The member may_send of struct iscsi_ops: what was cancelled is not sent again. */
@@ -161,5 +181,6 @@ uint64_t scsi_disk_deadline(const struct scsi_disk *disk);
 
 /* Between the files: scsi_probe.c, scsi_recover.c. */
 void scsi_probe_start(struct scsi_disk *disk);
+void scsi_disk_fence(struct scsi_disk *disk, const char *why);
 
 #endif

@@ -15,13 +15,13 @@
 #define SAME_MAX (64u << 20)    /* bytes of one WRITE SAME: not all units are quick about it */
 #define UNMAP_MAX (1u << 30)
 #define AGAIN_MAX 40u           /* answers such as "busy" to one question */
+#define VPD_BYTES 512u         /* room for a VPD page */
 #define PAGE_IDENTITY 0x83
 #define PAGE_LIMITS 0xb0
 #define PAGE_PROVISIONING 0xb2
 
 /* INQUIRY first: it is answered where there is no unit, and never by a unit attention. */
-enum step { STEP_INQUIRY, STEP_READY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE,
-            STEP_RESERVATION, STEP_END };
+enum step { STEP_INQUIRY, STEP_READY, STEP_PAGES, STEP_IDENTITY, STEP_LIMITS, STEP_PROVISIONING, STEP_CAPACITY, STEP_MODE, STEP_END };
 
 static void refuse(struct scsi_disk *disk, const char *why)
 {
@@ -50,13 +50,12 @@ static void build(struct scsi_disk *disk, struct scsi_cdb *cdb)
 {
     switch ((enum step)disk->step) {
     case STEP_INQUIRY: scsi_inquiry(cdb, SCSI_STANDARD_INQUIRY, 96); break;
-    case STEP_PAGES: scsi_inquiry(cdb, 0, SCSI_DISK_ANSWER); break;
-    case STEP_IDENTITY: scsi_inquiry(cdb, PAGE_IDENTITY, SCSI_DISK_ANSWER); break;
-    case STEP_LIMITS: scsi_inquiry(cdb, PAGE_LIMITS, SCSI_DISK_ANSWER); break;
-    case STEP_PROVISIONING: scsi_inquiry(cdb, PAGE_PROVISIONING, SCSI_DISK_ANSWER); break;
+    case STEP_PAGES: scsi_inquiry(cdb, 0, VPD_BYTES); break;
+    case STEP_IDENTITY: scsi_inquiry(cdb, PAGE_IDENTITY, VPD_BYTES); break;
+    case STEP_LIMITS: scsi_inquiry(cdb, PAGE_LIMITS, VPD_BYTES); break;
+    case STEP_PROVISIONING: scsi_inquiry(cdb, PAGE_PROVISIONING, VPD_BYTES); break;
     case STEP_CAPACITY: scsi_read_capacity16(cdb); break;
     case STEP_MODE: scsi_mode_sense6(cdb, 192); break;
-    case STEP_RESERVATION: scsi_persistent_reserve_in(cdb, SCSI_PR_READ_RESERVATION, 32); break;
     default: scsi_test_unit_ready(cdb); break;
     }
 }
@@ -121,7 +120,6 @@ static bool understand(struct scsi_disk *disk, uint32_t bytes)
     struct scsi_identity identity;
     struct scsi_capacity capacity;
     struct scsi_mode mode;
-    struct scsi_reservation reservation;
 
     switch ((enum step)disk->step) {
     case STEP_INQUIRY:
@@ -167,14 +165,6 @@ static bool understand(struct scsi_disk *disk, uint32_t bytes)
             found->fua = mode.fua;
         }
         break;
-    case STEP_RESERVATION:
-        if (scsi_parse_reservation(disk->answer, bytes, &reservation) == OK) {
-            found->reservation_known = true;
-            found->reserved = reservation.held;
-            found->reservation_key = reservation.key;
-            found->reservation_type = reservation.type;
-        }
-        break;
     default:
         break;
     }
@@ -188,7 +178,85 @@ static uint32_t blocks_of(uint32_t limit_blocks, uint32_t most_bytes, uint32_t b
     return limit_blocks ? MIN(limit_blocks, most) : most;
 }
 
-/* All is asked: is it the unit that it was, and may this node write it? */
+/* ---- Who may write ---- */
+
+static void proven(struct scsi_disk *disk)
+{
+    disk->proving = false;
+    disk->ops->proved(disk->context);
+}
+
+static void proof_over(struct scsi_talk *talk, bool lost)
+{
+    struct scsi_disk *disk = talk->owner;
+    const struct scsi_proof *proof = &disk->proof;
+
+    if (lost || !disk->proving) {
+        disk->proving = false;
+        if (talk->refused)
+            disk->ops->drop(disk->context, "the target does not carry out the commands that tell who may write");
+    } else if (proof->verdict == SCSI_PROOF_HOLDS) {
+        if (proof->restored)
+            disk->ops->news(disk->context, 0, "the target had forgotten the reservation, nobody else has come: it is there again");
+        proven(disk);
+    } else if (proof->verdict == SCSI_PROOF_FENCED) {
+        snprintf(disk->text, sizeof disk->text, "%s", proof->why);
+        scsi_disk_fence(disk, disk->text);
+        proven(disk); /* for looking */
+    } else {
+        REFUSE("%s", proof->why);
+    }
+}
+
+/* What the look has found is taken over; a claim is proven, and a unit without one is nobody else's where requests wait. */
+static void looked(struct scsi_talk *talk, bool lost)
+{
+    struct scsi_disk *disk = talk->owner;
+    struct scsi_disk_info *found = &disk->found;
+    const struct scsi_holding *h = &disk->look.holding;
+
+    if (lost || !disk->proving) {
+        disk->proving = false;
+        if (talk->refused)
+            disk->ops->drop(disk->context, "the target does not carry out the commands that tell who may write");
+        return;
+    }
+    found->holding = *h;
+    if (!disk->claim && h->held && disk->first) {
+        found->known = disk->info.known;
+        disk->info = *found;
+        REFUSE("the unit is reserved by another initiator, key 0x%lx, %s; let that one release it", (unsigned long)h->key,
+               scsi_pr_type_name(h->type));
+        return;
+    }
+    found->known = true;
+    disk->info = *found;
+    if (!disk->claim || disk->fenced) {
+        proven(disk);
+        return;
+    }
+    scsi_proof_start(&disk->proof, disk->claim, disk->answer, sizeof disk->answer, false);
+    talk->ops = &scsi_proof_talk;
+    talk->core = &disk->proof;
+    talk->over = proof_over;
+    scsi_talk_start(talk, disk->session->now_ns);
+}
+
+static void look(struct scsi_disk *disk)
+{
+    disk->look = (struct scsi_reserve){ .order = SCSI_RESERVE_LOOK, .key = disk->claim ? disk->claim->key : 0,
+                                        .buffer = disk->answer };
+    disk->talk.ops = &scsi_reserve_ops;
+    disk->talk.core = &disk->look;
+    disk->talk.over = looked;
+    disk->talk.owner = disk;
+    disk->talk.session[0] = disk->session;
+    memcpy(disk->talk.lun, disk->lun, sizeof disk->lun);
+    scsi_reserve_start(&disk->look);
+    scsi_talk_start(&disk->talk, disk->session->now_ns);
+}
+
+/* All is asked: is it the unit that it was? */
 static void conclude(struct scsi_disk *disk)
 {
     struct scsi_disk_info *found = &disk->found, *was = &disk->info;
@@ -210,17 +278,7 @@ static void conclude(struct scsi_disk *disk)
     /* Until the unit says that it has them not. */
     found->has_cache_control = !was->known || was->has_cache_control;
     found->can_write_same = !was->known || was->can_write_same;
-    if (found->reserved) {
-        found->known = was->known;
-        disk->info = *found;
-        REFUSE("the unit is reserved by another initiator, key 0x%lx, %s; let that one release it",
-               (unsigned long)found->reservation_key, scsi_pr_type_name(found->reservation_type));
-        return;
-    }
-    found->known = true;
-    disk->info = *found;
-    disk->proving = false;
-    disk->ops->proved(disk->context);
+    look(disk);
 }
 
 /* A question that the unit does not answer. */
@@ -292,5 +350,6 @@ void scsi_probe_start(struct scsi_disk *disk)
     memset(&disk->pages, 0, sizeof disk->pages);
     disk->step = STEP_INQUIRY;
     disk->proving = true;
+    (void)scsi_talk_forget(&disk->talk); /* of an earlier connection; its commands ended with that */
     ask(disk);
 }

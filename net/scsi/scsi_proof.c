@@ -62,6 +62,11 @@ static void build(struct scsi_proof *proof)
         scsi_persistent_reserve_out(&proof->cdb, SCSI_PR_RESERVE, claim->type, SCSI_PR_OUT_BYTES);
         scsi_pr_out_list(proof->buffer, claim->key, 0, false);
         break;
+    case PROOF_SHED:
+        scsi_persistent_reserve_out(&proof->cdb, proof->no_abort ? SCSI_PR_PREEMPT : SCSI_PR_PREEMPT_AND_ABORT, claim->type,
+                                    SCSI_PR_OUT_BYTES);
+        scsi_pr_out_list(proof->buffer, claim->key, proof->kin, false);
+        break;
     }
 }
 
@@ -152,21 +157,38 @@ static void epoch(struct scsi_proof *proof, uint32_t bytes)
     }
 }
 
+/* A key of this life on another path. */
+static bool is_kin(const struct scsi_claim *claim, uint64_t key)
+{
+    return key != claim->key && !((key ^ claim->key) & ~claim->path_bits);
+}
+
 static void keys(struct scsi_proof *proof, uint32_t bytes)
 {
     uint64_t key, key_wanted = proof->claim->key;
-    unsigned count, listed, found = 0;
+    unsigned count, listed, found = 0, kin = 0;
     /* One key at a time from the buffer: the list needs no second place. */
     if (scsi_parse_keys(proof->buffer, bytes, &proof->generation, &key, 1, &count, &listed) != OK) {
         UNSURE("the unit's answer to READ KEYS is cut");
         return;
     }
     count = (unsigned)MIN((size_t)listed, (bytes - 8u) / 8);
-    for (unsigned i = 0; i < count; i++)
-        found += be64_get(proof->buffer + 8 + 8 * i) == key_wanted;
-    proof->alone = found == listed;
-    if (found)
+    proof->kin = 0;
+    for (unsigned i = 0; i < count; i++) {
+        key = be64_get(proof->buffer + 8 + 8 * i);
+        found += key == key_wanted;
+        kin += is_kin(proof->claim, key);
+        proof->kin = is_kin(proof->claim, key) ? key : proof->kin;
+    }
+    proof->alone = found + kin == listed;
+    if (found && kin)
+        go(proof, PROOF_SHED);
+    else if (found)
         go(proof, PROOF_RESERVATION);
+    else if (kin) {
+        proof->rejoined |= !proof->claim->blocks;
+        go(proof, PROOF_REGISTER);
+    }
     else if (count < listed)
         UNSURE("the unit has %u registrations, and only %u of them could be read", listed, count);
     else if (proof->alone && proof->claim->restore)
@@ -194,7 +216,12 @@ static void reservation(struct scsi_proof *proof, uint32_t bytes)
             scsi_pr_type_name(r.type), (unsigned long)r.key, scsi_pr_type_name(claim->type));
     } else if ((r.type == SCSI_PR_WRITE_EXCLUSIVE || r.type == SCSI_PR_EXCLUSIVE_ACCESS) && r.key != claim->key) {
         end(proof, SCSI_PROOF_FENCED, "the unit is reserved by the key 0x%016lx alone", (unsigned long)r.key);
+    } else if (proof->rejoined && (!proof->alone || r.key != claim->key)) {
+        end(proof, SCSI_PROOF_FENCED, "another initiator has come while this path was away: the unit is reserved by the key "
+            "0x%016lx", (unsigned long)r.key);
     } else {
+        /* Only where the reservation is this very key's can it be told later that nobody has fenced it meanwhile. */
+        proof->may_rejoin = !claim->blocks && proof->alone && r.key == claim->key;
         go(proof, PROOF_NEXUS);
     }
 }
@@ -211,14 +238,16 @@ static void conflict(struct scsi_proof *proof)
             end(proof, SCSI_PROOF_UNPROTECTED, "somebody else has reserved the unit");
         break;
     case PROOF_NEXUS:
-        if (proof->claim->restore && proof->alone)
+        if ((proof->claim->restore && proof->alone) || proof->may_rejoin) {
+            proof->rejoined = proof->may_rejoin;
             go(proof, PROOF_REGISTER);
-        else
+        } else
             end(proof, SCSI_PROOF_UNPROTECTED, "the key 0x%016lx is registered, but not on this path: register it here",
                 (unsigned long)proof->claim->key);
         break;
     case PROOF_REGISTER: /* somebody was faster */
     case PROOF_RESERVE:
+    case PROOF_SHED: /* that path's key went by itself, or ours was preempted */
         if (++proof->rounds > ROUNDS_MAX)
             UNSURE("the unit refuses to register or to reserve");
         else
@@ -253,6 +282,12 @@ static void done(struct scsi_proof *proof, uint32_t bytes)
         proof->restored = true;
         begin(proof);
         break;
+    case PROOF_SHED:
+        if (proof->no_abort)
+            go(proof, PROOF_SETTLE);
+        else
+            begin(proof);
+        break;
     case PROOF_SETTLE:
         break;
     }
@@ -276,6 +311,11 @@ void scsi_proof_answer(struct scsi_proof *proof, unsigned status, const uint8_t 
         conflict(proof);
         return;
     }
+    if (verdict.action == SCSI_UNSUPPORTED && proof->step == PROOF_SHED && !proof->no_abort) {
+        proof->no_abort = true;
+        build(proof);
+        return;
+    }
     scsi_describe(status, &parsed, words, sizeof(words));
     bool news = verdict.action == SCSI_RETRY || verdict.action == SCSI_CONFLICT; /* the command itself was not done */
     if (++proof->attempts > ATTEMPTS_MAX || (!news && verdict.action != SCSI_RETRY_LATER)) {
@@ -289,3 +329,33 @@ void scsi_proof_answer(struct scsi_proof *proof, unsigned status, const uint8_t 
     if (news)
         build(proof);
 }
+
+/* ---- As a conversation ---- */
+
+static enum scsi_talk_action talk_next(void *core, struct scsi_talk_step *step)
+{
+    static const enum scsi_talk_action actions[] = { [SCSI_PROOF_SEND] = SCSI_TALK_SEND, [SCSI_PROOF_RESET] = SCSI_TALK_RESET,
+                                                     [SCSI_PROOF_WAIT] = SCSI_TALK_WAIT, [SCSI_PROOF_OVER] = SCSI_TALK_OVER };
+    struct scsi_proof *proof = core;
+
+    *step = (struct scsi_talk_step){ .cdb = &proof->cdb, .buffer = proof->buffer, .delay_ns = proof->delay_ns };
+    return actions[scsi_proof_next(proof)];
+}
+
+static void talk_answer(void *core, unsigned status, const uint8_t *sense, size_t sense_bytes, uint32_t transferred)
+{
+    scsi_proof_answer(core, status, sense, sense_bytes, transferred);
+}
+
+static void talk_reset(void *core, bool done)
+{
+    scsi_proof_reset(core, done);
+}
+
+static void talk_waited(void *core)
+{
+    scsi_proof_waited(core);
+}
+
+const struct scsi_talk_ops scsi_proof_talk = { .next = talk_next, .answer = talk_answer, .reset = talk_reset,
+                                               .waited = talk_waited };

@@ -8,7 +8,7 @@
  *   1. Where copies of earlier commands may still be under way (ISCSI_PROVE_STRAYS), they are ended by a reset of the
  *      logical unit.
  *   2. The epoch: the volume's own record still says this node's.
- *   3. The key: the registration of this node and path is in the unit's list.
+ *   3. The key: the registration of this node and path is in the unit's list, or one of this life's other paths.
  *   4. The reservation: the claimed type is in force, so that the unit itself refuses whoever has no key. Keys and
  *      reservation are read in two commands; the generation says whether they are of one moment, else both are read
  *      again.
@@ -33,16 +33,22 @@
  * afterwards; one that does not know us any more has our key for a nexus that is gone. `restore` allows to register and
  * reserve anew then, and only where nobody else is registered: else the key may have been preempted, or the cluster
  * decides. The proof begins anew after it, with the epoch, so a takeover of before is seen: a fence whose keys were
- * forgotten still holds.
+ * forgotten still holds. Without a record of the epoch (a unit that an admin has reserved) there is no `restore`; only a
+ * key whose nexus is gone is registered anew, and then it must be the only one and have the reservation itself: whoever
+ * fenced this node meanwhile would have taken that.
+ *
+ * A node that comes back on another path registers that path's key, proves it, and preempts and aborts the key of the path
+ * that it was on: so no command that is still under way there lands after what is sent here.
  *
  * Pure: commands go out and answers come in. The owner sends each as a probe (iscsi_command.probe) on the session that
  * is proving; where one is not answered, or the connection goes, it forgets the proof and starts another after the next
- * login. How long it may take is the session's prove_ns. Above net/iscsi, beside the disk.
+ * login (scsi_talk.h does that). How long it may take is the session's prove_ns. Above net/iscsi, beside the disk.
  */
 #ifndef NET_SCSI_SCSI_PROOF_H
 #define NET_SCSI_SCSI_PROOF_H
 
 #include "net/scsi/scsi_cdb.h"
+#include "net/scsi/scsi_talk.h"
 
 /* What a node says of itself and a unit. Must outlive a proof; changed by its owner between proofs only. */
 struct scsi_claim {
@@ -50,6 +56,11 @@ struct scsi_claim {
     enum scsi_pr_type type; /* the reservation that must be in force */
     bool keep;              /* `restore` registers with APTPL */
     bool restore;           /* where nobody else is registered: register and reserve anew what was forgotten */
+    /*
+     * Bits of the key that tell this life's paths apart; 0: there is one path. A key that differs in them only was
+     * registered on a path that is given up: it shows that this life was not fenced, and is preempted and aborted.
+     */
+    uint64_t path_bits;
     uint64_t epoch;         /* of this node for the volume */
     /* Where the volume keeps it: `blocks` blocks from `block` on; 0 blocks: there is no volume yet, and no epoch. */
     uint64_t block;
@@ -90,8 +101,11 @@ struct scsi_proof {
     char why[200];          /* for people, unless it holds */
 
     /* The proof's own. */
-    enum { PROOF_SETTLE, PROOF_EPOCH, PROOF_KEYS, PROOF_RESERVATION, PROOF_NEXUS, PROOF_REGISTER, PROOF_RESERVE } step;
-    bool waiting, refused, alone; /* alone: no other key is in the list */
+    enum { PROOF_SETTLE, PROOF_EPOCH, PROOF_KEYS, PROOF_RESERVATION, PROOF_NEXUS, PROOF_REGISTER, PROOF_RESERVE, PROOF_SHED } step;
+    bool waiting, refused, alone; /* alone: no other node's key is in the list */
+    bool may_rejoin, rejoined; /* registered anew without an epoch to show a fence */
+    bool no_abort;           /* the target preempts only: the unit is reset then */
+    uint64_t kin;            /* the key of another path of this life; 0: none is there */
     unsigned attempts, rounds;
 };
 
@@ -109,6 +123,8 @@ void scsi_proof_answer(struct scsi_proof *proof, unsigned status, const uint8_t 
 /* The unit was reset, or the target would not. */
 void scsi_proof_reset(struct scsi_proof *proof, bool done);
 void scsi_proof_waited(struct scsi_proof *proof);
+/* The same as a core of scsi_talk.h. */
+extern const struct scsi_talk_ops scsi_proof_talk;
 
 /* Whether a command that was queued in `epoch` may be sent. */
 static inline bool scsi_proof_allows(const struct scsi_proof *proof, uint64_t epoch)

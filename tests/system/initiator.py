@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A stranger at a target: another initiator that logs in, registers a key and reserves the unit, as another cluster or host
-would (RFC 7143 for the PDUs, SPC-4 for the commands). Only what the tests need: no CHAP, no digests, one command at a time."""
+"""A stranger at a target: another initiator that logs in, registers a key, reserves or preempts, and writes, as another cluster
+or host would (RFC 7143 for the PDUs, SPC-4 for the commands). Only what the tests need: no CHAP, no digests, one command at a time."""
 import socket
 import struct
 
-REGISTER, RESERVE, RELEASE = 0, 1, 2
+REGISTER, RESERVE, RELEASE, PREEMPT = 0, 1, 2, 4
 WRITE_EXCLUSIVE = 1
 
 
@@ -74,3 +74,23 @@ class Initiator:
     def release(self, key):
         assert self.reserve_out(RELEASE, key) == 0
         assert self.reserve_out(REGISTER, key, 0) == 0
+
+    def preempt(self, key, victim, kind=WRITE_EXCLUSIVE):
+        """Registers, and takes the reservation and the key away from whoever has them."""
+        assert self.reserve_out(REGISTER, 0, key) == 0
+        assert self.reserve_out(PREEMPT, key, victim, kind) == 0
+
+    def write(self, block, data):
+        """WRITE (16); its status, after what the unit has to report first."""
+        for _ in range(3):
+            header = bytearray(48)
+            header[0], header[1] = 0x01, 0xa0 | 0x01
+            struct.pack_into(">H", header, 8, self.lun)
+            struct.pack_into(">I", header, 20, len(data))
+            header[32:48] = struct.pack(">BBQIBB", 0x8a, 0, block, len(data) // 512, 0, 0)
+            answer = self.exchange(header, data)
+            self.cmd_sn += 1
+            assert answer[0] == 0x21 and answer[2] == 0, f"the target did not carry it out: {answer.hex()}"
+            if answer[3] != 2:
+                break
+        return answer[3]

@@ -113,7 +113,7 @@ UNITS = {
     "Journal": (journal, ("journal", "tasuki-csv fsck")),
     "Cut": (cut, ("24576", "16384", "as large as it was")),
     "Full": (full, ()),
-    "Reserved": (lambda disk: tool(disk, "mkfs", "--force"), ("reserved", f"0x{KEY:x}", "release")),
+    "Reserved": (lambda disk: tool(disk, "mkfs", "--force"), ("reserved", f"0x{KEY:016x}", "write exclusive", "release")),
 }
 BESIDE = ["Empty", "Foreign", "Damaged", "Newer", "Journal", "Cut"]
 
@@ -216,7 +216,7 @@ def test_a_volume_that_cannot_be_mounted(wrong, name):
 def test_a_unit_that_a_stranger_has_reserved(wrong):
     """It is not mounted, and it is when the stranger has let it go."""
     node = wrong.node
-    wait_problem(node, "iscsi list", "storage", "reserved", UNITS["Reserved"][1])
+    wait_problem(node, "csv list", "volume", "Reserved", UNITS["Reserved"][1])
     assert find(node.shell_json("csv list")["volumes"], "volume", "Reserved")["state"] != "mounted"
     assert wrong.units.sums()["Reserved"] == wrong.before["Reserved"], "something was written to it"
     wrong.stranger.release(KEY)

@@ -145,13 +145,39 @@ unsigned fake_unit_execute(struct fake_unit *u, unsigned nexus, const uint8_t cd
         if (cdb[0] == 0x5f)
             return out_bytes < SCSI_PR_OUT_BYTES ? check(sense, SCSI_ILLEGAL_REQUEST, 0x1a00)
                                                  : reserve_out(u, nexus, cdb, out);
+        if (u->extras && (cdb[1] & 31) == SCSI_PR_REPORT_CAPABILITIES) {
+            memcpy(in, (uint8_t[]){ 0, 8, 1, 0x80, 0xea, 1, 0, 0 }, 8);
+            *in_bytes = 8;
+            return SCSI_GOOD;
+        }
+        if ((cdb[1] & 31) > SCSI_PR_READ_RESERVATION) /* it tells neither capabilities nor who has which key */
+            return check(sense, SCSI_ILLEGAL_REQUEST, 0x2400);
         status = reserve_in(u, cdb, answer, &count);
         *in_bytes = MIN(MIN(count, room), (uint32_t)be16_get(cdb + 7));
         memcpy(in, answer, *in_bytes);
         return status;
+    case 0x42: /* UNMAP, of one range: what is there afterwards is not zero */
+    case 0x89:
+    case 0x93:
+        if (!u->extras)
+            return check(sense, SCSI_ILLEGAL_REQUEST, 0x2000);
+        if (kept_out(u, nexus, true) && u->leaks != cdb[0]) {
+            u->conflicts++;
+            return SCSI_RESERVATION_CONFLICT;
+        }
+        u->writes++;
+        if (cdb[0] == 0x42)
+            memset(u->disk + be64_get(out + 8) * 512, 0xdd, be32_get(out + 16) * 512ull);
+        else if (cdb[0] == 0x93)
+            memcpy(u->disk + at, out, 512);
+        else if (memcmp(u->disk + at, out, 512))
+            return check(sense, SCSI_MISCOMPARE, 0x1d00);
+        else
+            memcpy(u->disk + at, out + 512, 512);
+        return SCSI_GOOD;
     case 0x88:
     case 0x8a:
-        if (kept_out(u, nexus, cdb[0] == 0x8a)) {
+        if (kept_out(u, nexus, cdb[0] == 0x8a) && u->leaks != cdb[0]) {
             u->conflicts++;
             return SCSI_RESERVATION_CONFLICT;
         }

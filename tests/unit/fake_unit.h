@@ -20,6 +20,8 @@ struct fake_unit {
     uint32_t generation;
     uint16_t attention[FAKE_NEXUSES]; /* ASC and ASCQ that wait; one each */
     bool no_reservations;           /* has no PERSISTENT RESERVE */
+    bool extras;                    /* has UNMAP, WRITE SAME and COMPARE AND WRITE, and tells capabilities, PTPL_C among them */
+    uint8_t leaks;                  /* an operation code that is carried out whatever the reservation says; 0: none */
     unsigned busy;                  /* so many commands are answered BUSY */
     unsigned commands, writes, conflicts;
 };

@@ -179,6 +179,14 @@ static void scsi(struct fake_target *target, struct fake_task *task)
         return;
     case 0x5e:
         be32_put(data, 7);
+        if ((task->cdb[1] & 31) == SCSI_PR_READ_KEYS) {
+            data[7] = t.reserved ? 8 : 0;
+            be64_put(data + 8, t.reserved);
+            fake_target_data(target, task, data, 8u + data[7]);
+            return;
+        }
+        if ((task->cdb[1] & 31) == SCSI_PR_READ_FULL_STATUS)
+            break;
         if (t.reserved) {
             data[7] = 16;
             be64_put(data + 8, t.reserved);
@@ -410,7 +418,7 @@ static void it_finds_what_there_is(void **state)
     const struct scsi_disk_info *info = &t.disk.info;
     assert_int_equal(info->bytes, 1024 * 512);
     assert_int_equal(info->block_bytes, 512);
-    assert_true(info->can_unmap && info->thin && !info->read_only && info->reservation_known && !info->reserved);
+    assert_true(info->can_unmap && info->thin && !info->read_only && info->holding.known && !info->holding.held);
     assert_string_equal(info->vendor, "FAKE");
     assert_string_equal(info->product, "MEMORY DISK");
     assert_string_equal(info->identity, "naa.5000000000000001");
@@ -500,21 +508,16 @@ static void a_smaller_unit_is_refused(void **state)
 static void a_reserved_unit_is_left_alone(void **state)
 {
     (void)state;
-    t.reserved = 0xabcd;
-    start();
-    assert_int_equal(t.proofs, 0);
-    assert_non_null(strstr(t.dropped, "0xabcd"));
-    assert_false(t.disk.info.known);
-    assert_true(t.disk.info.reserved);
-    assert_int_equal(t.disk.info.bytes, 1024 * 512); /* for people */
-    t.reserved = 0;
-    pass(10 * SECOND, false);
-    assert_true(t.disk.info.known);
+    t.reserved = 0xabcd; /* who wants to use it looks at that first */
+    start_good();
+    assert_true(t.disk.info.holding.held && t.disk.info.holding.key == 0xabcd && t.disk.info.holding.type == 5);
     t.reserved = 5;
     t.conflicts = 4;
     struct request *r = submit(DISK_WRITE, 512, 512, 9);
     pass(30 * SECOND, true);
     assert_int_equal(r->done_count, 0);
+    assert_int_equal(t.conflicts, 3); /* it was not sent again */
+    assert_non_null(strstr(t.dropped, "0x5"));
     struct request *later = submit(DISK_WRITE, 8192, 8192, 2);
     pass(30 * SECOND, true);
     assert_int_equal(later->done_count, 0);

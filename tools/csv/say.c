@@ -99,6 +99,8 @@ const char *say_status(enum status status)
         return "the volume takes no changes: it is open for reading only, or its disk has failed";
     case ERR_NOT_EMPTY:
         return "the directory has entries; remove them first, or use `rm -r`";
+    case ERR_FENCED:
+        return "another host has taken the disk over; see who that is before trying again";
     case ERR_CANCELLED:
         return "interrupted; nothing was changed";
     case ERR_TRUNCATED:
