@@ -30,7 +30,7 @@ import mkdemo  # noqa: E402
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "target_core_iblock", "target_core_file", "iscsi_target_mod"]
 READY = "the target is ready"
-# Variables come from /target.conf: name, serial, kind (iblock, fileio), initiators, chap, groups; functions from there set
+# Variables come from /target.conf: name, serial, kind (iblock, fileio), initiators, levels, chap, groups; functions from there set
 # what a test has asked for (attributes of the unit, of a portal group, its parameters).
 INIT = f"""#!/bin/sh
 export PATH=/bin
@@ -72,9 +72,16 @@ if [ -s $kept ]; then
         esac
     done </tmp/kept
 fi
-login() {{
-    [ $chap -ge 1 ] && echo "$user" >$1/auth/userid && echo "$secret" >$1/auth/password
-    [ $chap -ge 2 ] && echo "$their_user" >$1/auth/userid_mutual && echo "$their_secret" >$1/auth/password_mutual
+login() {{ # a line's end would belong to them
+    [ -e $1/attrib/authentication ] && echo $(($2 > 0)) >$1/attrib/authentication
+    [ $2 -ge 1 ] && printf %s "$user" >$1/auth/userid && printf %s "$secret" >$1/auth/password
+    [ $2 -ge 2 ] && printf %s "$their_user" >$1/auth/userid_mutual && printf %s "$their_secret" >$1/auth/password_mutual
+}}
+level() {{
+    for pair in $levels; do
+        [ ${{1##*:}} = ${{pair%=*}} ] && echo ${{pair#*=}} && return
+    done
+    echo $chap
 }}
 mkdir -p $top/iscsi
 i=1
@@ -86,12 +93,12 @@ while [ $i -le $groups ]; do
         echo ${{one#*:}} >$group/attrib/${{one%:*}}
     done
     set_group
-    login $group
+    login $group $chap
     for one in $known; do
         [ -d $group/acls/$one ] && continue
         mkdir -p $group/acls/$one/lun_1
         ln -s $group/lun/lun_1 $group/acls/$one/lun_1/unit
-        login $group/acls/$one
+        login $group/acls/$one $(level $one)
     done
     mkdir "$group/np/0.0.0.0:$((3259 + i))"
     echo 1 >$group/enable
@@ -123,16 +130,17 @@ def base():
 class LioTarget(Unit):
     """chap, digests: as Target's. cache: whether the unit has a write cache. groups: portal groups, each with a port of its
     own (`ports`). unit, group, parameters: what is written to attributes of the unit, of the portal groups, and to the keys of their
-    sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. log: a file for
+    sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. levels: {what
+    comes after a name's colon: chap for that initiator}. log: a file for
     what the machine says."""
     prefix = "tasuki-lio-"
     model = "LIO-ORG disk"
 
     def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME, cache=False, groups=1, unit=None, group=None,
-                 parameters=None, initiators=(INITIATOR,), log=None):
+                 parameters=None, initiators=(INITIATOR,), levels=None, log=None):
         super().__init__(size, chap, digests, name)
         self.serial = str(uuid.uuid4())
-        self.cache, self.initiators, self.log_path = cache, initiators, log
+        self.cache, self.initiators, self.levels, self.log_path = cache, initiators, levels or {}, log
         self.ports = [self.port] + [free_port() for _ in range(groups - 1)]
         self.settings = {"set_unit": {f"$unit/attrib/{key}": value
                                       for key, value in {"emulate_tpu": 1, "emulate_tpws": 1, **(unit or {})}.items()},
@@ -151,6 +159,7 @@ class LioTarget(Unit):
         values = {"name": self.name, "serial": self.serial, "kind": "fileio" if self.cache else "iblock", "size": self.size,
                   "initiators": " ".join(self.initiators), "chap": self.chap, "groups": len(self.ports),
                   "user": OURS[0], "secret": OURS[1], "their_user": THEIRS[0], "their_secret": THEIRS[1]}
+        values["levels"] = " ".join(f"{name}={level}" for name, level in self.levels.items())
         lines = [f"{key}={shlex.quote(str(value))}" for key, value in values.items()]
         for function, writes in self.settings.items():
             lines += [f"{function}() {{", ":"]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A volume on a LUN behind iscsi://, against a tgtd that the tests start and end: reservations, secrets, lost connections."""
+"""A volume on a LUN behind iscsi://, against real targets that the tests start and end: reservations, secrets, lost connections.
+What may depend on the target is tried on all of them (EVERYWHERE), the rest on tgt."""
 import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,57 +13,16 @@ import threading
 import pytest
 
 from csv_volume import MIB, SECONDS, TOOL, Volume, fuse_problem, on_another_host, unmount, wait_for
+from istgt import IstgtTarget
+from lio import LioTarget
+from target import OURS, THEIRS, Target
 
 pytestmark = pytest.mark.vendor("none")
 TARGET = f"iqn.2026-11.example:csv-{os.getpid()}"  # runs at the same time do not know each other
-SECRET, OTHER_SECRET = "0123456789ab", "ba9876543210"
-
-
-class Target:
-    """A tgtd of its own with one target: LUN 1 is a file of 256 MiB."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.lun = folder / "lun.img"
-        with open(self.lun, "wb") as file:
-            file.truncate(256 * MIB)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.process = None
-        self.accounts = []
-        self.start()
-
-    def url(self, user="", port=None, target=TARGET, lun=1):
-        return f"iscsi://{user}127.0.0.1:{port or self.port}/{target}/{lun}"
-
-    def admin(self, *words, check=True):
-        result = subprocess.run(["tgtadm", "-C", "1", "--lld", "iscsi", *words], capture_output=True, text=True,
-                                env=self.environment, timeout=SECONDS)
-        assert not check or not result.returncode, result.stderr
-        return result
-
-    def start(self):
-        self.environment = {**os.environ, "TGT_IPC_SOCKET": str(self.folder / "ipc")}
-        with open(self.folder / "tgtd.log", "ab") as log:
-            self.process = subprocess.Popen(["tgtd", "-f", "-C", "1", "--iscsi", f"portal=127.0.0.1:{self.port}"],
-                                            stdout=log, stderr=log, env=self.environment)
-        wait_for(lambda: self.process.poll() is not None or
-                 not self.admin("--op", "show", "--mode", "system", check=False).returncode, "tgtd")
-        assert self.process.poll() is None, (self.folder / "tgtd.log").read_text()
-        self.admin("--op", "new", "--mode", "target", "--tid", "1", "-T", TARGET)
-        self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(self.lun))
-        for user, secret in self.accounts:
-            self.admin("--op", "new", "--mode", "account", "--user", user, "--password", secret)
-            self.admin("--op", "bind", "--mode", "account", "--tid", "1", "--user", user)
-        if self.accounts:
-            self.admin("--op", "new", "--mode", "account", "--user", "disk", "--password", OTHER_SECRET)
-            self.admin("--op", "bind", "--mode", "account", "--tid", "1", "--user", "disk", "--outgoing")
-        self.admin("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
+SECRET, OTHER_SECRET = OURS[1], THEIRS[1]
+KINDS = {"tgt": Target, "istgt": IstgtTarget}
+EVERYWHERE = pytest.mark.parametrize("target", ["tgt", "lio", "istgt"], indirect=True)
+BOTH = pytest.mark.parametrize("target", ["tgt", "lio"], indirect=True)  # istgt takes a second for each logout
 
 
 class Proxy:
@@ -123,18 +82,42 @@ class Proxy:
         self.thread.join()
 
 
-@pytest.fixture
-def target(tmp_path):
-    if not shutil.which("tgtd"):
-        pytest.fail("tgtd is not installed: tools/setup.sh installs it")
-    made = Target(tmp_path)
-    yield made
-    made.stop()
+@pytest.fixture(scope="module")
+def lio():
+    """One machine for all tests, since it takes some seconds to boot; made when the first one asks for it."""
+    made = []
+
+    def get():
+        if not made:
+            made.append(LioTarget(size=256 * MIB, name=TARGET))
+            made[0].start()
+        elif made[0].chap or not made[0].machine:
+            made[0].kill()
+            made[0].chap = 0
+            made[0].start()
+        with open(made[0].disk, "r+b") as file:
+            file.truncate(0)
+            file.truncate(made[0].size)
+        return made[0]
+    yield get
+    for one in made:
+        one.close()
 
 
 @pytest.fixture
-def volume(target):
-    made = Volume(target.folder, target.url())
+def target(request, lio):
+    """tgt, unless the test says which ones; each but LIO for this test alone."""
+    kind = getattr(request, "param", "tgt")
+    if kind == "lio":
+        yield lio()
+        return
+    with KINDS[kind](size=256 * MIB, name=TARGET) as made:
+        yield made
+
+
+@pytest.fixture
+def volume(target, tmp_path):
+    made = Volume(tmp_path, target.url())
     made.run("mkfs", "--label=LUN")
     yield made
     made.end()
@@ -175,6 +158,7 @@ def finish(put, status=0):
     return put.stderr.read().decode()
 
 
+@EVERYWHERE
 def test_every_command_works_on_a_lun(target, volume):
     data = os.urandom(11 * MIB + 3)
     volume.run("mkdir", "d")
@@ -187,31 +171,32 @@ def test_every_command_works_on_a_lun(target, volume):
     assert json.loads(volume.run("info", "--json"))["label"] == "LUN" and volume.free() > 200 * MIB
     volume.check()
     volume.fails("mkfs", '"LUN"', "--force")
-    target.stop()
-    on_file = Volume(target.folder, str(target.lun))  # what the target has kept is a volume in a file
+    target.kill()
+    on_file = Volume(volume.folder, target.disk)  # what the target has kept is a volume in a file
     on_file.check()
     assert on_file.run("get", "d/h", "-") == data
 
 
 def test_an_image_is_imported_to_a_lun(target, volume):
-    image = target.folder / "disk.raw"
+    image = volume.folder / "disk.raw"
     with open(image, "wb") as file:
         file.truncate(2 << 30)
         file.seek(1 << 30)
         file.write(os.urandom(20 * MIB))
-    subprocess.run(["qemu-img", "convert", "-O", "qcow2", image, target.folder / "disk.qcow2"], check=True, timeout=SECONDS)
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", image, volume.folder / "disk.qcow2"], check=True, timeout=SECONDS)
     volume.run("import", "disk.qcow2", "disk0.img")
     volume.run("get", "disk0.img", "back")
-    subprocess.run(["qemu-img", "compare", "-s", "-f", "raw", "-F", "raw", image, target.folder / "back"], check=True,
+    subprocess.run(["qemu-img", "compare", "-s", "-f", "raw", "-F", "raw", image, volume.folder / "back"], check=True,
                    timeout=SECONDS)
     volume.check()
 
 
+@BOTH
 def test_a_lun_is_mounted(target, volume):
-    reason = fuse_problem(target.folder)
+    reason = fuse_problem(volume.folder)
     if reason:
         pytest.skip(reason)
-    directory = target.folder / "mounted"
+    directory = volume.folder / "mounted"
     directory.mkdir()
     volume.run("mount", directory)
     try:
@@ -225,14 +210,14 @@ def test_a_lun_is_mounted(target, volume):
 
 
 def test_an_idle_mount_answers_the_targets_pings(target, volume, proxy):
-    reason = fuse_problem(target.folder)
+    reason = fuse_problem(volume.folder)
     if reason:
         pytest.skip(reason)
     for name, value in (("nop_interval", "1"), ("nop_count", "4")):
         target.admin("--op", "update", "--mode", "target", "--tid", "1", "-n", name, "-v", value)
-    directory = target.folder / "mounted"
+    directory = volume.folder / "mounted"
     directory.mkdir()
-    Volume(target.folder, target.url(port=proxy.port)).run("mount", directory)
+    Volume(volume.folder, target.url(port=proxy.port)).run("mount", directory)
     try:
         before = proxy.passed
         wait_for(lambda: proxy.passed >= before + 6 * 48 or proxy.ends, "six answers")
@@ -250,28 +235,35 @@ def test_what_is_not_there_is_said(target, volume):
                        (target.url(lun=7), ("no such LUN",)), (target.url(port=1), ("no connection", "target running")),
                        ("iscsi://127.0.0.1", ("iscsi://[USER%SECRET@]HOST[:PORT]/TARGET/LUN",)),
                        (target.url(lun=0), ("no disk",))):
-        Volume(target.folder, url).fails("ls", *words)
+        Volume(volume.folder, url).fails("ls", *words)
 
 
+@BOTH
 def test_secrets(target, volume):
-    target.accounts = [("alpha", SECRET)]
-    target.stop()
-    target.start()
-    good = Volume(target.folder, target.url(f"alpha%{SECRET}@"))
+    def restart(chap):
+        target.kill()
+        target.chap = chap
+        target.start()
+
+    restart(1)
+    good = Volume(volume.folder, target.url(f"alpha%{SECRET}@"))
     good.run("mkdir", "d")
     assert good.names() == ["d"]
     said = good.run("fsck") + good.run("fsck", "--repair") + good.run("grow") + good.run("info")
     assert b"0 things mended" in said and b": sound" in said and b"already" in said and SECRET.encode() not in said
     for user in ("", "alpha%wrongwrongwrong@", f"beta%{SECRET}@"):
-        bad = Volume(target.folder, target.url(user))
+        bad = Volume(volume.folder, target.url(user))
         bad.fails("ls", "no login", "user and secret")
         assert SECRET not in bad.errors and "wrongwrong" not in bad.errors
+    if isinstance(target, LioTarget):
+        return  # libiscsi's login with secrets both ways does not come about there (docs/tasuki-csv.md)
+    restart(2)
     both = f"?target_user=disk&target_password={OTHER_SECRET}"
-    Volume(target.folder, good.name + both).run("ls")
-    wrong = Volume(target.folder, good.name + both.replace(OTHER_SECRET, "wrongwrongwrong"))
+    Volume(volume.folder, good.name + both).run("ls")
+    wrong = Volume(volume.folder, good.name + both.replace(OTHER_SECRET, "wrongwrongwrong"))
     wrong.fails("ls", "no login")
     assert "wrongwrong" not in wrong.errors
-    volume.name = good.name + both
+    good.name = volume.name = good.name + both
     put = begin(volume)
     with open(f"/proc/{put.pid}/cmdline", "rb") as file:
         shown = file.read()
@@ -284,6 +276,7 @@ def test_secrets(target, volume):
 
 # ---- Reservations ----
 
+@EVERYWHERE
 def test_a_strangers_reservation_is_refused_by_its_key(volume, elsewhere):
     put = begin(volume)
     volume.fails("mkdir", f"in use by process {put.pid} on this host", arguments=("d",))
@@ -297,6 +290,7 @@ def test_a_strangers_reservation_is_refused_by_its_key(volume, elsewhere):
     volume.check()
 
 
+@EVERYWHERE
 def test_a_killed_run_is_cleaned_up_by_its_own_host_alone(volume, elsewhere):
     put = begin(volume)
     put.kill()
@@ -310,6 +304,7 @@ def test_a_killed_run_is_cleaned_up_by_its_own_host_alone(volume, elsewhere):
     volume.check()
 
 
+@BOTH
 def test_take_over_preempts_who_is_gone(volume, elsewhere):
     put = begin(volume)
     put.kill()
@@ -349,9 +344,18 @@ def test_who_was_preempted_by_mistake_writes_nothing_more(volume, elsewhere, gon
 
 @pytest.mark.parametrize("cut_at", [100_000, 1_000_000, 7_654_321, 20_000_000])
 def test_a_cut_connection_costs_nothing(target, volume, proxy, cut_at):
+    cut_while_it_writes(target, volume, proxy, cut_at)
+
+
+@pytest.mark.parametrize("target", ["lio", "istgt"], indirect=True)
+def test_a_cut_connection_costs_nothing_elsewhere(target, volume, proxy):
+    cut_while_it_writes(target, volume, proxy, 7_654_321)
+
+
+def cut_while_it_writes(target, volume, proxy, cut_at):
     data = os.urandom(24 * MIB)
     proxy.cut_at = cut_at
-    through = Volume(target.folder, target.url(port=proxy.port))
+    through = Volume(volume.folder, target.url(port=proxy.port))
     through.run("put", "-", "f", data=data, quiet=False)
     assert proxy.cuts == 1 and "the connection is lost" in through.errors and "is back" in through.errors
     assert volume.run("get", "f", "-") == data
@@ -361,10 +365,26 @@ def test_a_cut_connection_costs_nothing(target, volume, proxy, cut_at):
         volume.run("mkdir", "released", before=other)
 
 
-def test_a_restarted_target_has_lost_the_reservation_and_nothing_more_is_written(target, volume):
-    """tgt keeps reservations in its memory. Who had one cannot know who wrote meanwhile."""
+@pytest.mark.parametrize("target", ["lio"], indirect=True)
+def test_a_restarted_target_that_has_kept_the_reservation_costs_nothing(target, volume, elsewhere):
+    """LIO writes it down where it is asked to (APTPL); a stranger is refused from its first moment on."""
     put = begin(volume)
-    target.stop()
+    target.kill()
+    target.start()
+    volume.fails("mkdir", "reserved by another host with key 0x", arguments=("d",), before=elsewhere)
+    put.stdin.write(b"y" * 20 * MIB)
+    said = finish(put)
+    assert "is back" in said and "lost" not in said.replace("the connection is lost", "")
+    assert volume.run("get", "held", "-") == b"x" * 5 * MIB + b"y" * 20 * MIB
+    volume.check()
+    volume.run("mkdir", "theirs", before=elsewhere)
+
+
+@pytest.mark.parametrize("target", ["tgt", "istgt"], indirect=True)
+def test_a_restarted_target_has_lost_the_reservation_and_nothing_more_is_written(target, volume):
+    """tgt and istgt keep reservations in their memory. Who had one cannot know who wrote meanwhile."""
+    put = begin(volume)
+    target.kill()
     target.start()
     with pytest.raises(BrokenPipeError):
         put.stdin.write(b"y" * 100 * MIB)
@@ -379,7 +399,7 @@ def test_a_restarted_target_has_lost_the_reservation_and_nothing_more_is_written
 
 def test_a_target_that_is_gone_does_not_hold_who_interrupts(target, volume):
     put = begin(volume)
-    target.stop()
+    target.kill()
     put.send_signal(signal.SIGINT)
     try:
         put.stdin.close()

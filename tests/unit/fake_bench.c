@@ -21,7 +21,7 @@ static void on_connect(void *context, uint32_t connection, const struct iscsi_po
     (void)portal;
     b->connection = connection;
     b->connect_asked = true;
-    b->in_total = b->out_total = 0;
+    b->in_total = b->out_total = b->stalled_until = 0;
 }
 
 static size_t on_send(void *context, uint32_t connection, const struct iscsi_vec *vec, unsigned count)
@@ -253,8 +253,14 @@ static bool step(struct bench *b)
             iscsi_session_writable(&b->session, b->connection, b->now_ns);
         return true;
     }
-    if (b->target.out_taken < b->target.out_count) {
+    if (b->stall_in && b->in_total >= b->stall_in) {
+        b->stall_in = 0;
+        b->stalled_until = b->now_ns + b->stall_ns;
+    }
+    if (b->target.out_taken < b->target.out_count && b->now_ns >= b->stalled_until) {
         size_t part = MIN(b->target.out_count - b->target.out_taken, b->in_chunk ? b->in_chunk : SIZE_MAX);
+        if (b->stall_in && b->in_total + part > b->stall_in)
+            part = (size_t)(b->stall_in - b->in_total);
         bool cut = b->cut_in && b->in_total + part >= b->cut_in;
         if (cut)
             part = (size_t)(b->cut_in - b->in_total);
@@ -283,12 +289,19 @@ void bench_settle(struct bench *b)
         ;
 }
 
+/* When something happens next, if nothing moves. */
+static uint64_t next_time(const struct bench *b)
+{
+    uint64_t next = iscsi_session_deadline(&b->session);
+    return b->stalled_until > b->now_ns ? MIN(next, b->stalled_until) : next;
+}
+
 void bench_pass(struct bench *b, uint64_t ns)
 {
     uint64_t end = b->now_ns + ns;
     for (;;) {
         bench_settle(b);
-        uint64_t next = iscsi_session_deadline(&b->session);
+        uint64_t next = next_time(b);
         if (next > end)
             break;
         b->now_ns = MAX(b->now_ns, next);
@@ -315,7 +328,7 @@ bool bench_run(struct bench *b)
         bench_settle(b);
         if (bench_idle(b))
             return true;
-        uint64_t next = iscsi_session_deadline(&b->session);
+        uint64_t next = next_time(b);
         if (next >= end)
             return false;
         b->now_ns = MAX(b->now_ns, next);

@@ -57,6 +57,8 @@ void fake_target_connect(struct fake_target *t)
 void fake_target_disconnect(struct fake_target *t)
 {
     t->connected = false;
+    free(t->swapped);
+    t->swapped = NULL;
     forget_tasks(t);
 }
 
@@ -70,6 +72,27 @@ static void append(struct fake_target *t, const void *bytes, size_t count)
         abort(); /* the test is too large */
     memcpy(t->out + t->out_count, bytes, count);
     t->out_count += count;
+}
+
+/* What one PDU, which begins at `start` of the stream, is to suffer. */
+static void make_trouble(struct fake_target *t, size_t start)
+{
+    size_t bytes = t->out_count - start;
+    if (t->swapped) {
+        uint8_t *late = t->swapped;
+        t->swapped = NULL;
+        append(t, late, t->swapped_bytes);
+        free(late);
+        return;
+    }
+    if (!t->full || ++t->full_pdus != t->manners.trouble_at || t->manners.trouble == FAKE_PLAIN)
+        return;
+    if (t->manners.trouble == FAKE_SWAP) {
+        t->swapped = malloc(bytes);
+        t->swapped_bytes = bytes;
+        memcpy(t->swapped, t->out + start, bytes);
+    }
+    t->out_count = start;
 }
 
 void fake_target_send(struct fake_target *t, union iscsi_bhs *bhs, const void *data, uint32_t bytes, bool stat_sn)
@@ -89,18 +112,20 @@ void fake_target_send(struct fake_target *t, union iscsi_bhs *bhs, const void *d
         t->manners.mangle(t, bhs, body, &bytes);
     t->pdus_out++;
     append(t, bhs, ISCSI_BHS_BYTES);
+    size_t start = t->out_count - ISCSI_BHS_BYTES;
     if (t->full && t->agreed.header_digest) {
         le32_put(digest, crc32c(0, bhs, ISCSI_BHS_BYTES));
         append(t, digest, 4);
     }
-    if (!bytes)
-        return;
-    append(t, body, bytes);
-    append(t, zero, -bytes & 3);
-    if (t->full && t->agreed.data_digest) {
+    if (bytes) {
+        append(t, body, bytes);
+        append(t, zero, -bytes & 3);
+    }
+    if (bytes && t->full && t->agreed.data_digest) {
         le32_put(digest, crc32c(crc32c(0, body, bytes), zero, -bytes & 3));
         append(t, digest, 4);
     }
+    make_trouble(t, start);
 }
 
 void fake_target_ping(struct fake_target *t)

@@ -41,6 +41,8 @@ struct fake_target_manners {
     bool hold;                        /* commands are not answered before fake_target_release() */
     bool mute;                        /* nothing is answered at all */
     bool refuse_tasks;                /* task management: function rejected */
+    enum { FAKE_PLAIN, FAKE_LOSE, FAKE_SWAP } trouble; /* one PDU of the full feature phase never goes out, or after the next */
+    unsigned trouble_at;              /* which one, from 1 on */
     void (*mangle)(struct fake_target *target, union iscsi_bhs *bhs, uint8_t *data, uint32_t *bytes);
     void (*scsi)(struct fake_target *target, struct fake_task *task); /* carries commands out */
     const char *targets;              /* answer to SendTargets: pairs, each ended by NUL */
@@ -84,6 +86,9 @@ struct fake_target {
     uint8_t isid[6];
     struct fake_task task[FAKE_TASKS];
     /* Counted over all connections. */
+    unsigned full_pdus;                /* sent in the full feature phase */
+    uint8_t *swapped;                  /* the PDU that waits for the next one */
+    size_t swapped_bytes;
     unsigned logins, pdus_in, pdus_out, commands, pings_answered, nop_ins, unsolicited_pdus, r2ts, tasks_seen, logouts;
     unsigned immediate_bytes, most_outstanding, challenges;
     void *test;
@@ -140,6 +145,8 @@ struct bench {
     uint8_t *pending;                    /* from the initiator, not yet at the target */
     size_t pending_count, room;          /* room: the most that may be pending */
     bool freeze_out;                     /* nothing gets to the target */
+    uint64_t stall_in, stall_ns;         /* after so many bytes to the initiator nothing comes for this time. Once. */
+    uint64_t stalled_until;
     struct bench_command command[BENCH_COMMANDS];
     enum iscsi_event_kind event[BENCH_EVENTS];
     unsigned event_count;

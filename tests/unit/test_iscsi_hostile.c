@@ -275,6 +275,67 @@ static void repetitions(void **state)
     }
 }
 
+/*
+ * Each PDU of the target's lost, or sent after the one that follows it. What leaves a gap in the numbers is found out by
+ * itself. A lost R2T leaves none: the command is told as slow, and its owner (net/scsi/scsi_recover.c) ends the connection.
+ */
+static void lost_and_swapped(void **state)
+{
+    unsigned slow = 0, drops = 0;
+    (void)state;
+    for (unsigned swap = 0; swap < 2; swap++)
+        for (unsigned at = 1; at <= 30; at++) {
+            struct bench *b = conversation();
+            b->target.manners.trouble = swap ? FAKE_SWAP : FAKE_LOSE;
+            b->target.manners.trouble_at = at;
+            bench_start(b);
+            bench_write(b, 0, 5, 7, 0x41);
+            bench_read(b, 1, 100, 3);
+            if (!bench_run(b)) {
+                slow++;
+                assert_int_equal(bench_events(b, ISCSI_EVENT_SLOW), 1);
+                assert_int_equal(b->session.counts.drops, 0);
+                iscsi_session_drop(&b->session, "no answer", b->now_ns);
+                assert_true(bench_run(b));
+            }
+            bench_read(b, 2, 5, 7);
+            if (!bench_run(b)) { /* the trouble may come as late as here */
+                iscsi_session_drop(&b->session, "no answer", b->now_ns);
+                assert_true(bench_run(b));
+            }
+            for (unsigned i = 0; i < 3; i++)
+                good(&b->command[i]);
+            for (uint32_t i = 0; i < 7 * 512; i++)
+                assert_int_equal(b->command[2].buffer[i], bench_byte(0x41, i));
+            assert_in_range(b->session.counts.drops, 0, 1);
+            assert_int_equal(b->target.complaints, 0);
+            drops += b->session.counts.drops;
+            bench_free(b);
+        }
+    assert_true(slow >= 1 && drops >= 20);
+}
+
+/* The stream stands still after any of its bytes: for 3 s, which costs nothing, and for 60 s, which costs the connection. */
+static void a_stall_at_every_byte(void **state)
+{
+    (void)state;
+    struct bench *b = conversation();
+    hold_conversation(b);
+    uint64_t in = b->in_total;
+    bench_free(b);
+    for (unsigned longer = 0; longer < 2; longer++)
+        for (uint64_t at = 1; at < in; at += longer ? 7 : 3) {
+            b = conversation();
+            b->stall_in = at;
+            b->stall_ns = (longer ? 60 : 3) * SECOND;
+            hold_conversation(b);
+            assert_int_equal(b->stall_in, 0);
+            assert_int_equal(b->session.counts.drops, longer);
+            assert_int_equal(bench_events(b, ISCSI_EVENT_TIMED_OUT), 0);
+            bench_free(b);
+        }
+}
+
 /* Random changes of any byte of any PDU, with digests that are right. */
 static uint32_t seed;
 static uint32_t next_random(void)
@@ -479,6 +540,8 @@ int main(void)
         cmocka_unit_test(flip_every_byte),
         cmocka_unit_test(lies_are_found_out),
         cmocka_unit_test(repetitions),
+        cmocka_unit_test(lost_and_swapped),
+        cmocka_unit_test(a_stall_at_every_byte),
         cmocka_unit_test(scrambled_headers),
         cmocka_unit_test(asynchronous_messages),
         cmocka_unit_test(what_is_always_rejected_ends),

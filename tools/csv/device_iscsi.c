@@ -79,7 +79,8 @@ static bool wait_answer(struct lun *l, int64_t until_ms)
 static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
 {
     struct scsi_persistent_reserve_out_basic keys = { .reservation_key = c->key,
-                                                      .service_action_reservation_key = c->action_key };
+                                                      .service_action_reservation_key = c->action_key,
+                                                      .aptpl = c->keep };
     struct unmap_list range = { .lba = c->block, .num = c->count };
     uint32_t bytes = c->count * l->block_bytes;
     struct iscsi_context *i = l->context;
@@ -425,16 +426,22 @@ static int lock_holder(const struct sockaddr_un *address, socklen_t size)
     return known ? (int)other.pid : 0;
 }
 
+/* This host's writers of this target, as a number. A container with another host name counts as another host. */
+static uint64_t writers_name(const struct lun *l)
+{
+    uint64_t name = l->key;
+    for (const char *at = l->url.target; *at; at++)
+        name = (name ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    return name;
+}
+
 /*
  * Only one run on this machine writes a LUN, and nobody reads it meanwhile: the holder of a name in the abstract name
  * space, which ends with it. It listens, so that who comes later is told its process.
  */
-static bool take_host_lock(struct lun *l)
+static bool take_host_lock(struct lun *l, uint64_t name)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    uint64_t name = l->key; /* this host's: a container with another host name counts as another host */
-    for (const char *at = l->url.target; *at; at++)
-        name = (name ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
     int length = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "tasuki-csv/%016" PRIx64 "/%d", name,
                           l->url.lun);
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
@@ -486,14 +493,21 @@ static bool open_lun(struct lun *l, const char *url, const struct device_options
     for (char *at = l->initiator; *at; at++)
         if (*at >= 'A' && *at <= 'Z')
             *at += 'a' - 'A'; /* names are lower case (RFC 3722) */
-    tool_random(&l->isid, sizeof(l->isid));
     l->key = options->key;
     if (!parse(l, url))
         return false;
-    if (!take_host_lock(l))
+    uint64_t name = writers_name(l);
+    if (!take_host_lock(l, name))
         return false;
-    if (options->use != DEVICE_WRITE)
+    /*
+     * Of a host's writers there is one at a time, and all are one initiator port: who comes after one that was killed
+     * ends its session, and is the holder of its reservation. (To another port of that name LIO refuses to PREEMPT.)
+     */
+    l->isid = (uint32_t)(name ^ name >> 32) * 31 + (uint32_t)l->url.lun;
+    if (options->use != DEVICE_WRITE) {
+        tool_random(&l->isid, sizeof(l->isid));
         give_host_lock(l); /* readers may be many; a mount that was just ended has now written all it was given */
+    }
     if (!login(l, false) || !measure(l))
         return false;
     return options->use == DEVICE_WRITE ? reservation_take(l, options->take_over) : reservation_absent(l);

@@ -17,11 +17,12 @@ struct lun {
     struct iscsi_context *context; /* NULL: not connected */
     struct iscsi_url url;
     char initiator[224];
-    uint32_t isid; /* the same at each login, so that the target ends what an older one left */
+    uint32_t isid; /* the same at each login, and for each writer of this host: the target ends what an older one left */
     uint32_t block_bytes, most_blocks, most_unmap; /* of a command */
     uint64_t blocks;
     bool no_fua, no_unmap;
     bool reserves; /* a writer: the reservation is to be held */
+    bool keeps;    /* the target is asked to keep registrations over a loss of its power */
     bool lost;     /* it is no longer, or the target is gone: no more commands */
     uint64_t key;  /* that is registered now; its upper 48 bits are this host's */
     uint64_t drawn[LUN_MOST_KEYS]; /* all keys of this run so far */
@@ -50,6 +51,7 @@ struct lun_command {
     uint32_t count;      /* blocks; PR_IN: bytes to be answered */
     const void *bytes;   /* to be written */
     bool fua;
+    bool keep;           /* PR_OUT: APTPL */
     int action, type;    /* PR_IN, PR_OUT */
     uint64_t key, action_key;
 };

@@ -8,6 +8,9 @@
  * this host takes it back, since a lock on this machine (device_iscsi.c) proves that the older run has ended. Whatever
  * has another host's key is a stranger's, and is only preempted when the admin says that he is gone.
  *
+ * Where the target can keep registrations over a loss of its power, they are made so (APTPL, SPC-4 5.12.5): it is restarted
+ * and nobody else could write meanwhile.
+ *
  * When a connection was lost, the new one may count as another nexus, or as the same. Either way the new key is
  * registered first; if the reservation then has an older key of this run, it is another nexus, and PREEMPT moves the
  * reservation in one step, if nobody else has done so before. A reservation that is gone is not taken again: while it
@@ -37,7 +40,23 @@ static enum lun_result pr_out(struct lun *l, int action, uint64_t key, uint64_t 
 {
     struct lun_command command = { .kind = LUN_PR_OUT, .action = action, .type = TYPE, .key = key,
                                    .action_key = action_key };
+    /* The last registration's bit counts for all of them, also one that takes a key away. */
+    command.keep = l->keeps && (action == SCSI_PERSISTENT_RESERVE_REGISTER ||
+                                action == SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY);
     return lun_ask(l, &command, NULL);
+}
+
+/* Whether the target can keep registrations when its power goes. One that does not tell counts as one that cannot. */
+static bool can_keep(struct lun *l)
+{
+    struct lun_command command = { .kind = LUN_PR_IN, .action = SCSI_PERSISTENT_RESERVE_REPORT_CAPABILITIES, .count = 8 };
+    struct scsi_task *task;
+    if (lun_ask(l, &command, &task))
+        return false;
+    struct scsi_persistent_reserve_in_report_capabilities *can = scsi_datain_unmarshall(task);
+    bool keeps = can && can->ptpl_c;
+    scsi_free_scsi_task(task);
+    return keeps;
 }
 
 static enum lun_result read_keys(struct lun *l, struct holding *h)
@@ -141,20 +160,43 @@ static bool is_mine(const struct lun *l, uint64_t key)
 /* Registers l->key for this nexus, whatever was registered before. */
 static enum lun_result enter(struct lun *l)
 {
-    return pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, l->key);
+    enum lun_result result = pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, l->key);
+    if (result == LUN_REFUSED && l->keeps) { /* it promised more than it does */
+        l->keeps = false;
+        result = pr_out(l, SCSI_PERSISTENT_RESERVE_REGISTER_AND_IGNORE_EXISTING_KEY, 0, l->key);
+    }
+    return result;
 }
 
-/* Takes away all other keys: those of this host's earlier runs, and of strangers if the admin says so. */
-static enum lun_result preempt_others(struct lun *l, const struct holding *h)
+static bool has_key(const struct holding *h, uint64_t key)
 {
-    enum lun_result result = LUN_GOOD;
-    if (h->reserved && h->holder != l->key)
-        result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, l->key, h->holder);
-    if (result == LUN_REFUSED && h->reserved && h->holder != l->key)
-        result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, h->holder); /* a target that cannot abort */
-    for (unsigned i = 0; i < h->count && !result; i++)
-        if (h->key[i] != l->key && h->key[i] != h->holder)
-            result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, h->key[i]);
+    bool found = h->reserved && h->holder == key;
+    for (unsigned i = 0; i < h->count; i++)
+        found |= h->key[i] == key;
+    return found;
+}
+
+/*
+ * With our key registered: takes the reservation, and away all other keys, those of this host's earlier runs and, if the
+ * admin says so, of strangers that he was told of (`told`). Who came in between is left alone; one of us is faster.
+ */
+static enum lun_result reserve(struct lun *l, const struct holding *told, bool take_over)
+{
+    struct holding h;
+    enum lun_result result = look(l, &h);
+    if (!result && h.reserved && h.holder != l->key) {
+        if (!is_ours(l, h.holder) && !(take_over && has_key(told, h.holder)))
+            return LUN_CONFLICT;
+        result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT_AND_ABORT, l->key, h.holder);
+        if (result == LUN_REFUSED) /* a target that cannot abort */
+            result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, h.holder);
+    } else if (!result && !h.reserved) { /* first of all: istgt takes no PREEMPT while nothing is reserved */
+        result = pr_out(l, SCSI_PERSISTENT_RESERVE_RESERVE, l->key, 0);
+    }
+    for (unsigned i = 0; i < h.count && !result; i++)
+        if (h.key[i] != l->key && !(h.reserved && h.key[i] == h.holder) &&
+            (is_ours(l, h.key[i]) || (take_over && has_key(told, h.key[i]))))
+            result = pr_out(l, SCSI_PERSISTENT_RESERVE_PREEMPT, l->key, h.key[i]);
     return result;
 }
 
@@ -168,11 +210,10 @@ bool reservation_take(struct lun *l, bool take_over)
         say_strangers(l, &h, "unmount the volume there first, or, if those are certainly gone, --take-over");
         return false;
     }
+    l->keeps = can_keep(l);
     enum lun_result result = enter(l);
     if (!result)
-        result = preempt_others(l, &h);
-    if (!result && !h.reserved)
-        result = pr_out(l, SCSI_PERSISTENT_RESERVE_RESERVE, l->key, 0);
+        result = reserve(l, &h, take_over);
     if (!result)
         result = look(l, &h);
     if (!result && h.reserved && h.holder == l->key && h.type == TYPE) {
