@@ -220,7 +220,10 @@ static void set_clocks(struct vm *vm, const struct save_clock *clock)
     vm->tsc_offset = clock->guest_tsc - machine_tsc(vm);
 }
 
-/* Every checksum, before anything is built. */
+/*
+ * Every checksum, before anything is built. A stream that comes from elsewhere is read once only: what is wrong with it is found
+ * before a vCPU runs, too.
+ */
 static void verify(struct stream_reader *r)
 {
     while (stream_next(r))
@@ -239,7 +242,7 @@ static enum status read_all(struct vm *vm, struct save_walk *k, struct stream_re
 {
     struct save_clock clock;
 
-    if (saved_reader(vm->saved, r) == OK)
+    if (!vm->saved->source.at && saved_reader(vm->saved, r) == OK)
         verify(r);
     if (!r->error && saved_reader(vm->saved, r) == OK)
         read_head(k, r, model, &clock);

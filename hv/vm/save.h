@@ -28,7 +28,7 @@ enum status save_write(struct vm *vm, bool paused, const struct saved_spill *spi
     MUST_CHECK;
 
 /*
- * Checks all of vm->saved, then builds the machine and fills it. Its clocks stand (vm->clock_stopped), its devices are
+ * Checks all of vm->saved, where it is in memory, then builds the machine and fills it, checking each section before it is used. Its clocks stand (vm->clock_stopped), its devices are
  * quiesced, its vCPUs have no threads. On failure the machine may be half built: the caller takes it down; vm->saved
  * is as it was. *paused: it was paused when it was saved.
  */

@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from node import BUILD, Node, ShellError, guest
+from disk_writer import end_writer, start_writer, wait_written, written
+from node import BUILD, INITRD, VMLINUZ, Linux, Node, ShellError, guest
 from target import NETWORK, Target, wait_for, wait_up
 
 ROOT = "/ClusterStorage/Volume1"
@@ -71,7 +72,7 @@ class Volume:
 
 @pytest.fixture
 def volume(tmp_path):
-    with Target(size=96 << 20) as target:
+    with Target(size=320 << 20) as target:
         yield Volume(target, tmp_path)
 
 
@@ -113,12 +114,49 @@ def counted(node, vm, beyond=0):
     return last
 
 
+LINUX = (b"[vm linux]\nmemory = 160M\nkernel = vmlinuz\ninitrd = initrd.img\ncmdline = console=ttyS0\ndisk = disk0.img\n"
+         b"start = auto\n")
+
+
+def add_linux(volume):
+    """A Debian guest, all of whose files are in its directory."""
+    volume.tool("mkdir", "/linux")
+    volume.tool("put", VMLINUZ, "/linux/vmlinuz")
+    volume.tool("put", INITRD, "/linux/initrd.img")
+    volume.put("/linux/disk0.img", bytes(16 << 20))
+    volume.put("/linux/vm.conf", LINUX)
+
+
+def save_linux(node):
+    """In the midst of its writing to its disk; a snapshot of the disk before that."""
+    node.console("linux", r"# ", timeout=120)
+    linux = Linux(node, "linux")
+    start_writer(node, linux)
+    wait_written(linux, 10)
+    node.shell_json("vm disk snapshot linux disk0.img first")
+    wait_written(linux, written(linux) + 20)
+    node.shell_json("vm save linux", timeout=200)
+    return linux
+
+
+def restore_linux(node, linux):
+    """It writes on, and finds on its disk what it has written, before it was saved and after."""
+    node.shell_json("vm restore linux", timeout=200)
+    wait_written(linux, written(linux) + 60)
+    expected, read = end_writer(node, linux)
+    assert expected == read
+
+
 def test_saved_over_a_power_cycle(cpu, volume):
+    """With the small guest; on AMD with a Debian too, which writes to its disk."""
     volume.vm("demo", "counter", "start = auto\n")
+    if cpu == "amd":
+        add_linux(volume)
     with volume.node(cpu, "vmdir-save") as node:
         assert wait_vm(node, "demo", "running")["volume"] == "Volume1"
         first = node.shell_json("vm show demo")
         assert first["owner"] == "node" and first["directory"] == f"{ROOT}/demo" and not first["changed"]
+        linux = save_linux(node) if cpu == "amd" else None
         count = counted(node, "demo", 3)
         assert "on its volume" in node.shell_json("vm save demo", timeout=120)["message"]
         assert vms(node)["demo"]["state"] == "saved"
@@ -135,29 +173,35 @@ def test_saved_over_a_power_cycle(cpu, volume):
     damaged[len(state) // 2] ^= 1
     newer = state[:8] + (99).to_bytes(4, "little") + state[12:]
     bad = {"cut": (state[:-1000], "cut"), "flip": (bytes(damaged), "checksum is wrong"), "newer": (newer, "header"),
-           "empty": (b"", "cut"), "other": (state, "name")}
-    for name, (content, _) in bad.items():
-        volume.vm(name, "counter")
-        volume.put(f"/{name}/saved.state", content)
+           "empty": (b"", "cut")}
+    for name, content in (("good", state), *((name, content) for name, (content, _) in bad.items())):
+        volume.put(f"/demo/{name}", content)
+    volume.vm("other", "counter")
+    volume.put("/other/saved.state", state)
 
     with volume.node(cpu, "vmdir-restore") as node:
+        wait_vm(node, "other", "saved")
+        refused(node, "vm restore other", "vm other", "the state is of another one", "state is kept")
+        wait_vm(node, "demo", "saved")
         for name, (content, words) in bad.items():
-            wait_vm(node, name, "saved")
-            refused(node, f"vm restore {name}", f"vm {name}", words, "state is kept")
-            refused(node, f"vm start {name}", "its state is saved", f"vm restore {name}")
-            assert vms(node)[name]["state"] == "saved"
+            node.shell_json(f"mv {ROOT}/demo/{name} {ROOT}/demo/saved.state")
+            refused(node, "vm restore demo", "vm demo", words, "state is kept")
+            refused(node, "vm start demo", "its state is saved", "vm restore demo")
+            assert vms(node)["demo"]["state"] == "saved"
+            assert listed(node, f"{ROOT}/demo")["saved.state"]["size_bytes"] == len(content)
+        node.shell_json(f"mv {ROOT}/demo/good {ROOT}/demo/saved.state")
         assert wait_vm(node, "demo", "saved")["volume"] == "Volume1"
         assert node.shell_json("vm show demo")["uuid"] == first["uuid"]
         node.shell_json("vm restore demo", timeout=120)
         assert counted(node, "demo", count) > count, "it began anew"
         assert "saved.state" not in listed(node, f"{ROOT}/demo")
-        node.machine.kill()  # as by a power cut
+        if linux:
+            restore_linux(node, linux)
+        node.machine.kill()  # as by a power cut: what was restored is not there to be restored again
     volume.target.kill()
-    assert {name: volume.get(f"/{name}/saved.state") for name in bad} == {name: content for name, (content, _) in bad.items()}
-    if cpu == "amd":  # what was restored once is not restored again
-        with volume.node(cpu, "vmdir-again") as node:
-            wait_vm(node, "demo", "running")
-            volume.off(node)
+    assert "saved.state" not in volume.tool("ls", "/demo")
+    assert volume.get("/other/saved.state") == state
+    assert "sound" in volume.tool("fsck")
 
 
 def test_made_and_changed_by_the_shell(volume):
@@ -168,12 +212,20 @@ def test_made_and_changed_by_the_shell(volume):
     volume.put("/demo/one.img", os.urandom(1 << 20))
     volume.tool("mkdir", "/no name")
     volume.put("/no name/vm.conf", b"[vm x]\n")
+    volume.vm("here", "counter")
+    for name in ("twin", "twin2"):
+        volume.vm(name, "counter", "uuid = 5f0c2f6e-3d0a-4b53-9f6b-0c1d2e3f4a5b\n")
     with volume.node("amd", "vmdir-shell", more="\n[vm here]\nkernel = \\x\n") as node:
-        for name in ("elsewhere", "wrong"):
+        for name in ("elsewhere", "wrong", "twin", "twin2"):
             wait_vm(node, name, "stopped")
         wait_vm(node, "demo", "stopped")
-        assert vms(node).keys() == {"wrong", "elsewhere", "demo", "here"} and vms(node)["here"]["volume"] is None
-        assert "a name that no VM can have" in json.dumps(node.shell_json("log show"))
+        assert vms(node).keys() == {"wrong", "elsewhere", "demo", "here", "twin", "twin2"}
+        assert vms(node)["here"]["volume"] is None
+        log = json.dumps(node.shell_json("log show"))
+        assert "a name that no VM can have" in log and "vm here: there is one in" in log
+        twins = [name for name in ("twin", "twin2") if "problem" in node.shell_json(f"vm show {name}")]
+        assert len(twins) == 1
+        refused(node, f"vm start {twins[0]}", "its uuid is that of vm twin", "delete the line")
 
         # What is wrong is told with its place, and can be put right.
         path = f"{ROOT}/wrong/vm.conf, line 5, column 12"
