@@ -127,9 +127,11 @@ static enum status prove(struct iscsi_chap *chap)
         return OK;
     }
     if (!chap->pair[PAIR_N] || !chap->pair[PAIR_R])
-        return refuse(chap, "the target did not prove who it is, and mutual CHAP is asked for");
+        return refuse(chap, "the target did not prove who it is, and mutual CHAP is asked for: give it an outgoing account, or "
+                            "leave chap-mutual out");
     if (chap->account->mutual_name[0] && !str_equal(chap->pair[PAIR_N], chap->account->mutual_name))
-        return refuse(chap, "the target gave another CHAP name than the configuration has for it");
+        return refuse(chap, "the target gave another CHAP name than the configuration has for it: compare chap-mutual with its "
+                            "outgoing account");
     size_t expected_bytes = iscsi_chap_hash((enum iscsi_chap_algorithm)chap->algorithm, chap->identifier,
                                             &chap->account->mutual_secret, chap->challenge, sizeof(chap->challenge),
                                             expected);
@@ -139,7 +141,8 @@ static enum status prove(struct iscsi_chap *chap)
     if (same_bytes(theirs, chap->answer, bytes))
         return refuse(chap, "the target sent our own CHAP answer back");
     if (!same_bytes(theirs, expected, bytes))
-        return refuse(chap, "the target's CHAP answer is wrong: it does not know the secret of mutual CHAP");
+        return refuse(chap, "the target's CHAP answer is wrong, for it does not know the secret of mutual CHAP: compare chap-mutual "
+                            "with its outgoing account");
     chap->state = CHAP_DONE;
     return OK;
 }

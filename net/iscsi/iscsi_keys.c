@@ -265,9 +265,9 @@ enum status iscsi_negotiation_finish(struct iscsi_negotiation *negotiation)
 {
     struct iscsi_parameters *p = &negotiation->result;
     if (negotiation->wishes->header_digest == ISCSI_DIGEST_REQUIRED && !p->header_digest)
-        return fail(negotiation, "header digests are required here, and the target does not offer them");
+        return fail(negotiation, "header digests are required here, and the target does not offer them: allow them there");
     if (negotiation->wishes->data_digest == ISCSI_DIGEST_REQUIRED && !p->data_digest)
-        return fail(negotiation, "data digests are required here, and the target does not offer them");
+        return fail(negotiation, "data digests are required here, and the target does not offer them: allow them there");
     /* FirstBurstLength must not be beyond MaxBurstLength (13.14); where the answers say otherwise the smaller holds. */
     p->first_burst_bytes = MIN(p->first_burst_bytes, p->max_burst_bytes);
     return OK;

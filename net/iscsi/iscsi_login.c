@@ -127,7 +127,8 @@ static enum iscsi_login_result security_step(struct iscsi_login *login, bool tra
         login->transit = login->chap.state >= CHAP_ANSWER_SENT;
     } else {
         if (must_prove)
-            return REFUSED("the target chose no authentication, and mutual CHAP is asked for");
+            return REFUSED("the target chose no authentication, and mutual CHAP is asked for: give it accounts, or leave "
+                           "chap-mutual out");
         login->security_over = login->transit = true;
     }
     if (transit) {
