@@ -224,6 +224,7 @@ def test_a_unit_that_a_stranger_has_reserved(wrong):
     wait_for(node, "csv list", "volumes", "Reserved", "state", "mounted")
 
 
+@pytest.mark.parametrize("cpu", ["amd"], indirect=True)  # some two hundred commands
 def test_a_volume_without_space(wrong):
     """What needs space is refused, with the volume's name; what is there stays, and what gives space back works."""
     node = wrong.node
