@@ -12,7 +12,8 @@ import socket
 import subprocess
 import time
 
-from target import NAME, OURS, THEIRS, Unit, die_with_parent, free_port
+from target import NAME, OURS, THEIRS, Unit, free_port
+from machine import die_with_parent  # target.py has put its folder on the path
 
 CONFIGURATION = """
 [Global]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Real iSCSI targets for the system tests, each on a port of its own at the loopback, with a file behind its logical unit 1:
-Debian's tgt here, LIO in lio.py. They are ended by their process ids, and die with this program.
+Debian's tgt here, LIO in lio.py, istgt in istgt.py. They are ended by their process ids, and die with this program.
 
     with Target(size=64 << 20, chap=2) as target:
         target.configuration("san")   # a [storage san] section for a node on the emulators' user network
