@@ -235,7 +235,7 @@ def main():
         else:
             with scenes.Scene(options.build) as scene:
                 left = run(options, terminal, scene)
-    except (MachineError, scenes.SceneError, scenes.TargetError) as error:
+    except (MachineError, scenes.SceneError, scenes.TargetError, OSError) as error:
         terminal.restore()
         sys.exit(f"run.py: {error}")
     except KeyboardInterrupt:

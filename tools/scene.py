@@ -45,11 +45,23 @@ def user_of(directory):
         return None
 
 
+def has_open(pid, path):
+    """Whether the process has the file open: a process id may be meant in another container."""
+    try:
+        wanted = os.stat(path)
+        return any(os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), wanted) for name in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
+
+
 def tell_restart(build):
     """Has the program that uses the scene restart its target. Returns its process id."""
     pid = user_of(os.path.join(build, "scene"))
     if pid is None:
         raise SceneError(f"no node runs with a target in {build}/scene: start one by `make run` in another terminal")
+    if not has_open(pid, os.path.join(build, "scene", "lock")):
+        raise SceneError(f"{build}/scene: process {pid} uses it, but here that is another process, or another user's: use Ctrl-a t "
+                         "in the node's terminal")
     os.kill(pid, signal.SIGUSR1)
     return pid
 

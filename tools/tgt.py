@@ -57,13 +57,13 @@ class Tgt:
 
     def start(self):
         """Returns when it serves the unit."""
-        try:
-            with open(self.path("tgtd.log"), "ab") as log:
-                command = ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
+        command = ["tgtd", "-f", "-C", self.control, "--iscsi", f"portal=127.0.0.1:{self.port}"]
+        with open(self.path("tgtd.log"), "ab") as log:
+            try:
                 self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                                 env=self.environment(), preexec_fn=die_with_parent, start_new_session=True)
-        except FileNotFoundError:
-            raise TargetError("tgtd is not installed: `make setup` installs it (Debian package tgt)") from None
+            except FileNotFoundError:
+                raise TargetError("tgtd is not installed: `make setup` installs it (Debian package tgt)") from None
         deadline = time.monotonic() + 20
         while self.admin("--op", "show", "--mode", "system", check=False).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:
