@@ -54,9 +54,14 @@ static void arm_hardware(uint64_t deadline_ns)
 void timer_arm(struct timer *timer, uint64_t deadline_ns)
 {
     uint64_t flags = irq_save();
-    struct cpu *cpu = this_cpu();
+    struct cpu *cpu = this_cpu(), *armed = __atomic_load_n(&timer->cpu, __ATOMIC_ACQUIRE);
 
-    if (__atomic_load_n(&timer->cpu, __ATOMIC_ACQUIRE) != cpu)
+    /* As it is: nobody else arms this timer, and where it is armed here it does not fire meanwhile. */
+    if (armed ? armed == cpu && timer->deadline_ns == deadline_ns : deadline_ns == TIME_NEVER) {
+        irq_restore(flags);
+        return;
+    }
+    if (armed != cpu)
         remove_timer(timer);
     spin_lock(&cpu->timers_lock);
     uint64_t old = next_deadline(cpu);
@@ -84,7 +89,7 @@ void timer_cancel(struct timer *timer)
         uint64_t flags = irq_save();
         bool busy = false;
         remove_timer(timer); /* the hardware may fire once for nothing */
-        for (unsigned i = 0; i < CPU_MAX && !busy; i++)
+        for (unsigned i = 0; i < cpu_count && !busy; i++)
             busy = __atomic_load_n(&firing[i], __ATOMIC_ACQUIRE) == timer && i != this_cpu()->id;
         irq_restore(flags);
         if (!busy)

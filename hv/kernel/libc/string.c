@@ -14,6 +14,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#undef memcpy
+#undef memset
+#undef memcmp
+
 /* From this many bytes on a string instruction beats a loop. */
 #define STRING_INSTRUCTION_BYTES 128
 

@@ -14,6 +14,14 @@ void *memset(void *to, int byte, size_t count);
 int memcmp(const void *a, const void *b, size_t count);
 void *memchr(const void *bytes, int byte, size_t count);
 
+/*
+ * A freestanding compiler takes these for functions like any other. Under their other names it knows them, and writes moves
+ * instead of a call where the count is a small constant.
+ */
+#define memcpy(to, from, count) __builtin_memcpy((to), (from), (count))
+#define memset(to, byte, count) __builtin_memset((to), (byte), (count))
+#define memcmp(a, b, count) __builtin_memcmp((a), (b), (count))
+
 size_t strlen(const char *text);
 size_t strnlen(const char *text, size_t limit);
 int strcmp(const char *a, const char *b);
