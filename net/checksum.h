@@ -3,6 +3,7 @@
 #ifndef NET_CHECKSUM_H
 #define NET_CHECKSUM_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 /*
@@ -10,5 +11,7 @@
  * odd byte padded with zero (RFC 1071). `bytes` need not be aligned. Any context.
  */
 uint16_t net_checksum(const void *bytes, int count);
+/* The same sum as one of 64-bit words, not folded: 64, 32 or 16 bits of it and what is above added are the same number. */
+uint64_t net_sum(const void *bytes, size_t count);
 
 #endif

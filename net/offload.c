@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "net/checksum.h"
 #include "net/ethernet.h"
 #include "net/offload.h"
 
@@ -57,21 +58,6 @@ static uint32_t fold(uint64_t sum)
     return (uint32_t)sum;
 }
 
-/* Adds `count` bytes to a sum; a last odd byte counts as the first of a word. */
-static uint64_t add(uint64_t sum, const uint8_t *bytes, size_t count)
-{
-    uint64_t high = 0;
-
-    for (; count >= 8; bytes += 8, count -= 8) {
-        uint64_t word;
-
-        memcpy(&word, bytes, 8);
-        sum += (uint32_t)word;
-        high += word >> 32;
-    }
-    return sum + high + le_get(bytes, (unsigned)count);
-}
-
 /* A sum as it is meant in headers: its first byte is the high one. */
 static uint16_t swap(uint32_t sum)
 {
@@ -92,7 +78,7 @@ uint16_t offload_sum(const struct frame *frame, uint32_t offset, uint32_t count)
             continue;
         }
         part = MIN(s->bytes - offset, count);
-        here = fold(add(0, s->at + offset, part));
+        here = fold(net_sum(s->at + offset, part));
         sum += odd ? swap(here) : here;
         odd ^= part & 1;
         count -= part;
@@ -113,7 +99,7 @@ static uint16_t sealed(uint32_t sum)
 static uint32_t pseudo_sum(const struct offload_headers *h, uint32_t transport_bytes)
 {
     const uint8_t *ip = h->bytes + h->network;
-    uint64_t sum = h->is_ip6 ? add(0, ip + IP6_SOURCE, 32) : add(0, ip + IP4_SOURCE, 8);
+    uint64_t sum = h->is_ip6 ? fold(net_sum(ip + IP6_SOURCE, 32)) : fold(net_sum(ip + IP4_SOURCE, 8));
 
     return fold((uint64_t)swap(fold(sum)) + h->protocol + (transport_bytes >> 16) + (transport_bytes & 0xffff));
 }
@@ -330,7 +316,7 @@ static void piece_headers(const struct offload_cut *cut, uint8_t *at, uint32_t p
         be16_put(ip + IP4_TOTAL, (uint16_t)(header_bytes - h->network + payload));
         be16_put(ip + IP4_ID, (uint16_t)(be16_get(ip + IP4_ID) + cut->piece_count));
         be16_put(ip + IP4_SUM, 0);
-        be16_put(ip + IP4_SUM, (uint16_t)~swap(fold(add(0, ip, h->transport - h->network))));
+        be16_put(ip + IP4_SUM, (uint16_t)~swap(fold(net_sum(ip, h->transport - h->network))));
     }
     be32_put(tcp + TCP_SEQUENCE, be32_get(tcp + TCP_SEQUENCE) + cut->done);
     if (cut->piece_count)

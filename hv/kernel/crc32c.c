@@ -50,9 +50,21 @@ static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t count)
     return crc;
 }
 
+struct words {
+    uint64_t word[8];
+} __attribute__((packed, may_alias));
+
 static uint32_t by_instruction(uint32_t crc, const uint8_t *p, size_t count)
 {
     uint64_t wide = crc;
+    for (; count >= 64; p += 64, count -= 64) {
+        const struct words *w = (const void *)p;
+        __asm__("crc32q %1, %0; crc32q %2, %0; crc32q %3, %0; crc32q %4, %0;"
+                "crc32q %5, %0; crc32q %6, %0; crc32q %7, %0; crc32q %8, %0"
+                : "+r"(wide)
+                : "m"(w->word[0]), "m"(w->word[1]), "m"(w->word[2]), "m"(w->word[3]), "m"(w->word[4]), "m"(w->word[5]),
+                  "m"(w->word[6]), "m"(w->word[7]));
+    }
     for (; count >= 8; p += 8, count -= 8)
         __asm__("crc32q %1, %0" : "+r"(wide) : "r"(load64(p)));
     uint32_t narrow = (uint32_t)wide;
