@@ -285,6 +285,8 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
     struct scsi_sense sense;
     char words[DESCRIBED];
 
+    if (!command->status && !command->sense_bytes && command->complete) /* nearly all of them */
+        return true;
     scsi_parse_sense(command->sense, command->sense_bytes, &sense);
     struct scsi_verdict verdict = scsi_decide(command->status, &sense, c->attempts);
     if (verdict.action == SCSI_DONE && !command->complete) /* it was done in part only */
@@ -529,8 +531,12 @@ uint64_t scsi_disk_deadline(const struct scsi_disk *disk)
     at = MIN(at, scsi_talk_deadline(&disk->talk));
     if (disk->task_busy)
         at = MIN(at, disk->task_deadline_ns);
-    for (unsigned i = 0; i < SCSI_DISK_COMMANDS && disk->busy; i++)
-        if (disk->command[i].busy && disk->command[i].held)
+    for (unsigned i = 0, left = disk->busy; left && i < SCSI_DISK_COMMANDS; i++) {
+        if (!disk->command[i].busy)
+            continue;
+        left--;
+        if (disk->command[i].held)
             at = MIN(at, disk->command[i].retry_ns);
+    }
     return at;
 }
