@@ -1,0 +1,336 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""The storage part of `make bench`: a guest's disk on an iSCSI target, under Tasuki and under Linux KVM, QEMU and open-iscsi.
+
+Both are the same emulated machine (QEMU's AMD, two cards), one after the other, with the same target, the same guest and the same
+load (tests/peer/load.c). What a request costs the host's side is counted by a plugin of QEMU's (tests/peer/count_plugin.c): all
+instructions of all CPUs, but for those of the guest itself. docs/build.md says what the rows mean.
+"""
+import glob
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.join(ROOT, "tests", "system")]
+import fetch  # noqa: E402
+import mkdemo  # noqa: E402
+import mkesp  # noqa: E402
+from machine import Machine  # noqa: E402
+from target import INITIATOR, NAME, Target  # noqa: E402
+
+TIMEOUT = 600  # of a machine's whole run, in seconds of this machine's time, which others may share
+PROMPT = r"tasuki:\w+> "
+UNIT_MIB = 256
+FILE_MIB = 192  # the same part of the raw unit is used
+# Rows: name, read or write, bytes, requests at once, how many.
+DISK_ROWS = [
+    ("read_4k_1", "read", 4096, 1, 1500), ("read_4k_32", "read", 4096, 32, 4000),
+    ("write_4k_1", "write", 4096, 1, 1500), ("write_4k_32", "write", 4096, 32, 4000),
+    ("read_1m", "read", 1 << 20, 4, 100), ("write_1m", "write", 1 << 20, 4, 100),
+]
+TCP_MIB = 24
+TCP_ROWS = ["send", "receive"]
+CARDS = [{"model": "virtio-net-pci"}, {"model": "virtio-net-pci"}]  # the storage's, the guests'
+
+# Rows that are held against others: the least or the most that is aimed at, as a part of what a row has in a column.
+AIMS = {
+    "unit_read_4k_1_cost_svm": ("most", 0.25, "unit_read_4k_1_cost_svm", "kvm"),
+    "unit_read_4k_32_cost_svm": ("most", 0.25, "unit_read_4k_32_cost_svm", "kvm"),
+    "unit_read_1m_svm": ("least", 1.5, "unit_read_1m_svm", "kvm"),
+    "unit_write_1m_svm": ("least", 1.5, "unit_write_1m_svm", "kvm"),
+}
+for _row in DISK_ROWS:
+    if _row[2] == 4096:
+        AIMS[f"volume_{_row[0]}_cost_svm"] = ("most", 1.02, f"unit_{_row[0]}_cost_svm", "tasuki")
+        AIMS[f"volume_{_row[0]}_svm"] = ("least", 0.98, f"unit_{_row[0]}_svm", "tasuki")
+
+GUEST_INIT = """#!/bin/sh
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+for module in $(cat /modules/order); do
+    insmod /modules/$module.ko 2>/dev/null
+done
+{commands}
+echo load: end
+while :; do sleep 1000; done
+"""
+HOST_INIT = """#!/bin/sh
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /run /var/lib /etc/iscsi
+for module in $(cat /modules/order); do
+    insmod /modules/$module.ko 2>/dev/null
+done
+udhcpc -q -n -t 20 -i eth0
+/sbin/iscsistart -i {initiator} -t {target} -g 1 -a 10.0.2.2 -p {port} \\
+    --param node.conn[0].iscsi.HeaderDigest=CRC32C --param node.conn[0].iscsi.DataDigest=CRC32C
+until [ -b /dev/sda ]; do sleep 0.1; done
+ip link add br0 type bridge
+ip link set eth1 master br0 up
+ip link set br0 up
+/usr/bin/qemu-system-x86_64 -accel kvm -cpu host -machine q35 -m 192 -nodefaults -display none -serial stdio \\
+    -object iothread,id=io -drive if=none,id=disk,file=/dev/sda,format=raw,cache=none,aio=native \\
+    -device virtio-blk-pci,drive=disk,iothread=io -netdev tap,id=net,ifname=tap0,script=/etc/qemu-ifup,downscript=no,vhost=on \\
+    -device virtio-net-pci,netdev=net,romfile= -kernel /vmlinuz -initrd /initrd.img -append console=ttyS0
+poweroff -f
+"""
+QEMU_IFUP = "#!/bin/sh\nexport PATH=/bin\nip link set $1 master br0 up\n"
+HOST_MODULES = ("kvm-amd", "virtio_pci", "virtio_net", "crc32c-intel", "iscsi_tcp", "sd_mod", "tun", "bridge", "vhost_net")
+TASUKI_CONF = """[node]
+name = node
+
+[network san]
+address = dhcp
+
+[network lan]
+card = {lan}
+
+{storage}
+[vm bench]
+memory = 192M
+kernel = \\tasuki\\images\\vmlinuz
+initrd = \\tasuki\\images\\initrd.img
+cmdline = console=ttyS0
+disk = {disk}
+network = lan
+start = auto
+"""
+
+MOUNT_CONF = """[node]
+name = node
+
+[network san]
+address = dhcp
+
+{storage}
+"""
+
+
+class Peer:
+    """The other end of a guest's connections, at the loopback (10.0.2.2 on the emulator's network): one takes all and answers
+    with a byte, one gives without end."""
+
+    def __init__(self):
+        self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in TCP_ROWS]
+        self.ports = [listener.getsockname()[1] for listener in self.listeners]
+        for listener, serve in zip(self.listeners, (self.take, self.give)):
+            threading.Thread(target=self.accept, args=(listener, serve), daemon=True).start()
+
+    def accept(self, listener, serve):
+        try:
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    serve(connection)
+        except OSError:
+            pass
+
+    def take(self, connection):
+        while connection.recv(1 << 18):
+            pass
+        connection.sendall(b"!")
+
+    def give(self, connection):
+        try:
+            while True:
+                connection.sendall(bytes(1 << 18))
+        except OSError:
+            pass
+
+    def close(self):
+        for listener in self.listeners:
+            listener.close()
+
+
+class StorageBench:
+    """put(name, unit, tasuki=, kvm=) takes a row, as Bench's."""
+
+    def __init__(self, build, put):
+        self.build, self.put = build, put
+        self.directory = os.path.join(build, "bench")
+        self.plugin, self.load = self.path("count_plugin.so"), self.path("load")
+        os.makedirs(self.directory, exist_ok=True)
+        warnings = ["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror"]
+        for output, source, options in ((self.plugin, "count_plugin.c", ["-shared", "-fPIC", "-fvisibility=hidden"]),
+                                        (self.load, "load.c", ["-static"])):
+            subprocess.run([*warnings, *options, "-o", output, os.path.join(ROOT, "tests/peer", source)], check=True)
+        _, _, self.package = mkdemo.fetch_kernel(os.path.join("build", "packages"))
+
+    def path(self, *names):
+        return os.path.join(os.path.abspath(self.directory), *names)
+
+    def guest_initrd(self, rows, peer):
+        """The guest that runs the load; the file's name."""
+        commands = [f"load disk /dev/vda {name} {kind} {size} {depth} {count} {2 * i}{' sequential' if size > 4096 else ''}"
+                    for i, (name, kind, size, depth, count) in enumerate(rows)]
+        if peer:
+            commands.append("udhcpc -q -n -t 20 -i eth0 >/dev/null")
+            commands += [f"load {kind} 10.0.2.2 {port} {kind} {TCP_MIB << 20} {2 * (len(rows) + i)}"
+                         for i, (kind, port) in enumerate(zip(TCP_ROWS, peer.ports))]
+        with open(self.load, "rb") as file:
+            mkdemo.write_initrd(self.path("load.initrd"), self.package, GUEST_INIT.format(commands="\n".join(commands)),
+                                {"bin/load": file.read()})
+        return self.path("load.initrd")
+
+    def run(self, image, log, rows, peer, profile, kvm=False):
+        """{name: (requests in a second, instructions of the host's side for each)}, with the rows of TCP in MiB."""
+        marks = self.path(log + ".marks")
+        plugin = f"file={self.plugin},out={marks}" + (f",profile={profile}" if profile else "")
+        with Machine(cpu="amd", image=image, smp=2, log=self.path(log + ".log"), cards=CARDS, extra=["-plugin", plugin]) as machine:
+            if not kvm:
+                machine.expect(PROMPT, timeout=TIMEOUT)
+            # A console that is open is looked at by the shell now and then. So it is opened when all is over, or takes too long.
+            wait_for_mark(marks, 2 * len(rows) + (2 * len(TCP_ROWS) if peer else 0) - 1, machine)
+            if not kvm:
+                machine.sendline("vm console bench")
+            machine.expect(r"load: end|load: failed", timeout=60)
+            text = machine.output.decode(errors="replace")
+        done = {name: int(count) for name, count in re.findall(r"load: (\w+) (\d+) \d+\s", text)}
+        with open(marks, encoding="ascii") as file:
+            seen = {int(line.split()[0]): [int(word) for word in line.split()[1:]] for line in file}
+        found = {}
+        for i, name in enumerate([row[0] for row in rows] + TCP_ROWS):
+            if name in done and 2 * i + 1 in seen:
+                before, after = seen[2 * i], seen[2 * i + 1]
+                seconds, instructions = (after[0] - before[0]) / 1e9, sum(after[1::2]) - sum(before[1::2])
+                found[name] = (done[name] / seconds, instructions / done[name])
+        return found
+
+    def tasuki(self, target, disk, rows, peer=None, log="storage", profile=None, **keys):
+        initrd = self.guest_initrd(rows, peer)
+        conf = TASUKI_CONF.format(lan="52:54:00:12:34:57", storage=target.configuration("san", **keys), disk=disk)
+        mkesp.write_image(self.path("storage.img"), {
+            "EFI/BOOT/BOOTX64.EFI": os.path.join(self.build, "BOOTX64.EFI"), "tasuki/tasuki.conf": conf.encode(),
+            "tasuki/images/vmlinuz": os.path.join(self.build, "demo/vmlinuz"), "tasuki/images/initrd.img": initrd})
+        return self.run(self.path("storage.img"), log, rows, peer, profile)
+
+    def kvm(self, target, rows, peer=None, log="storage-kvm", profile=None):
+        from bench import efi_program, qemu_files
+        add = {"etc/qemu-ifup": QEMU_IFUP.encode(), **self.open_iscsi()}
+        for inside, name in (("vmlinuz", os.path.join(self.build, "demo/vmlinuz")), ("initrd.img", self.guest_initrd(rows, peer)),
+                             *((name.lstrip("/"), name) for name in qemu_files())):
+            with open(name, "rb") as file:
+                add[inside] = file.read()
+        init = HOST_INIT.format(initiator=INITIATOR, target=NAME, port=target.port)
+        mkdemo.write_initrd(self.path("storage-kvm.initrd"), self.package, init, add, modules=HOST_MODULES)
+        efi_program(os.path.join(ROOT, "tests/peer/efi_start.c"), self.path("efi_start.efi"))
+        mkesp.write_image(self.path("storage-kvm.img"), {
+            "EFI/BOOT/BOOTX64.EFI": self.path("efi_start.efi"), "vmlinuz.efi": os.path.join(self.build, "demo/vmlinuz"),
+            "initrd.img": self.path("storage-kvm.initrd")})
+        return self.run(self.path("storage-kvm.img"), log, rows, peer, profile, kvm=True)
+
+    def open_iscsi(self):
+        """{path: bytes} of iscsistart, which logs in once and leaves the session to the kernel, and of its libraries."""
+        found = {}
+        with tempfile.TemporaryDirectory() as directory:
+            for name in ("open-iscsi", "libopeniscsiusr"):
+                _, _, paths = fetch.fetch(name, os.path.join("build", "packages"))
+                subprocess.run(["dpkg-deb", "-x", paths[0], directory], check=True)
+            libraries = os.path.join(directory, "usr/lib/x86_64-linux-gnu")
+            program = os.path.join(directory, "sbin/iscsistart")
+            text = subprocess.run(["ldd", program], check=True, capture_output=True, text=True,
+                                  env={**os.environ, "LD_LIBRARY_PATH": libraries}).stdout
+            for name in [program, *re.findall(r"(/\S+) \(0x", text)]:
+                inside = name[len(directory):] if name.startswith(directory) else name
+                with open(name, "rb") as file:
+                    found[inside.lstrip("/")] = file.read()
+        return found
+
+    # ---- What `make bench` runs ----
+
+    def measure(self, with_kvm):
+        """The raw unit under both, and a file on a volume under Tasuki."""
+        peer = Peer()
+        try:
+            with Target(size=UNIT_MIB << 20) as target:
+                fill(target.disk, UNIT_MIB)
+                raw = self.tasuki(target, "storage:san", DISK_ROWS, peer)
+                self.rows("unit", raw, "tasuki")
+                self.rows("tcp", raw, "tasuki")
+                if with_kvm:
+                    kvm = self.kvm(target, DISK_ROWS, peer)
+                    self.rows("unit", kvm, "kvm")
+                    self.rows("tcp", kvm, "kvm")
+            with Target(size=UNIT_MIB << 20) as target:
+                self.make_volume(target.disk)
+                found = self.tasuki(target, "/ClusterStorage/Volume1/disk.img", DISK_ROWS, log="volume", volume="Volume1")
+                self.rows("volume", found, "tasuki")
+        finally:
+            peer.close()
+
+    def rows(self, what, found, column):
+        for name, (rate, instructions) in found.items():
+            if (name in TCP_ROWS) != (what == "tcp"):
+                continue
+            unit = "requests/s" if "4k" in name else "MiB/s"
+            self.put(f"{what}_{name}_svm", unit, **{column: round(rate, 1)})
+            unit = "instructions" if "4k" in name else "instructions/MiB"
+            self.put(f"{what}_{name}_cost_svm", unit, **{column: round(instructions)})
+
+    def make_volume(self, disk):
+        tool, image = os.path.join(self.build, "tasuki-csv"), self.path("file.img")
+        fill(image, FILE_MIB)
+        for command in (["mkfs", disk], ["put", disk, image, "/disk.img"]):
+            subprocess.run([tool, *command], check=True, stdout=subprocess.DEVNULL)
+        os.unlink(image)
+
+    def metadata(self):
+        """The volume's core by itself, on a disk in memory: by the clock of this computer."""
+        program = self.path("csv_bench")
+        sources = [os.path.join(ROOT, "tests/peer/csv_bench.c"), *sorted(glob.glob(os.path.join(ROOT, "csv/*.c"))),
+                   *[os.path.join(ROOT, "hv/kernel", name) for name in ("text.c", "status.c", "crc32c.c")]]
+        subprocess.run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-fno-strict-aliasing",
+                        f"-I{ROOT}/hv", f"-I{ROOT}", "-o", program, *sources], check=True)
+        volume = self.path("100k.img")
+        text = subprocess.run([program, volume], check=True, capture_output=True, text=True).stdout
+        for name, count, ns in re.findall(r"csv: (\w+) (\d+) (\d+)\n", text):
+            if name == "mount_100k":
+                self.put("csv_mount_100k_files", "microseconds", tasuki=round(int(ns) / 1000))
+            elif name == "replay":
+                self.put("csv_replay", "microseconds/transaction", tasuki=round(int(ns) / 1000 / int(count), 1))
+            else:
+                self.put(f"csv_{name}", "operations/s", tasuki=round(int(count) * 1e9 / int(ns)))
+        self.mount(volume)
+
+    def mount(self, volume):
+        """A node mounts the volume with 100,000 files from a target: from the login to the mount, by its log."""
+        with Target(size=0) as target:
+            os.replace(volume, target.disk)
+            target.kill()
+            target.start()
+            conf = MOUNT_CONF.format(storage=target.configuration("san", volume="Volume1"))
+            mkesp.write_image(self.path("mount.img"), {
+                "EFI/BOOT/BOOTX64.EFI": os.path.join(self.build, "BOOTX64.EFI"), "tasuki/tasuki.conf": conf.encode()})
+            with Machine(cpu="amd", image=self.path("mount.img"), log=self.path("mount.log"), cards=CARDS[:1]) as machine:
+                begin, end = (float(machine.expect(rf"\[ *([0-9.]+)\] [^\n]*{what}", timeout=120).group(1))
+                              for what in ("storage san: logged in", "volume Volume1: mounted"))
+        self.put("csv_mount_100k_files_node_svm", "milliseconds", tasuki=round((end - begin) * 1000, 1))
+
+
+def wait_for_mark(path, last, machine):
+    """Until the plugin has written that mark down, or the machine is gone, or says that the load failed."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline and machine.process.poll() is None and b"load: failed" not in machine.output:
+        with open(path, encoding="ascii") as file:
+            if any(line.split()[0] == str(last) for line in file):
+                return
+        time.sleep(0.5)
+
+
+def fill(path, mib):
+    """A file without holes: a target reads those faster."""
+    block = random.Random(1).randbytes(1 << 20)
+    with open(path, "wb") as file:
+        for i in range(mib):
+            file.write(i.to_bytes(8, "little") + block[8:])
