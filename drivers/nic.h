@@ -103,6 +103,7 @@ struct nic {
     uint32_t max_frame;     /* bytes, header and VLAN tag included */
     bool offers_checksum;
     bool failed;            /* does not answer; the reason was logged */
+    bool sent_late;         /* the user's: sent() may wait for the next frame that comes, or for a tick */
     struct nic_counters counters;
     const struct nic_user *user;
     void *user_data;

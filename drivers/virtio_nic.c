@@ -94,6 +94,7 @@ struct virtio_nic {
     struct sending sending[RING];
     uint16_t free_sending;
     bool resetting, unflushed, config_changed;
+    bool sent_silent; /* the device does not interrupt for what it has sent */
     uint64_t reset_ns, progress_ns;
     unsigned resets_in_vain;
 };
@@ -331,6 +332,11 @@ static void receive(struct virtio_nic *v, unsigned chain, uint32_t bytes)
     v->nic.user->receive(&v->nic, &frame);
 }
 
+static bool is_half_full(const struct virtio_nic *v)
+{
+    return v->queue[TRANSMIT].ring.free_count < v->queue[TRANSMIT].ring.size / 2;
+}
+
 /* Frames that the device is done with. False: it was reset. */
 static bool take_sent(struct virtio_nic *v)
 {
@@ -387,7 +393,8 @@ static bool poll(struct nic *nic, unsigned budget)
     if (count == budget)
         return true;
     virtio_ring_interrupt(&v->queue[RECEIVE].ring, true);
-    virtio_ring_interrupt(&v->queue[TRANSMIT].ring, true);
+    v->sent_silent = nic->sent_late && !is_half_full(v);
+    virtio_ring_interrupt(&v->queue[TRANSMIT].ring, !v->sent_silent);
     /* Once more: what was done while it did not interrupt. */
     if (!take_sent(v) || !take_received(v, budget, &more))
         return false;
@@ -429,6 +436,10 @@ static bool send(struct nic *nic, const struct nic_send *frame)
     nic->counters.sent_frames++;
     nic->counters.sent_bytes += bytes;
     v->unflushed = true;
+    if (v->sent_silent && is_half_full(v)) { /* from the next poll on it interrupts */
+        v->sent_silent = false;
+        nic->user->wake(nic);
+    }
     return true;
 }
 

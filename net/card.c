@@ -265,6 +265,16 @@ void card_multicast(struct card *card, const uint8_t mac[6], bool add)
 
 /* ---- Joining ---- */
 
+/*
+ * There are guests now, or none any more. The node's own frames may come back late; guests wait for theirs.
+ */
+static void guests_changed(struct card *card)
+{
+    set_filter(card);
+    card->nic->sent_late = !card->guests;
+    __atomic_store_n(&card->wanted, true, __ATOMIC_RELEASE); /* with the next poll the card knows */
+}
+
 enum status card_join(struct card *card, uint64_t now_ns)
 {
     struct vswitch_port_config config = { .trunk = true, .any_source = true, .quota = STATIONS };
@@ -290,6 +300,7 @@ enum status card_join(struct card *card, uint64_t now_ns)
     if (status != OK)
         panic("net: %s cannot be joined to its switch (%s)", card->nic->name, status_name(status));
     card->joined = true;
+    card->nic->sent_late = true;
     return OK;
 }
 
@@ -318,7 +329,7 @@ enum status card_attach(struct card *card, struct network *network, struct net_g
     guest->next = card->guests;
     card->guests = guest;
     if (!guest->next)
-        set_filter(card);
+        guests_changed(card);
     tell_link(guest, card->nic->link_up);
     return OK;
 }
@@ -336,7 +347,7 @@ void card_detach(struct card *card, struct net_guest *guest)
     guest->at = NULL;
     tell_link(guest, false);
     if (!card->guests)
-        set_filter(card);
+        guests_changed(card);
 }
 
 static void log_link(struct card *card)

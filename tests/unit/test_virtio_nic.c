@@ -246,6 +246,36 @@ static void frames_go_out_behind_a_header(void **state)
     assert_int_equal(back_count, 3 + given);
 }
 
+/* Where the user can wait the device is not asked to interrupt for what it has sent, but for a ring that fills. */
+static void the_device_interrupts_for_what_it_sent_where_it_matters(void **state)
+{
+    struct nic *nic = open_card(1500);
+    unsigned given = 0, before;
+    (void)state;
+
+    assert_int_equal(avail(1)->flags, 0);
+    nic->sent_late = true;
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(avail(1)->flags, VIRTIO_AVAIL_NO_INTERRUPT);
+    assert_int_equal(avail(0)->flags, 0);
+    for (before = wakes; wakes == before; given++)
+        assert_true(send_frame(nic, NULL));
+    assert_int_equal(given, RING / 2 / 3 + 1); /* three descriptors each */
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(avail(1)->flags, 0);
+    for (unsigned i = 0; i < given; i++)
+        give_back(1, avail(1)->ring[i], 0);
+    assert_true(handler(handler_arg));
+    assert_int_equal(avail(1)->flags, VIRTIO_AVAIL_NO_INTERRUPT);
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(back_count, given);
+    assert_int_equal(avail(1)->flags, VIRTIO_AVAIL_NO_INTERRUPT); /* there is room again */
+    nic->sent_late = false;
+    assert_false(nic->ops->poll(nic, 64));
+    assert_int_equal(avail(1)->flags, 0);
+    close_card(nic);
+}
+
 /* Frames that come back in any order, many times round the ring: each cookie once, and no header given twice. */
 static void headers_are_used_again_only_when_they_are_back(void **state)
 {
@@ -495,6 +525,7 @@ int main(void)
         cmocka_unit_test_setup(frames_come_in_and_their_buffers_go_back, setup),
         cmocka_unit_test_setup(long_frames_come_in_several_buffers, setup),
         cmocka_unit_test_setup(frames_go_out_behind_a_header, setup),
+        cmocka_unit_test_setup(the_device_interrupts_for_what_it_sent_where_it_matters, setup),
         cmocka_unit_test_setup(headers_are_used_again_only_when_they_are_back, setup),
         cmocka_unit_test_setup(the_device_hears_of_new_buffers, setup),
         cmocka_unit_test_setup(the_link_is_looked_at_when_it_may_have_changed, setup),
