@@ -22,10 +22,11 @@ sys.path[:0] = [os.path.join(ROOT, "tools"), os.path.join(ROOT, "tests", "system
 import fetch  # noqa: E402
 import mkdemo  # noqa: E402
 import mkesp  # noqa: E402
-from machine import Machine  # noqa: E402
+from machine import Machine, MachineError  # noqa: E402
 from target import INITIATOR, NAME, Target  # noqa: E402
 
 TIMEOUT = 600  # of a machine's whole run, in seconds of this machine's time, which others may share
+FAILED = re.compile(rb"load: failed|Kernel panic")
 PROMPT = r"tasuki:\w+> "
 UNIT_MIB = 256
 FILE_MIB = 192  # the same part of the raw unit is used
@@ -194,7 +195,8 @@ class StorageBench:
             wait_for_mark(marks, 2 * len(rows) + (2 * len(TCP_ROWS) if peer else 0) - 1, machine)
             if not kvm:
                 machine.sendline("vm console bench")
-            machine.expect(r"load: end|load: failed", timeout=60)
+            if FAILED.fullmatch(machine.expect(r"load: end", FAILED.pattern, timeout=60)[0]):
+                raise MachineError(f"the load failed: {machine.tail(500)}")
             text = machine.output.decode(errors="replace")
         done = {name: int(count) for name, count in re.findall(r"load: (\w+) (\d+) \d+\s", text)}
         with open(marks, encoding="ascii") as file:
@@ -321,7 +323,7 @@ class StorageBench:
 def wait_for_mark(path, last, machine):
     """Until the plugin has written that mark down, or the machine is gone, or says that the load failed."""
     deadline = time.monotonic() + TIMEOUT
-    while time.monotonic() < deadline and machine.process.poll() is None and b"load: failed" not in machine.output:
+    while time.monotonic() < deadline and machine.process.poll() is None and not FAILED.search(machine.output):
         with open(path, encoding="ascii") as file:
             if any(line.split()[0] == str(last) for line in file):
                 return
