@@ -69,10 +69,12 @@ enum status storage_logout(const char *name, char *text, size_t text_bytes) MUST
 enum status storage_reserve(const char *name, bool take_over, char *text, size_t text_bytes) MUST_CHECK;
 enum status storage_release(const char *name, char *text, size_t text_bytes) MUST_CHECK;
 /*
- * Validates the disk: `force` of *core is set, the rest is the result. OK: it was tried, core->fit and core->why say how that
+ * Validates the disk with a second session of that initiator name (NULL: this node's, with ".validate" behind it): `force` of
+ * *core is set, the rest is the result. OK: it was tried, core->fit and core->why say how that
  * ended; else with text. ERR_BUSY: somebody uses it.
  */
-enum status storage_validate(const char *name, struct scsi_validate *core, char *text, size_t text_bytes) MUST_CHECK;
+enum status storage_validate(const char *name, const char *initiator, struct scsi_validate *core, char *text,
+                             size_t text_bytes) MUST_CHECK;
 /* Looks who has keys and reservations, so that storage_info_get() tells what is so now. Where it cannot, it does not. */
 void storage_look(void);
 /* Logs out everywhere, for the node goes down; waits for it a few seconds at most. */

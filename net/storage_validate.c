@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The validation of a storage's disk (net/scsi/scsi_validate.h): a second session with the same target, of another ISID, made
- * for it and ended after it. The storage is the validation's meanwhile, as it would be a VM's. See storage.h.
+ * The validation of a storage's disk (net/scsi/scsi_validate.h): a second session with the same target, made for it and ended
+ * after it. The storage is the validation's meanwhile, as it would be a VM's. See storage.h.
+ *
+ * The second session has another initiator name, as another node has, and not another ISID alone: LIO keeps what is registered
+ * by the initiator's name, and takes two sessions of one name for one who may write.
  */
 #include "net/storage_private.h"
 
@@ -20,6 +23,7 @@
 /* A validation and its second session; of the thread that waits for it, and the service's while it is `begun`. */
 struct storage_validation {
     const char *name;
+    char initiator[ISCSI_NAME_MAX + 1];
     struct scsi_validate *core;
     char *text;
     size_t text_bytes;
@@ -94,7 +98,10 @@ static void set_up_session(struct storage_validation *v, const struct storage *s
     v->settings = s->settings;
     v->settings.portal = s->session.portal;
     v->settings.prove = false;
-    v->settings.login.isid[4] ^= 0x5a; /* another initiator port, so another nexus */
+    if (!v->initiator[0])
+        snprintf(v->initiator, sizeof v->initiator, "%.200s.validate", s->config->initiator);
+    v->settings.login.initiator = v->initiator;
+    v->settings.login.isid[4] ^= 0x5a;
     v->settings.login.isid[5] ^= 0xa5;
     iscsi_session_init(&v->session, &v->settings, &ops, v, v->slots, SECOND_SLOTS);
     iscsi_tcp_init(&v->tcp, &v->session);
@@ -107,8 +114,8 @@ static void over(struct scsi_talk *talk, bool was_lost)
     struct storage_validation *v = talk->owner;
 
     if (was_lost)
-        snprintf(v->core->why, sizeof v->core->why, "a connection was lost, or did not come back: %.100s. `disk release` gives back what "
-                 "is left of the reservation", v->problem[0] ? v->problem : v->storage->problem);
+        snprintf(v->core->why, sizeof v->core->why, "a connection was lost, or the second one, as %.60s, was refused: %.110s. `disk "
+                 "release` gives back what is left", v->initiator, v->problem[0] ? v->problem : v->storage->problem);
     if (v->session.state != ISCSI_IDLE)
         iscsi_session_stop(&v->session, time_now_ns());
     v->talk.active = false;
@@ -182,7 +189,7 @@ uint64_t storage_validation_deadline(const struct storage *s)
     return MIN(MIN(scsi_talk_deadline(&v->talk), iscsi_session_deadline(&v->session)), iscsi_tcp_deadline(&v->tcp));
 }
 
-enum status storage_validate(const char *name, struct scsi_validate *core, char *text, size_t text_bytes)
+enum status storage_validate(const char *name, const char *initiator, struct scsi_validate *core, char *text, size_t text_bytes)
 {
     static bool ready;
     struct storage_validation *v = kzalloc(sizeof *v);
@@ -194,6 +201,11 @@ enum status storage_validate(const char *name, struct scsi_validate *core, char 
     if (!__atomic_exchange_n(&ready, true, __ATOMIC_ACQ_REL))
         wait_queue_init(&waiters, "storage validations");
     v->name = name;
+    if (initiator && !str_copy(v->initiator, sizeof v->initiator, initiator)) {
+        snprintf(text, text_bytes, "storage %s: the name of the second initiator is too long", name);
+        kfree(v, sizeof *v);
+        return ERR_RANGE;
+    }
     v->core = core;
     v->text = text;
     v->text_bytes = text_bytes;

@@ -210,7 +210,7 @@ static enum status disk_validate(struct shell *shell, const struct command_call 
     if (!core)
         return ERR_NO_MEMORY;
     core->force = command_option(call, "--force") != NULL;
-    enum status status = storage_validate(name, core, text, sizeof text);
+    enum status status = storage_validate(name, command_option(call, "--initiator"), core, text, sizeof text);
     if (status == OK) {
         out_string(out, "disk", name);
         out_bool(out, "fit_for_fencing", core->fit);
@@ -270,6 +270,7 @@ static const struct command_argument storage_argument[] = {
 
 static const struct command_option validate_options[] = {
     { .name = "--force", .help = "also where the disk is not blank: nobody anywhere may be using it" },
+    { .name = "--initiator", .value = "NAME", .help = "of the second session; left out: this node's, with .validate behind it" },
     { .name = NULL },
 };
 

@@ -56,7 +56,7 @@ struct scsi_validate {
     /* The result. */
     struct scsi_check_answer answer[SCSI_CHECK_COUNT];
     bool fit;                 /* for fencing: all that must pass has passed */
-    char why[200];            /* why it was not begun or not ended; "" */
+    char why[240];            /* why it was not begun or not ended; "" */
     /* The validation's own. */
     unsigned step, attempts, tried;
     bool over, waiting, cannot_keep;

@@ -12,7 +12,7 @@ from disk_writer import FILES, GUEST, start_writer, wait_vm, wait_written
 from initiator import Initiator
 from lio import LioTarget
 from node import BUILD, Linux, Node, ShellError
-from target import NETWORK, Relay, Target, find, free_port, wait_for, wait_up
+from target import INITIATOR, NETWORK, Relay, Target, find, wait_for, wait_up
 
 ROOT = "/ClusterStorage/Volume1"
 STRANGER = 0xbad0bad0bad0bad1
@@ -179,3 +179,21 @@ def test_a_node_that_was_fenced_and_healed():
         way.close()
         target.kill()
         assert ": sound" in tool(target.disk, "fsck")
+
+
+def test_a_fit_target(tmp_path):
+    """LIO passes the validation, by another initiator name and not by its own; and who holds it is told by name."""
+    with LioTarget(size=96 << 20, log=str(tmp_path / "lio.log")) as target:
+        with Node("amd", "fence-lio", conf=NETWORK + target.configuration("san"), cards=[{"model": "e1000"}]) as node:
+            wait_up(node)
+            shown, found = answers(node)
+            assert shown["fit_for_fencing"] and set(found.values()) == {"yes"}, shown
+            assert not keys(node) and disk(node)["reservation"] == "none"
+            assert not any(open(target.disk, "rb").read()), "the validation has changed the disk"
+            _, found = answers(node, f"disk validate san --initiator {INITIATOR}")
+            assert found["a write without a key is refused"] == "no", "LIO tells sessions of one initiator apart now"
+            node.shell("disk reserve san")
+            [held] = [row for row in node.shell_json("disk list")["keys"] if row["disk"] == "san"]
+            assert held["holds"] and held["initiator"].startswith(f"{INITIATOR},i,0x80")
+            error = tool(url(target), "mkfs", status=1)
+            assert held["key"] in error and "Registrants Only" in error, error
