@@ -152,6 +152,10 @@ enum status config_edit(const char *text, size_t bytes, const struct config_chan
     for (unsigned i = 0; i < change->count; i++)
         if (!can_be_written(change->values[i]))
             return ERR_INVALID;
+    if (bytes >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) { /* a byte order mark is no part of the first line */
+        put(&t, text, 3);
+        text += 3;
+    }
     const char *place = find_place(text, end, change, &replaces, &line_end);
     if (!place)
         return ERR_NOT_FOUND;

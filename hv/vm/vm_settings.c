@@ -102,6 +102,15 @@ static bool is_worse(const struct config *before, const struct config *after, ch
     return false;
 }
 
+/* Whether the parser found a value for the key. */
+static bool is_read(const struct config *config, const char *key)
+{
+    struct message m = { NULL, 0 };
+    enum config_vm_key index = config_vm_find_key(key, strlen(key), &m);
+
+    return config->vm_count && index != CONFIG_VM_KEYS && config->vms[0].key_line[index];
+}
+
 /* ---- vm set ---- */
 
 struct setting {
@@ -202,6 +211,13 @@ static enum status write_change(struct vm *vm, const struct config_change *chang
     } else if (status == OK && is_worse(&before->config, &after->config, problem, sizeof problem)) {
         snprintf(text, text_bytes, "vm %s: nothing was changed, since its vm.conf would be wrong in %s", vm->name,
                  problem);
+        status = ERR_INVALID;
+    }
+    if (status == OK && change->count && !is_read(&after->config, change->key)) {
+        snprintf(text, text_bytes,
+                 "vm %s: its vm.conf is in such disorder that %s would not be read from it; correct the "
+                 "file first",
+                 vm->name, change->key);
         status = ERR_INVALID;
     }
     vm_conf_free(before);

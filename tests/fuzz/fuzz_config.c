@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* Any bytes as tasuki.conf: nothing is read or written outside of the buffers, and what comes out keeps its promises. */
+/*
+ * Any bytes as tasuki.conf, and as a vm.conf that is then changed: nothing is read or written outside of the buffers, and what
+ * comes out keeps its promises.
+ */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "vm/config.h"
+#include "vm/config_edit.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -65,6 +69,40 @@ static void check_network(const struct config_network *network)
         assert(net_address_same_network(&network->address, &network->gateway));
 }
 
+/* A VM of the name that was asked for, or none; and a change that can be made is there when the text is read again. */
+static void check_vm_conf(const char *text, size_t size)
+{
+    static const char *const values[] = { "96M" };
+    static struct config node, config;
+    struct config_change change = { .key = "memory", .values = values, .count = 1 };
+    char nothing[1], *strings = malloc(size + 1), *out = malloc(size + 32), *again = malloc(size + 33);
+    size_t bytes = 0;
+
+    if (!strings || !out || !again)
+        abort();
+    config_parse(&node, NULL, 0, nothing);
+    config_parse_vm(&config, &node, "demo", text, size, strings);
+    assert(config.vm_count <= 1 && config.network_count == 0 && config.storage_count == 0);
+    bool is_there = config.vm_count;
+    room = strings;
+    room_bytes = size + 1;
+    if (is_there)
+        check_vm(&config, &config.vms[0]);
+    else
+        assert(config.diagnostic_count);
+    assert(!is_there || !config.vms[0].uuid || config_uuid_ok(config.vms[0].uuid));
+    enum status status = config_edit(text, size, &change, out, size + 32, &bytes);
+    assert(status == OK || status == ERR_NOT_FOUND);
+    if (status == OK) {
+        assert(bytes <= size + 32);
+        config_parse_vm(&config, &node, "demo", out, bytes, again);
+        assert((config.vm_count != 0) == is_there || bytes > CONFIG_MAX_BYTES || size > CONFIG_MAX_BYTES);
+    }
+    free(again);
+    free(out);
+    free(strings);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct config config;
@@ -75,6 +113,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     if (size)
         memcpy(text, data, size);
+    check_vm_conf(text, size);
     config_parse(&config, text, size, strings);
     free(text); /* the result must not point into it */
     room = strings;

@@ -135,6 +135,7 @@ static void changes_leave_the_rest(void **state)
         { "[vm d]\ndisk = x\nvcpus = 2\ndisk = y\n", "disk", two, 2, false, "[vm d]\ndisk = a.img\ndisk = b.img\nvcpus = 2\n" },
         { "[vm d]\ndisk = x\nvcpus = 2\ndisk = y\nstart = auto\n", "disk", two, 1, true,
           "[vm d]\ndisk = x\nvcpus = 2\ndisk = y\ndisk = a.img\nstart = auto\n" },
+        { "\xef\xbb\xbf[vm d]\nmemory = 1M\n", "memory", one, 1, false, "\xef\xbb\xbf[vm d]\nmemory = 1G\n" },
         { "[vm d]\n#memory = 1M\n", "memory", one, 1, false, "[vm d]\nmemory = 1G\n#memory = 1M\n" },
         { "[vm d]\nmemory-x = 1M\n", "memory", one, 1, false, "[vm d]\nmemory-x = 1M\nmemory = 1G\n" },
         { "[node]\nmemory = 1\n[vm d]\nvcpus = 1\n[net]\nmemory = 3\n", "memory", one, 1, false,
