@@ -100,7 +100,7 @@ static void mount(struct volume *v, bool take_over)
 
     enum status status = volume_disk_open(&v->disk, v, v->storage, v->name, text, sizeof text);
     if (status != OK) {
-        say(v, status == ERR_NOT_FOUND, text); /* else it may come, or its user may go */
+        say(v, status == ERR_NOT_FOUND || status == ERR_READ_ONLY, text); /* else it may come, or its user may go */
         return;
     }
     status = volume_disk_reserve(&v->disk, take_over, &options.owner_key, text, sizeof text);

@@ -147,6 +147,12 @@ enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, co
         disk->storage = NULL;
         return status;
     }
+    if (info.read_only) {
+        volume_disk_close(disk);
+        snprintf(text, text_bytes, "storage %s: its unit is write-protected; allow writes to it on the target, then `iscsi logout "
+                                   "%s`, `iscsi login %s` and `csv mount %s`", storage, storage, storage, name);
+        return ERR_READ_ONLY;
+    }
     disk->fua = info.fua;
     disk->csv = (struct csv_disk){ .bytes = info.bytes, .sector_bytes = info.block_bytes, .context = disk, .read = disk_read,
                                    .write = disk_write, .flush = disk_flush, .write_zeroes = disk_write_zeroes,

@@ -112,10 +112,11 @@ UNITS = {
     "Newer": (newer, ("version 2", "knows 1", "newer")),
     "Journal": (journal, ("journal", "tasuki-csv fsck")),
     "Cut": (cut, ("24576", "16384", "as large as it was")),
+    "Protected": (lambda disk: tool(disk, "mkfs", "--force"), ("write-protected", "allow writes")),
     "Full": (full, ()),
     "Reserved": (lambda disk: tool(disk, "mkfs", "--force"), ("reserved", f"0x{KEY:016x}", "write exclusive", "release")),
 }
-BESIDE = ["Empty", "Foreign", "Damaged", "Newer", "Journal", "Cut"]
+BESIDE = ["Empty", "Foreign", "Damaged", "Newer", "Journal", "Cut", "Protected"]
 
 
 class Units(Target):
@@ -139,6 +140,8 @@ class Units(Target):
         super().start()
         for name in UNITS:
             self.admin("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", str(self.lun(name)), "-b", self.file(name))
+        self.admin("--op", "update", "--mode", "logicalunit", "--tid", "1", "--lun", str(self.lun("Protected")), "--params",
+                   "readonly=1")
 
     def sums(self):
         return {name: hashlib.md5(open(self.file(name), "rb").read()).hexdigest() for name in BESIDE + ["Reserved"]}
