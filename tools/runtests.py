@@ -186,7 +186,7 @@ class Runner:
         if not glob.glob(os.path.join(TOP, "tests", "system", "test_*.py")):
             return
         if not self.make("build/images", f"BUILD={self.build}", "all", "guests", f"{self.build}/demo/vmlinuz",
-                         f"{self.build}/tests/unit/test_fault_cases"):
+                         f"{self.build}/debian.img", f"{self.build}/tests/unit/test_fault_cases"):
             return
         report = os.path.join(self.logs, "system.xml")
         began = time.monotonic()
