@@ -29,7 +29,7 @@ BOOT_SOURCES := $(sort $(wildcard boot/*.[cS]))
 # The parts of hv/kernel that are pure, beside all of vdev, vmm, vm and shell: what unit tests and fuzzers may use.
 # CORE_EXCLUDED are files among them that do not compile on Linux.
 CORE_EXCLUDED :=
-CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
+CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/volume/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
     hv/vmm/vmx/vmx_caps.c \
     $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation) \
     $(patsubst %,drivers/%.c,pci nic e1000 e1000_ring virtio_nic virtio_ring) $(patsubst %,net/%.c,address card checksum guests names network ping lwip/port) \
@@ -389,6 +389,14 @@ bench:
 	$(Q)tools/setup.sh $(BUILD)/packages.log
 	$(Q)$(MAKE) --no-print-directory all guests $(BUILD)/demo/vmlinuz
 	$(Q)$(PYTHON) tools/bench.py --build $(BUILD)
+
+# What a volume costs a request over the disk below it, in instructions; prints NAME,UNIT,VALUE.
+VOLUME_PATH_SOURCES := tests/peer/volume_path.c tests/unit/fake_csv_disk.c tests/unit/fake_kernel.c $(sort $(wildcard csv/*.c)) \
+    $(patsubst %,hv/kernel/%.c,text status crc32c)
+$(BUILD)/volume_path: $(VOLUME_PATH_SOURCES) $(wildcard hv/volume/*.[ch] csv/*.h tests/unit/fake_*.h)
+	$(call say,LINK)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(filter-out -O1,$(HOSTED)) $(WARNINGS) $(if $(is_clang),,-Wno-format-truncation) -O2 -mgeneral-regs-only -o $@ $(VOLUME_PATH_SOURCES)
 
 clean:
 	$(Q)rm -rf $(BUILD)

@@ -17,9 +17,10 @@
  *
  * The data path does not come through here: csv_map() gives extents from memory, the caller sends its I/O to the disk
  * itself (in place where the range is CSV_MAP_WRITTEN), and calls csv_write() or csv_converted() for everything else.
- * A mapping is good until the next call that changes this file's map or size (csv_set_size(), csv_preallocate(),
- * csv_write(), csv_punch(), csv_clone(), csv_converted()), deletes it, or unmounts: the caller's own I/O on it must
- * have been answered before that call, and data written to unwritten blocks must have been told by csv_converted().
+ * A mapping is good until the next call that changes this part of the file's map (csv_set_size() what lies beyond the
+ * new size, csv_preallocate(), csv_write(), csv_punch() and csv_converted() the blocks of their range, csv_clone() all of
+ * it), deletes the file, or unmounts: the caller's own I/O on it must have been answered before that call, and data
+ * written to unwritten blocks must have been told by csv_converted().
  */
 #ifndef CSV_CSV_H
 #define CSV_CSV_H
@@ -45,6 +46,12 @@ struct csv_mkfs_options {
  */
 enum status csv_mkfs(struct csv_disk *disk, const struct csv_memory *memory, const struct csv_mkfs_options *options)
     MUST_CHECK;
+
+/*
+ * What a disk holds, for a sentence ("an XFS file system", "a volume"): *what; NULL: nothing but zeros where anything would
+ * be looked for, at its beginning, in its middle and at its end. ERR_IO, ERR_NO_MEMORY.
+ */
+enum status csv_content(struct csv_disk *disk, const struct csv_memory *memory, const char **what) MUST_CHECK;
 
 struct csv_mount_options {
     bool read_only;
@@ -227,6 +234,23 @@ struct csv_mapping {
  * (the first call reads it); then it cannot fail. Beyond the block with the last byte everything is a hole.
  */
 enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping) MUST_CHECK;
+
+/*
+ * For a file whose map other threads than the volume's look at: from now on every change of the map in memory is made
+ * under this lock, each within a moment (never while the disk is waited for). Until the last csv_close().
+ */
+struct csv_map_lock {
+    void (*take)(void *context);
+    void (*give)(void *context);
+    void *context;
+};
+void csv_map_share(struct csv_file *file, const struct csv_map_lock *lock);
+
+/*
+ * csv_map() for whoever holds that lock, in any thread. False: the map is not in memory, and the volume's thread has to
+ * call csv_map().
+ */
+bool csv_map_now(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping) MUST_CHECK;
 
 /*
  * Data was written in place to unwritten blocks and the disk has answered: they read as written from now on, and will

@@ -70,3 +70,34 @@ const char *csv_overwritten(struct csv *v)
 {
     return v->super_good < CSV_SUPER_COPIES && look(v) && !csv_sealed(v, v->io, CSV_SUPER, 0) ? known(v) : NULL;
 }
+
+static enum status is_zero(struct csv *v, uint64_t block, bool *zero)
+{
+    enum status status = csv_read_blocks(v, block, v->io, LOOK_BLOCKS);
+    for (size_t i = 0; i < LOOK_BLOCKS * CSV_BLOCK_BYTES && !status && *zero; i++)
+        *zero = !v->io[i];
+    return status;
+}
+
+enum status csv_content(struct csv_disk *disk, const struct csv_memory *memory, const char **what)
+{
+    struct csv_mount_options options = { .read_only = true };
+    char message[CSV_MESSAGE_BYTES];
+    uint64_t blocks = disk->bytes >> CSV_BLOCK_SHIFT;
+    bool zero = true;
+    struct csv *v = csv_volume_new(disk, memory, &options);
+    if (!v)
+        return ERR_NO_MEMORY;
+    enum status status = csv_super_read(v, true, message);
+    *what = status == ERR_NOT_FOUND ? csv_foreign(v) : "a volume";
+    if (status == ERR_NOT_FOUND && !*what && blocks >= LOOK_BLOCKS) {
+        status = is_zero(v, blocks / 2 - LOOK_BLOCKS / 2, &zero);
+        if (!status)
+            status = is_zero(v, blocks - LOOK_BLOCKS, &zero);
+        *what = zero ? NULL : "data behind its empty beginning";
+    } else if (status != ERR_IO && status != ERR_NO_MEMORY) {
+        status = OK;
+    }
+    csv_volume_free(v);
+    return status;
+}

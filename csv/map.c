@@ -64,6 +64,19 @@ enum status csv_extent_last(struct csv *v, uint64_t inode, struct csv_extent *ex
 
 /* ---- The array ---- */
 
+/* Who changes it holds the file's lock for that moment; who only reads it in the volume's thread, where it is changed, need not. */
+static void array_lock(struct csv_file *file)
+{
+    if (file->lock.take)
+        file->lock.take(file->lock.context);
+}
+
+static void array_unlock(struct csv_file *file)
+{
+    if (file->lock.give)
+        file->lock.give(file->lock.context);
+}
+
 static void array_drop(struct csv_file *file)
 {
     csv_free(file->volume, file->extent, file->extent_room * sizeof(*file->extent));
@@ -72,18 +85,19 @@ static void array_drop(struct csv_file *file)
     file->mapped = false;
 }
 
-/* The first extent that ends behind `block`. */
+/* The first extent that ends behind `block`: the last one that begins at it or before, or the one after that. */
 static size_t array_find(const struct csv_file *file, uint64_t block)
 {
+    const struct csv_extent *extent = file->extent;
     size_t low = 0, high = file->extent_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (file->extent[middle].file + file->extent[middle].count <= block)
+        if (extent[middle].file <= block)
             low = middle + 1;
         else
             high = middle;
     }
-    return low;
+    return low && block - extent[low - 1].file < extent[low - 1].count ? low - 1 : low;
 }
 
 /* Puts `count` extents in the place of `old` ones at `index`. */
@@ -179,7 +193,7 @@ void csv_maps_forget(struct csv *v)
 {
     for (struct csv_file *file = v->files; file; file = file->next)
         if (file->changed_operation == v->operation)
-            array_drop(file);
+            csv_map_drop(file);
 }
 
 enum status csv_map_load(struct csv_file *file)
@@ -204,10 +218,12 @@ enum status csv_map_load(struct csv_file *file)
             status = ERR_NO_MEMORY;
     }
     if (status != ERR_NOT_FOUND) {
-        array_drop(file);
+        csv_map_drop(file);
         return status;
     }
+    array_lock(file);
     file->mapped = true;
+    array_unlock(file);
     return OK;
 }
 
@@ -249,8 +265,11 @@ enum status csv_extent_cut(struct csv *v, uint64_t inode, const struct csv_exten
         status = csv_tree_insert(&tree, rest[at].file, value, sizeof(value));
     }
     struct csv_file *file = follower(v, inode);
-    if (!status && file)
+    if (!status && file) {
+        array_lock(file);
         array_cut(file, first, end);
+        array_unlock(file);
+    }
     return status;
 }
 
@@ -293,14 +312,24 @@ enum status csv_extent_add(struct csv *v, uint64_t inode, const struct csv_exten
     extent_put(value, &joined);
     status = csv_tree_insert(&tree, joined.file, value, sizeof(value));
     struct csv_file *file = follower(v, inode);
-    if (!status && file)
+    if (!status && file) {
+        array_lock(file);
         array_add(file, extent);
+        array_unlock(file);
+    }
     return status;
 }
 
 void csv_map_drop(struct csv_file *file)
 {
+    array_lock(file);
     array_drop(file);
+    array_unlock(file);
+}
+
+void csv_map_share(struct csv_file *file, const struct csv_map_lock *lock)
+{
+    file->lock = *lock;
 }
 
 void csv_map_bump(struct csv_block *inode)
@@ -315,13 +344,10 @@ static bool holds(const struct csv_file *file, size_t index, uint64_t block)
     return index < file->extent_count && block - file->extent[index].file < file->extent[index].count;
 }
 
-enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping)
+bool csv_map_now(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping)
 {
-    if (unlikely(!file->mapped)) {
-        enum status status = csv_map_load(file);
-        if (status)
-            return status;
-    }
+    if (unlikely(!file->mapped))
+        return false;
     uint64_t block = offset >> CSV_BLOCK_SHIFT, end = UINT64_MAX;
     size_t index = file->last;
     if (!holds(file, index, block)) {
@@ -344,5 +370,16 @@ enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, stru
         }
     }
     mapping->bytes = MIN(count, end - offset);
+    return true;
+}
+
+enum status csv_map(struct csv_file *file, uint64_t offset, uint64_t count, struct csv_mapping *mapping)
+{
+    enum status status = csv_map_load(file);
+    if (status)
+        return status;
+    array_lock(file);
+    (void)!csv_map_now(file, offset, count, mapping);
+    array_unlock(file);
     return OK;
 }

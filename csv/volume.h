@@ -69,6 +69,7 @@ struct csv_file {
     struct csv_extent *extent;
     size_t extent_count, extent_room, last;
     bool mapped;
+    struct csv_map_lock lock;   /* of the map; no functions: only the volume's thread looks at it */
     uint64_t changed_operation; /* the last operation that changed the map */
 };
 

@@ -7,7 +7,8 @@
  * emulated, an access waits for the emulator's own lock, which CPUs that spin here keep busy (docs/platform.md).
  *
  * Order, outermost first. Whoever holds a lock takes only locks further down:
- *   vm list -> machine (device lock) -> vm console -> gmem/stage2 -> core -> wait queue -> run queue -> timer list
+ *   vm list -> machine (device lock) -> volume -> volume's file -> vm disk -> vm console -> gmem/stage2 -> core -> wait queue
+ *   -> run queue -> timer list
  *   -> page allocator -> heap -> log -> screen (the shell's line) -> serial
  */
 #ifndef KERNEL_SPINLOCK_H

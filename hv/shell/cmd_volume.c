@@ -4,12 +4,15 @@
 #include <string.h>
 
 #include "kernel/heap.h"
+#include "kernel/time.h"
 #include "shell/tables.h"
 #include "volume/volume_file.h"
 
 #define TEXT_BYTES (VOLUME_TEXT + 120)
 #define BATCH 32 /* entries of a directory that are fetched at once */
 #define PATH_BYTES 1024
+#define SCRUB_BLOCKS 64 /* of metadata that one call reads */
+#define PROGRESS_NS NS_PER_S
 
 /* ---- The volumes ---- */
 
@@ -19,6 +22,16 @@ static void offer_volumes(struct shell *shell, void (*offer)(void *to, const cha
     (void)shell;
 
     for (unsigned i = 0; info && volume_info_get(i, info); i++)
+        offer(to, info->name);
+    kfree(info, sizeof *info);
+}
+
+static void offer_storages(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
+{
+    struct storage_info *info = kzalloc(sizeof *info);
+    (void)shell;
+
+    for (unsigned i = 0; info && storage_info_get(i, info); i++)
         offer(to, info->name);
     kfree(info, sizeof *info);
 }
@@ -116,8 +129,10 @@ static enum status csv_mount_command(struct shell *shell, const struct command_c
     return OK;
 }
 
+/* ---- Scrubbing ---- */
+
 struct scrub {
-    struct csv_check check;
+    struct csv_scrub scrub;
     char first[CSV_MESSAGE_BYTES];
 };
 
@@ -133,30 +148,97 @@ static enum status scrub_here(struct csv *csv, void *arg)
 {
     struct scrub *scrub = arg;
 
-    scrub->check.report = note_problem;
-    scrub->check.context = scrub;
-    return csv_check(csv, &scrub->check);
+    return csv_scrub_step(csv, &scrub->scrub, SCRUB_BLOCKS);
 }
 
-static enum status csv_scrub(struct shell *shell, const struct command_call *call)
+static enum status scrub_end_here(struct csv *csv, void *arg)
+{
+    struct scrub *scrub = arg;
+
+    csv_scrub_end(csv, &scrub->scrub);
+    return OK;
+}
+
+/* A line that the next one is written over; not for a program. */
+static void show_progress(const struct out *out, const char *name, uint64_t blocks)
+{
+    char line[CONFIG_MAX_NAME_BYTES + 64];
+
+    if (out->json)
+        return;
+    snprintf(line, sizeof line, "\r%s: %lu MiB of metadata read\x1b[K\r", name, blocks * CSV_BLOCK_BYTES / MIB);
+    sink_puts(out->sink, blocks ? line : "\r\x1b[K");
+}
+
+/* A few blocks a call, so that what others ask of the volume goes on between. */
+static enum status csv_scrub_command(struct shell *shell, const struct command_call *call)
 {
     const char *name = call->argument[0];
     struct out *out = &shell->out;
     struct scrub scrub = { .first = "" };
-    char text[TEXT_BYTES];
-    enum status status = volume_call(name, strlen(name), scrub_here, &scrub, text, sizeof text);
+    char text[TEXT_BYTES], ended[TEXT_BYTES];
+    uint64_t told_ns = time_now_ns();
+    enum status status = OK;
 
+    scrub.scrub.report = note_problem;
+    scrub.scrub.context = &scrub;
+    while (status == OK && !scrub.scrub.done) {
+        status = volume_call(name, strlen(name), scrub_here, &scrub, text, sizeof text);
+        if (time_now_ns() - told_ns >= PROGRESS_NS) {
+            told_ns = time_now_ns();
+            show_progress(out, name, scrub.scrub.blocks);
+        }
+    }
+    show_progress(out, name, 0);
+    if (scrub.scrub.state) /* it failed; where the volume is gone, its memory is too */
+        (void)!volume_call(name, strlen(name), scrub_end_here, &scrub, ended, sizeof ended);
     if (status != OK)
         return text[0] ? out_error_text(out, status, name, text) : status;
-    if (scrub.check.problems)
+    if (scrub.scrub.problems > scrub.scrub.mended)
         return out_error(out, ERR_CORRUPT, name, "stop what uses it and run `tasuki-csv fsck` on its disk",
-                         "%lu problems in its metadata, the first: %s", scrub.check.problems, scrub.first);
+                         "%lu problems in its metadata, %lu of them mended, the first: %s", scrub.scrub.problems,
+                         scrub.scrub.mended, scrub.first);
     out_string(out, "volume", name);
-    out_uint(out, "problems", 0);
-    out_uint(out, "files", scrub.check.files);
-    out_uint(out, "directories", scrub.check.directories);
-    out_uint(out, "extents", scrub.check.extents);
-    out_bytes(out, "used", scrub.check.used_blocks * CSV_BLOCK_BYTES);
+    out_uint(out, "problems", scrub.scrub.problems);
+    out_uint(out, "mended", scrub.scrub.mended);
+    out_bytes(out, "read", scrub.scrub.blocks * CSV_BLOCK_BYTES);
+    if (scrub.first[0])
+        out_string(out, "first", scrub.first);
+    return OK;
+}
+
+/* ---- Making and growing ---- */
+
+static enum status csv_add(struct shell *shell, const struct command_call *call)
+{
+    const char *storage = call->argument[0], *name = command_option(call, "--name");
+    char text[TEXT_BYTES];
+
+    if (!strncmp(storage, "storage:", 8))
+        storage += 8;
+    name = name ? name : storage;
+    enum status status = volume_add(storage, name, command_option(call, "--force") != NULL, text, sizeof text);
+    if (status != OK)
+        return out_error_text(&shell->out, status, storage, text);
+    out_message(&shell->out, "volume %s: made and mounted as " VOLUME_ROOT "%s; write `volume = %s` into [storage %s], so that the "
+                             "node mounts it when it starts", name, name, name, storage);
+    return OK;
+}
+
+static enum status csv_grow_command(struct shell *shell, const struct command_call *call)
+{
+    const char *name = call->argument[0];
+    char text[TEXT_BYTES];
+    uint64_t before, after;
+    enum status status = volume_grow(name, &before, &after, text, sizeof text);
+
+    if (status != OK)
+        return text[0] ? out_error_text(&shell->out, status, name, text)
+                       : out_error(&shell->out, status, name, "`csv show` and `log show` say more", "it did not grow (%s)",
+                                   status_name(status));
+    out_string(&shell->out, "volume", name);
+    out_bytes(&shell->out, "before", before);
+    out_bytes(&shell->out, "size", after);
     return OK;
 }
 
@@ -384,6 +466,8 @@ static enum status rm_here(struct csv *csv, void *arg)
 
     if (status == OK)
         status = csv_lookup(csv, c->from.directory, c->from.name, c->from.name_bytes, &entry);
+    if (status == OK && volume_file_in_use(csv, entry.inode))
+        status = ERR_BUSY;
     if (status == OK)
         status = entry.type == CSV_IS_DIRECTORY ? csv_rmdir(csv, c->from.directory, c->from.name, c->from.name_bytes)
                                                 : csv_unlink(csv, c->from.directory, c->from.name, c->from.name_bytes);
@@ -393,10 +477,14 @@ static enum status rm_here(struct csv *csv, void *arg)
 static enum status mv_here(struct csv *csv, void *arg)
 {
     struct change *c = arg;
+    struct csv_entry replaced;
     enum status status = find_parent(csv, &c->from);
 
     if (status == OK)
         status = find_parent(csv, &c->to);
+    if (status == OK && csv_lookup(csv, c->to.directory, c->to.name, c->to.name_bytes, &replaced) == OK &&
+        volume_file_in_use(csv, replaced.inode))
+        status = ERR_BUSY;
     if (status == OK)
         status = csv_rename(csv, c->from.directory, c->from.name, c->from.name_bytes, c->to.directory, c->to.name,
                             c->to.name_bytes);
@@ -472,6 +560,15 @@ static const struct command_argument volume_argument[] = {
     { .name = "VOLUME", .help = "its name", .names = offer_volumes },
     { .name = NULL },
 };
+static const struct command_argument storage_argument[] = {
+    { .name = "DISK", .help = "a storage, as `disk list` names it", .names = offer_storages },
+    { .name = NULL },
+};
+static const struct command_option add_options[] = {
+    { .name = "--name", .value = "VOLUME", .help = "its name; left out: the storage's" },
+    { .name = "--force", .help = "even if the disk holds something, which is lost" },
+    { .name = NULL },
+};
 static const struct command_argument ls_argument[] = {
     { .name = "PATH", .help = VOLUME_ROOT "VOLUME/...; left out: the volumes", .optional = true },
     { .name = NULL },
@@ -497,7 +594,13 @@ const struct command volume_commands[] = {
     { .noun = "csv", .verb = "mount", .summary = "Try again to mount a volume", .arguments = volume_argument,
       .options = mount_options, .run = csv_mount_command },
     { .noun = "csv", .verb = "scrub", .summary = "Read and check all metadata of a volume", .arguments = volume_argument,
-      .run = csv_scrub, .help = "The volume stays mounted; what is asked of it meanwhile waits." },
+      .run = csv_scrub_command, .help = "The volume stays in use. A block that is damaged on the disk is written anew from memory "
+                                        "where it is whole there." },
+    { .noun = "csv", .verb = "add", .summary = "Make a volume on a disk, and mount it", .arguments = storage_argument,
+      .options = add_options, .run = csv_add, .help = "The disk must be empty. The node forgets the volume when it restarts, unless "
+                                                      "its configuration names it." },
+    { .noun = "csv", .verb = "grow", .summary = "Make a volume as large as its disk", .arguments = volume_argument,
+      .run = csv_grow_command, .help = "Its files stay in use. The node sees a disk's new size when it logs in to the storage." },
     { .noun = "ls", .summary = "List a directory of a volume", .arguments = ls_argument, .run = ls },
     { .noun = "stat", .summary = "Show a file or directory of a volume", .arguments = path_argument, .run = stat_command },
     { .noun = "df", .summary = "Show how much space the volumes have", .run = csv_list },

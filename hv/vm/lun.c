@@ -12,6 +12,8 @@
 
 #define DRAIN_STEP_NS NS_PER_MS
 
+_Static_assert(LUN_REQUESTS <= VOLUME_FILE_REQUESTS, "a file takes as many requests as a disk has under way");
+
 /* ---- Data: the storage's thread ---- */
 
 /*
@@ -79,7 +81,7 @@ static void done(struct disk_request *request, enum status status)
 
 static void lost(struct storage_user *user, const char *why)
 {
-    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+    struct lun *lun = CONTAINER_OF(user, struct lun, user.disk);
 
     spin_lock(&lun->lock);
     str_copy(lun->why, sizeof lun->why, why);
@@ -90,24 +92,43 @@ static void lost(struct storage_user *user, const char *why)
 
 static void fenced(struct storage_user *user, const char *why)
 {
-    __atomic_store_n(&CONTAINER_OF(user, struct lun, user)->fenced, true, __ATOMIC_RELEASE);
+    __atomic_store_n(&CONTAINER_OF(user, struct lun, user.disk)->fenced, true, __ATOMIC_RELEASE);
     lost(user, why);
 }
 
 static void back(struct storage_user *user)
 {
-    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+    struct lun *lun = CONTAINER_OF(user, struct lun, user.disk);
 
     __atomic_store_n(&lun->lost, false, __ATOMIC_RELEASE);
     vm_signal(lun->vm, ORDER_DISKS);
 }
 
-bool lun_is_lost(struct lun *lun, char *why)
+static void stuck(struct volume_file_user *user, const char *why)
 {
-    if (!__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE))
+    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+
+    spin_lock(&lun->lock);
+    str_copy(lun->why_stuck, sizeof lun->why_stuck, why);
+    spin_unlock(&lun->lock);
+    __atomic_store_n(&lun->stuck, true, __ATOMIC_RELEASE);
+    vm_signal(lun->vm, ORDER_DISKS);
+}
+
+static void freed(struct volume_file_user *user)
+{
+    struct lun *lun = CONTAINER_OF(user, struct lun, user);
+
+    __atomic_store_n(&lun->stuck, false, __ATOMIC_RELEASE);
+    vm_signal(lun->vm, ORDER_DISKS);
+}
+
+static bool is_so(struct lun *lun, const bool *flag, const char *reason, char *why)
+{
+    if (!__atomic_load_n(flag, __ATOMIC_ACQUIRE))
         return false;
     spin_lock(&lun->lock);
-    str_copy(why, STORAGE_TEXT, lun->why);
+    str_copy(why, STORAGE_TEXT, reason);
     spin_unlock(&lun->lock);
     return true;
 }
@@ -115,6 +136,22 @@ bool lun_is_lost(struct lun *lun, char *why)
 bool lun_is_fenced(const struct lun *lun)
 {
     return __atomic_load_n(&lun->fenced, __ATOMIC_ACQUIRE);
+}
+
+bool lun_is_lost(struct lun *lun, char *why)
+{
+    return is_so(lun, &lun->lost, lun->why, why);
+}
+
+bool lun_is_stuck(struct lun *lun, char *why)
+{
+    return is_so(lun, &lun->stuck, lun->why_stuck, why);
+}
+
+void lun_retry(struct lun *lun)
+{
+    if (__atomic_exchange_n(&lun->stuck, false, __ATOMIC_ACQ_REL))
+        volume_file_retry(lun->file);
 }
 
 /* ---- Requests: the machine ---- */
@@ -166,10 +203,9 @@ static void prepare(struct lun *lun, struct vm *vm)
     lun->vm = vm;
     lun->lock = (struct spinlock)SPINLOCK_INIT("vm disk");
     lun->done_end = &lun->done;
-    lun->user.lost = lost;
-    lun->user.back = back;
-    lun->user.fenced = fenced;
-    str_copy(lun->user.name, sizeof lun->user.name, vm->name);
+    lun->user = (struct volume_file_user){ .disk = { .lost = lost, .back = back, .fenced = fenced }, .stuck = stuck,
+                                           .freed = freed };
+    str_copy(lun->user.disk.name, sizeof lun->user.disk.name, vm->name);
 }
 
 enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *text, size_t text_bytes)
@@ -178,7 +214,7 @@ enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *
     char why[STORAGE_TEXT];
 
     prepare(lun, vm);
-    enum status status = storage_open(storage, &lun->user, &lun->storage, &info, why, sizeof why);
+    enum status status = storage_open(storage, &lun->user.disk, &lun->storage, &info, why, sizeof why);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
         return status;
@@ -218,13 +254,15 @@ void lun_drain(struct lun *lun, uint64_t ns)
 
     if (!lun->storage && !lun->file)
         return;
-    while (waiting(lun) && !__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE) && time_now_ns() < deadline)
+    while (waiting(lun) && !__atomic_load_n(&lun->lost, __ATOMIC_ACQUIRE) && !__atomic_load_n(&lun->stuck, __ATOMIC_ACQUIRE) &&
+           time_now_ns() < deadline)
         thread_sleep_ns(DRAIN_STEP_NS);
     if (waiting(lun)) {
         if (lun->file)
             volume_file_cancel(lun->file);
         else
             storage_cancel(lun->storage);
+        __atomic_store_n(&lun->stuck, false, __ATOMIC_RELEASE);
         (void)waiting(lun);
     }
 }

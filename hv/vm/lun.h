@@ -8,7 +8,8 @@
  * from and to guest memory while a request is under way, puts the request into the list of those that are done, and
  * signals the VM. So nothing is answered while the VM is paused, and its memory changes only where it asked for it.
  *
- * When the storage is away for long it says so (`lost`), and the VM's thread pauses the VM (orders.c) until it is back.
+ * When the storage is away for long it says so (`lost`), and the VM's thread pauses the VM (orders.c) until it is back. The
+ * same where a volume cannot take a write for now, for it is full (`stuck`).
  */
 #ifndef VM_LUN_H
 #define VM_LUN_H
@@ -34,15 +35,15 @@ struct lun_request {
 
 struct lun {
     struct blkdev dev;
-    struct storage_user user;
+    struct volume_file_user user;
     struct vm *vm;
     struct storage *storage;    /* one of the two, or none: not open */
     struct volume_file *file;
-    struct spinlock lock;       /* of the list of what is done, and of `why` */
+    struct spinlock lock;       /* of the list of what is done, and of the reasons */
     struct lun_request *done, **done_end;
     unsigned in_flight;         /* requests that the guest waits for; device lock */
-    bool lost, fenced;          /* atomic; fenced: another node has it, for good */
-    char why[STORAGE_TEXT];
+    bool lost, stuck, fenced;   /* atomic; fenced: another node has it, for good */
+    char why[STORAGE_TEXT], why_stuck[STORAGE_TEXT];
     struct lun_request request[LUN_REQUESTS];
 };
 
@@ -59,5 +60,9 @@ void lun_drain(struct lun *lun, uint64_t ns);
 bool lun_is_lost(struct lun *lun, char *why);
 /* It is lost for good: another node has fenced this one. Any thread. */
 bool lun_is_fenced(const struct lun *lun);
+/* A write waits for its volume to take it; likewise. */
+bool lun_is_stuck(struct lun *lun, char *why);
+/* Tries that write again; until the answer nothing is stuck. */
+void lun_retry(struct lun *lun);
 
 #endif

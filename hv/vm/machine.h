@@ -110,7 +110,7 @@ struct vm {
     unsigned resets_in_window, crash_reports;
     uint32_t deferred_orders;     /* the guest's, until it is resumed */
     bool cpus_shown;              /* under the list's lock: vm.c, fill_info */
-    bool waits_for_disk;          /* VM_PAUSED by the loss of a storage: goes on when it is back */
+    bool waits_for_disk;          /* VM_PAUSED by the loss of a storage, or a full volume: goes on when it is back, or has room */
     bool built;                   /* memory, vCPUs and devices exist */
     void *order_argument;         /* of the order under way: in and out */
     struct saved *saved;          /* VM_SAVED: its state, where it is not on a volume; else NULL */
@@ -240,6 +240,10 @@ void machine_drain_disks(struct vm *vm, uint64_t ns);
 bool machine_disk_lost(struct vm *vm, char *why);
 /* Whether one is lost for good, for another node has it now. */
 bool machine_disk_fenced(struct vm *vm);
+/* A disk's write waits for its volume to take it; likewise. */
+bool machine_disk_stuck(struct vm *vm, char *why);
+/* Tries such writes again. */
+void machine_retry_disks(struct vm *vm);
 /* Device work of the VM's thread; true if there is more at once. */
 bool machine_work(struct vm *vm);
 

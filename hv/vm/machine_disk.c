@@ -196,3 +196,18 @@ bool machine_disk_lost(struct vm *vm, char *why)
             return true;
     return false;
 }
+
+bool machine_disk_stuck(struct vm *vm, char *why)
+{
+    for (unsigned i = 0; vm->built && i < vm->config.disk_count; i++)
+        if (lun_of(vm, i) && lun_is_stuck(lun_of(vm, i), why))
+            return true;
+    return false;
+}
+
+void machine_retry_disks(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->config.disk_count; i++)
+        if (lun_of(vm, i))
+            lun_retry(lun_of(vm, i));
+}

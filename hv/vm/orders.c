@@ -12,6 +12,7 @@
 
 #include "kernel/heap.h"
 #include "kernel/log.h"
+#include "kernel/text.h"
 #include "kernel/thread.h"
 #include "kernel/time.h"
 #include "vm/machine.h"
@@ -308,14 +309,11 @@ static enum status do_resume(struct vm *vm, char *text, size_t text_bytes)
         snprintf(text, text_bytes, "vm %s: its disk is away; it goes on by itself when that is back (%.100s)", vm->name, why);
         return ERR_BUSY;
     }
+    machine_retry_disks(vm);
     resume(vm);
     return OK;
 }
 
-/*
- * A storage is lost, or is back. A guest that waits for its disk stands still, clocks and all, so that no time-out of its
- * own ends what goes on when the storage is back.
- */
 /* Why it waits; said again where that is another reason now. */
 static void tell_why(struct vm *vm, const char *why)
 {
@@ -331,18 +329,31 @@ static void tell_why(struct vm *vm, const char *why)
     memcpy(vm->reason, reason, sizeof reason);
 }
 
+/* The same for a write that its volume does not take. */
+static void tell_stuck(struct vm *vm, const char *why)
+{
+    if (strcmp(vm->reason, why))
+        log_error("vm %s: paused, since a write of it has to wait: %s; it goes on when that is done, and `vm resume %s` tries "
+                  "again", vm->name, why, vm->name);
+    str_copy(vm->reason, sizeof vm->reason, why);
+}
+
+/*
+ * A storage is lost, or is back; or a volume does not take a write, or has taken it. A guest that waits for its disk stands
+ * still, clocks and all, so that no time-out of its own ends what goes on when the storage is back.
+ */
 static void follow_disks(struct vm *vm)
 {
     char why[STORAGE_TEXT], text[VM_TEXT_BYTES];
-    bool lost = machine_disk_lost(vm, why);
+    bool lost = machine_disk_lost(vm, why), stuck = !lost && machine_disk_stuck(vm, why);
 
-    if (lost && vm->state == VM_RUNNING && do_pause(vm, text, sizeof text) == OK) {
+    if ((lost || stuck) && vm->state == VM_RUNNING && do_pause(vm, text, sizeof text) == OK) {
         vm->waits_for_disk = true;
         vm->reason[0] = '\0';
-        tell_why(vm, why);
-    } else if (lost && vm->state == VM_PAUSED && vm->waits_for_disk) {
-        tell_why(vm, why);
-    } else if (!lost && vm->state == VM_PAUSED && vm->waits_for_disk) {
+        (lost ? tell_why : tell_stuck)(vm, why);
+    } else if ((lost || stuck) && vm->state == VM_PAUSED && vm->waits_for_disk) {
+        (lost ? tell_why : tell_stuck)(vm, why);
+    } else if (!lost && !stuck && vm->state == VM_PAUSED && vm->waits_for_disk) {
         log_info("vm %s: its disk is back", vm->name);
         resume(vm);
     }

@@ -224,7 +224,10 @@ static enum status clone_here(struct csv *csv, void *arg)
         status = csv_open(csv, inode, &file);
     if (status != OK)
         return status;
+    uint64_t held = inode;
+    volume_file_hold(csv, held);
     status = close_file(file, csv_clone(file, parent, job->name, strlen(job->name), &inode));
+    volume_file_release(csv, held);
     return status == OK ? csv_sync(csv) : status;
 }
 

@@ -53,7 +53,7 @@ static void give(void *context, void *memory, size_t bytes)
     kfree(memory, bytes);
 }
 
-static const struct csv_memory memory = { .alloc = take, .free = give };
+const struct csv_memory volume_memory = { .alloc = take, .free = give };
 
 static void say(struct volume *v, bool failed, const char *problem)
 {
@@ -118,7 +118,7 @@ static void mount(struct volume *v, bool take_over)
     identity(options.owner_uuid);
     options.take_over = take_over;
     options.discard = v->disk.csv.discard;
-    status = csv_mount(&v->disk.csv, &memory, &options, &v->csv, message);
+    status = csv_mount(&v->disk.csv, &volume_memory, &options, &v->csv, message);
     if (status != OK) {
         v->csv = NULL;
         volume_disk_release(&v->disk);
@@ -155,7 +155,7 @@ static enum status post(struct volume *v, struct call *call)
     spin_lock(&v->lock);
     bool taken = !v->ended;
     if (taken) {
-        *v->last = call;
+        __atomic_store_n(v->last, call, __ATOMIC_RELEASE); /* v->first is looked at without the lock */
         v->last = &call->next;
     }
     spin_unlock(&v->lock);
@@ -229,7 +229,9 @@ static void serve(struct volume *v, struct call *call)
         if (call->status == ERR_CORRUPT)
             snprintf(call->text, call->text_bytes, "volume %s: %s", v->name, csv_problem(v->csv));
         v->calls++;
+        v->dirty = true;
         note(v);
+        volume_files_retry(v);
     }
     wake_all_set(&v->callers, &call->done); /* *call is the caller's stack, and gone after this */
 }
@@ -254,23 +256,54 @@ static void abandon(struct volume *v)
     note(v);
 }
 
+/* What is under way at files may end, and they are closed; false: something still is. */
+static bool files_end(struct volume *v)
+{
+    uint64_t deadline = time_now_ns() + STOP_NS;
+
+    volume_files_end(v);
+    do {
+        while (volume_files_work(v))
+            ;
+    } while (v->files && wait_event_until(&v->wake, volume_files_wait(v), deadline));
+    return !v->files;
+}
+
 static void unmount(struct volume *v)
 {
-    while (volume_files_work(v))
-        ;
     if (!v->csv)
         return;
+    bool alone = files_end(v);
     if (is_to_be_abandoned(v)) {
         abandon(v);
         return;
     }
-    enum status status = csv_unmount(v->csv);
-    if (status != OK)
-        log_warning("volume %s: not left in order (%s); the next mount replays its journal", v->name, status_name(status));
+    enum status status = alone ? csv_unmount(v->csv) : volume_disk_is_fenced(&v->disk) ? ERR_FENCED : csv_sync(v->csv);
+    if (status != OK || !alone)
+        log_warning("volume %s: not left in order (%s); the next mount replays its journal", v->name,
+                    status == OK ? "a VM has a disk there" : status_name(status));
+    if (!alone)
+        csv_abandon(v->csv);
     v->csv = NULL;
     volume_disk_release(&v->disk);
     volume_disk_close(&v->disk);
     note(v);
+}
+
+/* What changed becomes durable; a failure is not the end: who asks for a change is told. */
+static void commit(struct volume *v)
+{
+    enum status status = volume_files_sync(v);
+
+    if (status == ERR_NO_MEMORY) {
+        v->dirty = true; /* another time */
+    } else if (status != OK) {
+        char text[VOLUME_TEXT];
+        snprintf(text, sizeof text, "it takes no more changes (%s) %s", status_name(status), csv_problem(v->csv));
+        say(v, true, text);
+    }
+    note(v);
+    volume_files_retry(v);
 }
 
 static void run(void *arg)
@@ -282,25 +315,30 @@ static void run(void *arg)
         struct call *call = next_call(v);
         if (call) {
             serve(v, call);
-            if (v->csv && commit_ns == TIME_NEVER)
-                commit_ns = time_now_ns() + COMMIT_NS;
             continue;
         }
-        if (volume_files_work(v))
-            continue;
+        if (volume_files_work(v)) {
+            note(v);
+            thread_yield();
+            if (commit_ns != TIME_NEVER && time_now_ns() < commit_ns)
+                continue;
+        }
         if (is_to_be_abandoned(v)) {
             abandon(v);
             continue;
         }
         uint64_t now = time_now_ns();
+        if (v->csv && v->dirty && commit_ns == TIME_NEVER)
+            commit_ns = now + COMMIT_NS;
         if (!v->csv && !v->failed && now >= retry_ns) {
             mount(v, false);
             retry_ns = now + RETRY_NS;
         }
         if (v->csv && now >= commit_ns) {
             commit_ns = TIME_NEVER;
-            if (!volume_disk_is_fenced(&v->disk) && csv_sync(v->csv) != OK)
-                say(v, true, csv_problem(v->csv));
+            if (v->dirty && !volume_disk_is_fenced(&v->disk)) /* not dirty: a guest's flush was before */
+                commit(v);
+            continue;
         }
         (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || volume_files_wait(v) ||
                                              is_to_be_abandoned(v) || __atomic_load_n(&v->stop, __ATOMIC_ACQUIRE),
@@ -317,31 +355,36 @@ static void run(void *arg)
     wake_all_set(&v->callers, &v->stopped);
 }
 
+struct volume *volume_new(const char *name, const char *storage)
+{
+    struct volume **last = &volumes, *v = kzalloc(sizeof *v);
+
+    if (!v)
+        return NULL;
+    v->name = name;
+    v->storage = storage;
+    v->lock = (struct spinlock)SPINLOCK_INIT("volume");
+    v->last = &v->first;
+    wait_queue_init(&v->wake, "volume");
+    wait_queue_init(&v->callers, "volume callers");
+    while (*last)
+        last = &(*last)->next;
+    __atomic_store_n(last, v, __ATOMIC_RELEASE); /* others go through the list meanwhile */
+    if (!thread_create(v->name, thread_pick_cpu(), run, v)) {
+        log_error("volume %s: no memory for its thread; give the VMs less", v->name);
+        v->failed = v->ended = v->stopped = true;
+    }
+    return v;
+}
+
 void volume_start(const struct config *config)
 {
-    struct volume **last = &volumes;
-
     node = config->node.name ? config->node.name : "node";
     for (uint32_t i = 0; i < config->storage_count; i++) {
         const struct config_storage *s = &config->storages[i];
-        if (!s->volume || s->error_count)
-            continue;
-        struct volume *v = kzalloc(sizeof *v);
-        if (!v) {
+        if (s->volume && !s->error_count && !volume_new(s->volume, s->name)) {
             log_error("volume %s: no memory for it; give the VMs less", s->volume);
             return;
-        }
-        v->name = s->volume;
-        v->storage = s->name;
-        v->lock = (struct spinlock)SPINLOCK_INIT("volume");
-        v->last = &v->first;
-        wait_queue_init(&v->wake, "volume");
-        wait_queue_init(&v->callers, "volume callers");
-        *last = v;
-        last = &v->next;
-        if (!thread_create(v->name, thread_pick_cpu(), run, v)) {
-            log_error("volume %s: no memory for its thread; give the VMs less", v->name);
-            v->failed = v->ended = v->stopped = true;
         }
     }
 }

@@ -52,6 +52,17 @@ enum status volume_call(const char *name, size_t bytes, volume_fn *fn, void *arg
 enum status volume_mount(const char *name, bool take_over, char *text, size_t text_bytes) MUST_CHECK;
 
 /*
+ * Makes a volume `name` on the disk of a storage, and mounts it; from now on it is among the node's volumes, until the node
+ * restarts or for as long as the configuration says so. Nothing but `force` makes it write over what the disk holds. Not OK
+ * with *text: ERR_EXISTS (a volume of that name, or the disk holds something, which *text names), ERR_INVALID (the name),
+ * ERR_RANGE (the disk's size), ERR_READ_ONLY; as volume_mount(); as storage_open(). One caller at a time.
+ */
+enum status volume_add(const char *storage, const char *name, bool force, char *text, size_t text_bytes) MUST_CHECK;
+
+/* Makes the volume as large as its disk is by now. Its size in bytes before and after. As volume_call(). */
+enum status volume_grow(const char *name, uint64_t *before, uint64_t *after, char *text, size_t text_bytes) MUST_CHECK;
+
+/*
  * Takes /ClusterStorage/VOLUME/PATH apart: the volume's name is the *bytes at *volume, *path what follows it ("" for its
  * root). False: it is no such path.
  */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel/heap.h"
 #include "kernel/log.h"
 #include "kernel/text.h"
 #include "kernel/time.h"
@@ -186,6 +187,16 @@ void volume_disk_release(struct volume_disk *disk)
 bool volume_disk_is_fenced(const struct volume_disk *disk)
 {
     return __atomic_load_n(&disk->fenced, __ATOMIC_ACQUIRE);
+}
+
+void volume_disk_measure(struct volume_disk *disk, const char *storage)
+{
+    struct storage_info *info = kzalloc(sizeof *info);
+
+    for (unsigned i = 0; info && storage_info_get(i, info); i++)
+        if (!strcmp(info->name, storage) && info->disk.known)
+            disk->csv.bytes = MAX(disk->csv.bytes, info->disk.bytes);
+    kfree(info, sizeof *info);
 }
 
 void volume_disk_close(struct volume_disk *disk)

@@ -43,6 +43,8 @@ void volume_disk_mounted(struct volume_disk *disk, const struct csv_info *info);
 void volume_disk_release(struct volume_disk *disk);
 /* Another node has fenced this one. Any thread. */
 bool volume_disk_is_fenced(const struct volume_disk *disk);
+/* Its size by now, where it has grown since. */
+void volume_disk_measure(struct volume_disk *disk, const char *storage);
 /* Gives it back. Not open: nothing. */
 void volume_disk_close(struct volume_disk *disk);
 /* Whether it is away for long, and why (STORAGE_TEXT bytes). Any thread. */
