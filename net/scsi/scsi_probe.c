@@ -196,7 +196,7 @@ static void proof_over(struct scsi_talk *talk, bool lost)
         if (talk->refused)
             disk->ops->drop(disk->context, "the target does not carry out the commands that tell who may write");
     } else if (proof->verdict == SCSI_PROOF_HOLDS) {
-        if (proof->restored)
+        if (proof->restored && !proof->moved)
             disk->ops->news(disk->context, 0, "the target had forgotten the reservation, nobody else has come: it is there again");
         proven(disk);
     } else if (proof->verdict == SCSI_PROOF_FENCED) {

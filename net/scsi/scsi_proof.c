@@ -187,6 +187,7 @@ static void keys(struct scsi_proof *proof, uint32_t bytes)
         go(proof, PROOF_RESERVATION);
     else if (kin) {
         proof->rejoined |= !proof->claim->blocks;
+        proof->moved = true;
         go(proof, PROOF_REGISTER);
     }
     else if (count < listed)

@@ -98,6 +98,7 @@ struct scsi_proof {
     uint32_t generation;    /* of the registrations, as they were last read */
     uint64_t found_epoch;
     bool restored;          /* key and reservation were lost, and are there again */
+    bool moved;             /* they were another path's of this life */
     char why[200];          /* for people, unless it holds */
 
     /* The proof's own. */

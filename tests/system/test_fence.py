@@ -5,6 +5,7 @@ needs is tried on the unit itself, where tgt fails for its reasons and LIO passe
 import json
 import os
 import subprocess
+import threading
 import time
 
 import pytest
@@ -197,3 +198,44 @@ def test_a_fit_target(tmp_path):
             assert held["holds"] and held["initiator"].startswith(f"{INITIATOR},i,0x80")
             error = tool(url(target), "mkfs", status=1)
             assert held["key"] in error and "Registrants Only" in error, error
+
+
+def test_a_dead_way_that_held_a_write_back(tmp_path):
+    """A volume on LIO, and a way to each of two portal groups: the one in use holds a write back, the node goes on by the other
+    one, with that path's key; what was held does not land when it is let go."""
+    with LioTarget(size=96 << 20, groups=2, log=str(tmp_path / "lio.log")) as target:
+        tool(url(target), "mkfs")
+        ways = [Relay(port) for port in target.ports]
+        conf = NETWORK + target.configuration("san", volume="Volume1", portal=[f"10.0.2.2:{way.port}" for way in ways])
+        with Node("amd", "fence-ways", conf=conf, cards=[{"model": "e1000"}]) as node:
+            wait_up(node)
+            wait_for(node, "csv list", "volumes", "Volume1", "state", "mounted")
+            used = wait_up(node)["portal"]
+            first, second = ways if used.endswith(f":{ways[0].port}") else ways[::-1]
+            [before] = keys(node)
+            holding = threading.Thread(target=first.hold, args=(4096,))
+            holding.start()
+            for name in ("a", "b", "c"):
+                node.shell(f"mkdir {ROOT}/{name}", timeout=90)
+            holding.join()
+            wait_for(node, "iscsi list", "sessions", "san", "portal", f"10.0.2.2:{second.port}")
+            wait_up(node)
+            [after] = keys(node)
+            assert after != before and after[:-4] == before[:-4] and disk(node)["reservation"] == "ours"
+            node.shell(f"rm {ROOT}/a")
+            time.sleep(6)  # what has changed is committed after 5 s
+            with open(target.disk, "rb") as file:
+                holds = file.read()
+            held, sent = first.release()
+            assert held >= 4096
+            node.shell(f"ls {ROOT}")
+            time.sleep(2)
+            with open(target.disk, "rb") as file:
+                assert file.read() == holds, f"a write of the dead way has landed ({sent} of {held} bytes)"
+            node.machine.sendline("node poweroff")
+            node.machine.wait(60)
+        for way in ways:
+            way.close()
+        target.kill()
+        assert ": sound" in tool(target.disk, "fsck")
+        assert {entry["name"] for entry in json.loads(tool(target.disk, "ls", "--json", "/"))} == {"b", "c"}

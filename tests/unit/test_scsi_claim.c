@@ -478,7 +478,7 @@ static void another_path(void **state)
         t.nexus = 1;
         come_back();
         all_written();
-        assert_true(t.unit.key[1] == KEY_A2 && !t.unit.key[0] && t.unit.held && t.unit.holder == 1);
+        assert_true(t.disk.proof.moved && t.unit.key[1] == KEY_A2 && !t.unit.key[0] && t.unit.held && t.unit.holder == 1);
         t.unit.attention[0] = 0;
         assert_int_equal(order(SCSI_RESERVE_RELEASE, false), OK);
         scsi_disk_claim(&t.disk, NULL, t.bench->now_ns);
