@@ -42,7 +42,7 @@ CONFIGURATION = """
   {mappings}
   AuthMethod {method}
   AuthGroup AuthGroup1
-  UseDigest {digest}
+  UseDigest Auto
   UnitType Disk
   UnitInquiry "ISTGT" "DISK" "0001" "10000001"
   LUN0 Storage {disk} {size}
@@ -50,13 +50,13 @@ CONFIGURATION = """
 
 
 class IstgtTarget(Unit):
-    """chap, digests: as Target's; groups: portal groups, each with a port of its own (`ports`)."""
+    """chap: as Target's; it always does digests, if asked to. groups: portal groups, each with a port of its own (`ports`)."""
     prefix = "tasuki-istgt-"
     model = "ISTGT DISK"
     lun = 0  # it has no unit without this one
 
-    def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME, groups=1):
-        super().__init__(size, chap, digests, name)
+    def __init__(self, size=64 << 20, chap=0, name=NAME, groups=1):
+        super().__init__(size, chap, True, name)
         self.ports = [self.port] + [free_port() for _ in range(groups - 1)]
         self.process = None
 
@@ -70,7 +70,7 @@ class IstgtTarget(Unit):
                    (f' "{THEIRS[0]}" "{THEIRS[1]}"' if self.chap == 2 else "") + "\n")
         self.write("istgt.conf", CONFIGURATION.format(
             directory=self.directory, name=self.name, disk=self.disk, size=os.path.getsize(self.disk),
-            method=("None", "CHAP", "CHAP Mutual")[self.chap], digest="Auto" if self.digests else "None",
+            method=("None", "CHAP", "CHAP Mutual")[self.chap],
             portals="\n".join(f"[PortalGroup{i}]\n  Portal DA{i} 127.0.0.1:{self.ports[i - 1]}" for i in groups),
             mappings="\n  ".join(f"Mapping PortalGroup{i} InitiatorGroup1" for i in groups)))
         with open(self.path("istgt.log"), "ab") as log:

@@ -30,8 +30,8 @@ import mkdemo  # noqa: E402
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "target_core_iblock", "target_core_file", "iscsi_target_mod"]
 READY = "the target is ready"
-# Variables come from /target.conf: name, serial, kind (iblock, fileio), initiators, levels, chap, groups; functions from there set
-# what a test has asked for (attributes of the unit, of a portal group, its parameters).
+# Variables come from /target.conf: name, serial, kind (iblock, fileio), luns, initiators, levels, chap, groups;
+# functions from there set what a test has asked for (attributes of the unit, of a portal group, its parameters).
 INIT = f"""#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -87,8 +87,10 @@ mkdir -p $top/iscsi
 i=1
 while [ $i -le $groups ]; do
     group=$top/iscsi/$name/tpgt_$i
-    mkdir -p $group/lun/lun_1
-    ln -s $unit $group/lun/lun_1/unit
+    for number in $luns; do
+        mkdir -p $group/lun/lun_$number
+        ln -s $unit $group/lun/lun_$number/unit
+    done
     for one in generate_node_acls:1 cache_dynamic_acls:1 demo_mode_write_protect:0 authentication:$((chap > 0)); do
         echo ${{one#*:}} >$group/attrib/${{one%:*}}
     done
@@ -96,8 +98,10 @@ while [ $i -le $groups ]; do
     login $group $chap
     for one in $known; do
         [ -d $group/acls/$one ] && continue
-        mkdir -p $group/acls/$one/lun_1
-        ln -s $group/lun/lun_1 $group/acls/$one/lun_1/unit
+        for number in $luns; do
+            mkdir -p $group/acls/$one/lun_$number
+            ln -s $group/lun/lun_$number $group/acls/$one/lun_$number/unit
+        done
         login $group/acls/$one $(level $one)
     done
     mkdir "$group/np/0.0.0.0:$((3259 + i))"
@@ -129,18 +133,18 @@ def base():
 
 class LioTarget(Unit):
     """chap, digests: as Target's. cache: whether the unit has a write cache. groups: portal groups, each with a port of its
-    own (`ports`). unit, group, parameters: what is written to attributes of the unit, of the portal groups, and to the keys of their
-    sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. levels: {what
-    comes after a name's colon: chap for that initiator}. log: a file for
-    what the machine says."""
+    own (`ports`). unit, group, parameters: what is written to attributes of the unit, of the portal groups, and to the keys
+    of their sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. levels: {what
+    comes after a name's colon: chap for that initiator}. luns: the unit's numbers. log: a file for what the machine says."""
     prefix = "tasuki-lio-"
     model = "LIO-ORG disk"
 
     def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME, cache=False, groups=1, unit=None, group=None,
-                 parameters=None, initiators=(INITIATOR,), levels=None, log=None):
+                 parameters=None, initiators=(INITIATOR,), levels=None, luns=(1,), log=None):
         super().__init__(size, chap, digests, name)
         self.serial = str(uuid.uuid4())
         self.cache, self.initiators, self.levels, self.log_path = cache, initiators, levels or {}, log
+        self.luns = luns
         self.ports = [self.port] + [free_port() for _ in range(groups - 1)]
         self.settings = {"set_unit": {f"$unit/attrib/{key}": value
                                       for key, value in {"emulate_tpu": 1, "emulate_tpws": 1, **(unit or {})}.items()},
@@ -159,6 +163,7 @@ class LioTarget(Unit):
         values = {"name": self.name, "serial": self.serial, "kind": "fileio" if self.cache else "iblock", "size": self.size,
                   "initiators": " ".join(self.initiators), "chap": self.chap, "groups": len(self.ports),
                   "user": OURS[0], "secret": OURS[1], "their_user": THEIRS[0], "their_secret": THEIRS[1]}
+        values["luns"] = " ".join(map(str, self.luns))
         values["levels"] = " ".join(f"{name}={level}" for name, level in self.levels.items())
         lines = [f"{key}={shlex.quote(str(value))}" for key, value in values.items()]
         for function, writes in self.settings.items():
