@@ -129,6 +129,7 @@ def add_linux(volume):
 
 def save_linux(node):
     """In the midst of its writing to its disk; a snapshot of the disk before that."""
+    wait_vm(node, "linux", "running")
     node.console("linux", r"# ", timeout=120)
     linux = Linux(node, "linux")
     start_writer(node, linux)
@@ -141,6 +142,7 @@ def save_linux(node):
 
 def restore_linux(node, linux):
     """It writes on, and finds on its disk what it has written, before it was saved and after."""
+    linux.node = node
     node.shell_json("vm restore linux", timeout=200)
     wait_written(linux, written(linux) + 60)
     expected, read = end_writer(node, linux)
