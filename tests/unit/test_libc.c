@@ -46,6 +46,7 @@
 #define strtoull hv_strtoull
 #define strtol hv_strtol
 #define abs hv_abs
+#define LIBC_PLAIN_NAMES
 #include "kernel/libc/stdio.h"
 #include "kernel/libc/stdlib.h"
 #include "kernel/libc/string.h"

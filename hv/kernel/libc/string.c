@@ -11,12 +11,9 @@
 #pragma GCC optimize("no-tree-loop-distribute-patterns")
 #endif
 
+#define LIBC_PLAIN_NAMES
 #include <stdint.h>
 #include <string.h>
-
-#undef memcpy
-#undef memset
-#undef memcmp
 
 /* From this many bytes on a string instruction beats a loop. */
 #define STRING_INSTRUCTION_BYTES 128

@@ -16,11 +16,13 @@ void *memchr(const void *bytes, int byte, size_t count);
 
 /*
  * A freestanding compiler takes these for functions like any other. Under their other names it knows them, and writes moves
- * instead of a call where the count is a small constant.
+ * instead of a call where the count is a small constant. Who defines them wants them plain.
  */
+#ifndef LIBC_PLAIN_NAMES
 #define memcpy(to, from, count) __builtin_memcpy((to), (from), (count))
 #define memset(to, byte, count) __builtin_memset((to), (byte), (count))
 #define memcmp(a, b, count) __builtin_memcmp((a), (b), (count))
+#endif
 
 size_t strlen(const char *text);
 size_t strnlen(const char *text, size_t limit);
