@@ -7,7 +7,8 @@
  * Mounting takes the disk's reservation before its first write (net/storage.h); a stranger's refuses it. A node that was fenced
  * writes nothing more: its VMs stand still until they are stopped, then the volume is left as it is.
  *
- * A volume that cannot be mounted says why, and is tried again when `csv mount` asks for it or its storage comes back.
+ * A volume that cannot be mounted says why, and is tried again when `csv mount` asks for it; one whose disk is not there, or
+ * is reserved by somebody else, is tried again by itself.
  */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
