@@ -2,7 +2,7 @@
 """A guest whose disk is a file on a volume writes without a pause while everything between it and the target goes wrong: the
 target dies, its connections are cut and hold back what was sent on them, the card's cable is pulled. Nothing is lost, nothing
 lands late, the guest sees no error: what it believes is on its disk is what the host's tool takes out of the volume. With
-$TASUKI_SLOW set, on Bochs too, and with the demo guest beside Debian, for longer."""
+$TASUKI_SLOW set, on Bochs too."""
 import hashlib
 import os
 import subprocess
@@ -80,7 +80,7 @@ class Trouble:
         print(f"held back {held} bytes, of which {sent} went out late")
 
 
-@pytest.mark.parametrize("cpu", ["amd", "intel"] if SLOW else [])
+@pytest.mark.parametrize("cpu", ["amd", "intel"] if SLOW else ["amd"])
 def test_a_guest_writes_while_its_target_is_troubled(cpu, tmp_path):
     size = WRITER[cpu]
     block, blocks = size
