@@ -188,6 +188,7 @@ class StorageBench:
         """{name: (requests in a second, instructions of the host's side for each)}, with the rows of TCP in MiB."""
         marks = self.path(log + ".marks")
         plugin = f"file={self.plugin},out={marks}" + (f",profile={profile}" if profile else "")
+        open(marks, "w", encoding="ascii").close()  # none of an earlier run's; and it is there before the plugin is
         with Machine(cpu="amd", image=image, smp=2, log=self.path(log + ".log"), cards=CARDS, extra=["-plugin", plugin]) as machine:
             if not kvm:
                 machine.expect(PROMPT, timeout=TIMEOUT)
