@@ -67,15 +67,7 @@ start = auto
 """
 
 
-KVM_DEBIAN_INIT = """#!/bin/sh
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-for module in $(cat /modules/order); do
-    insmod /modules/$module.ko 2>/dev/null
-done
-/usr/bin/qemu-system-x86_64 -accel kvm -cpu host -machine q35 -m 256 -nodefaults -display none -serial stdio \\
+KVM_DEBIAN_INIT = mkdemo.INIT_BEGIN + """/usr/bin/qemu-system-x86_64 -accel kvm -cpu host -machine q35 -m 256 -nodefaults -display none -serial stdio \\
     -kernel /vmlinuz -initrd /initrd.img -append console=ttyS0
 poweroff
 """

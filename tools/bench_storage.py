@@ -52,15 +52,7 @@ for _row in DISK_ROWS:
         AIMS[f"volume_{_row[0]}_cost_svm"] = ("most", 1.02, f"unit_{_row[0]}_cost_svm", "tasuki")
         AIMS[f"volume_{_row[0]}_svm"] = ("least", 0.98, f"unit_{_row[0]}_svm", "tasuki")
 
-GUEST_INIT = """#!/bin/sh
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-for module in $(cat /modules/order); do
-    insmod /modules/$module.ko 2>/dev/null
-done
-{commands}
+GUEST_INIT = mkdemo.INIT_BEGIN + """{commands}
 echo load: end
 while :; do sleep 1000; done
 """

@@ -35,15 +35,7 @@ EPOCH = "1577836800"  # no file is younger
 UUID = "7a5c1e00-0000-4000-8000-000000000001"
 
 # The initramfs: modules, the disk, and over to the init of the disk.
-INIT = """#!/bin/sh
-export PATH=/bin
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t devtmpfs dev /dev
-for module in $(cat /modules/order); do
-    insmod /modules/$module.ko 2>/dev/null
-done
-root=/dev/vda
+INIT = mkdemo.INIT_BEGIN + """root=/dev/vda
 for word in $(cat /proc/cmdline); do
     case $word in root=*) root=${word#root=} ;; esac
 done

@@ -26,15 +26,16 @@ stat stty sync tail taskset tee test time timeout top touch tr true udhcpc umoun
 zcat""".split()
 # In the order in which they can be loaded is worked out from the modules themselves; these are the ones wanted.
 MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "virtio_net", "button", "evdev"]
-INIT = """#!/bin/sh
-export PATH=/bin HOME=/root TERM=vt100 ENV=/root/.shrc
-mount -t proc proc /proc
+# What each init here does first: the file systems of the kernel, and the modules that write_initrd() has put in.
+INIT_MODULES = """mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 for module in $(cat /modules/order); do
     insmod /modules/$module.ko 2>/dev/null
 done
-read up idle </proc/uptime
+"""
+INIT_BEGIN = "#!/bin/sh\nexport PATH=/bin\n" + INIT_MODULES
+INIT = "#!/bin/sh\nexport PATH=/bin HOME=/root TERM=vt100 ENV=/root/.shrc\n" + INIT_MODULES + """read up idle </proc/uptime
 echo "Tasuki demo guest: user space after $up s"
 echo "Linux $(uname -r) on $(nproc) CPU(s). This is a shell; poweroff ends the guest."
 hostname demo
