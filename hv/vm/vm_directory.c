@@ -37,7 +37,8 @@ static const struct config_diagnostic *first_error(const struct config *config)
     return NULL;
 }
 
-void vm_conf_problem(const struct config *config, const char *path, char *text, size_t text_bytes)
+/* The first error, with the file's path, line and column; "": none. */
+static void tell_problem(const struct config *config, const char *path, char *text, size_t text_bytes)
 {
     const struct config_diagnostic *d = first_error(config);
 
@@ -216,7 +217,7 @@ static enum status load(struct vm *vm, char *buffer, char *text, size_t text_byt
             return no_memory(vm, text, text_bytes);
         config = &conf->config.vms[0];
     }
-    vm_conf_problem(&conf->config, path, problem, sizeof problem);
+    tell_problem(&conf->config, path, problem, sizeof problem);
     struct config_vm built = resolved(conf, vm);
     if (!problem[0] && built.uuid && vm_uuid_taken(vm, built.uuid, other))
         snprintf(problem, sizeof problem,

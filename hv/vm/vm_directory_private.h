@@ -20,8 +20,6 @@ struct vm_conf {
 /* NULL: no memory. */
 struct vm_conf *vm_conf_parse(const char *name, const char *text, size_t bytes) MUST_CHECK;
 void vm_conf_free(struct vm_conf *conf);
-/* The first error, with the file's path, line and column; "": none. */
-void vm_conf_problem(const struct config *config, const char *path, char *text, size_t text_bytes);
 
 void vm_uuid_make(char uuid[CONFIG_UUID_CHARACTERS + 1]);
 /* The path of a file in a VM's directory; "" is the directory. */

@@ -23,7 +23,8 @@ static bool for_all(unsigned type)
     return type == SCSI_PR_WRITE_EXCLUSIVE_ALL || type == SCSI_PR_EXCLUSIVE_ACCESS_ALL;
 }
 
-bool scsi_has_strangers(const struct scsi_holding *h, uint64_t key)
+/* Whether somebody who is not this node has a key, or the reservation. */
+static bool has_strangers(const struct scsi_holding *h, uint64_t key)
 {
     bool found = (h->held && !for_all(h->type) && !is_ours(h->key, key)) || h->listed > h->count;
 
@@ -137,7 +138,7 @@ static bool find_victim(struct scsi_reserve *r)
 static void take(struct scsi_reserve *r)
 {
     const struct scsi_holding *h = &r->holding;
-    bool strangers = scsi_has_strangers(h, r->key);
+    bool strangers = has_strangers(h, r->key);
 
     if (!r->registered) {
         if (strangers && !r->take_over)

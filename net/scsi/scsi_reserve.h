@@ -71,7 +71,4 @@ void scsi_reserve_start(struct scsi_reserve *reserve);
 /* The core of a scsi_talk is the struct scsi_reserve. */
 extern const struct scsi_talk_ops scsi_reserve_ops;
 
-/* Whether somebody who is not this node has a key, or the reservation. */
-bool scsi_has_strangers(const struct scsi_holding *holding, uint64_t key);
-
 #endif
