@@ -80,6 +80,14 @@ class Trouble:
         print(f"held back {held} bytes, of which {sent} went out late")
 
 
+def leave_in_order(node):
+    """The node has seen no error of its disk and nothing wrong on the volume; then it is switched off."""
+    assert find(node.shell_json("disk list")["requests"], "disk", "san")["errors"] == 0
+    assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
+    node.machine.sendline("node poweroff")
+    node.machine.wait(60 * node.patience)
+
+
 @pytest.mark.parametrize("cpu", ["amd", "intel"] if SLOW else ["amd"])
 def test_a_guest_writes_while_its_target_is_troubled(cpu, tmp_path):
     size = WRITER[cpu]
@@ -114,10 +122,7 @@ def test_a_guest_writes_while_its_target_is_troubled(cpu, tmp_path):
             assert read == expected
             trouble.let_go()
             assert linux.run("dmesg | grep -ci 'i/o error'").split()[0] == "0"
-            assert find(node.shell_json("disk list")["requests"], "disk", "san")["errors"] == 0
-            assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
-            node.machine.sendline("node poweroff")
-            node.machine.wait(60 * node.patience)
+            leave_in_order(node)
         relay.close()
         target.kill()
         assert "0 transactions in the journal: sound" in tool(target, "fsck"), "it was not left in order"
@@ -171,10 +176,7 @@ def test_debian_under_load(cpu, tmp_path):
             trouble.let_go()
             assert debian.run("dmesg | grep -ci 'i/o error'").split()[0] == "0"
             believed = debian.believes("/dev/vdb", "/dev/vda")
-            assert find(node.shell_json("disk list")["requests"], "disk", "san")["errors"] == 0
-            assert node.shell_json("csv scrub Volume1", timeout=120)["problems"] == 0
-            node.machine.sendline("node poweroff")
-            node.machine.wait(60 * node.patience)
+            leave_in_order(node)
         relay.close()
         target.kill()
         assert "0 transactions in the journal: sound" in tool(target, "fsck"), "it was not left in order"
