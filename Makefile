@@ -32,7 +32,7 @@ CORE_EXCLUDED :=
 CORE_SOURCES := $(filter-out $(CORE_EXCLUDED),$(sort $(wildcard hv/vdev/*.c hv/vmm/*.c hv/vm/*.c hv/volume/*.c hv/shell/*.c hv/vmm/svm/svm_decode.c \
     hv/vmm/vmx/vmx_caps.c \
     $(patsubst %,hv/kernel/%.c,text status crc32c page page_frames pt font textscreen topology placement speculation) \
-    $(patsubst %,drivers/%.c,pci nic e1000 e1000_ring virtio_nic virtio_ring) $(patsubst %,net/%.c,address card checksum guests names network ping lwip/port) \
+    $(patsubst %,drivers/%.c,pci nic e1000 e1000_ring virtio_nic virtio_ring) $(patsubst %,net/%.c,address card checksum coalesce guests names network ping lwip/port) \
     $(PART_SOURCES))))
 # The tool for an admin's machine, of the volume's core as it is.
 CSV_TOOL_SOURCES := $(sort $(wildcard tools/csv/*.c csv/*.c) $(patsubst %,hv/kernel/%.c,text status crc32c))
@@ -375,7 +375,7 @@ $(CRASH_PROGRAMS): $(BUILD)/crash/%: $(BUILD)/crash/tests/unit/%.o $(patsubst %.
 	$(Q)$(CC) -o $@ $^ -lcmocka
 
 crash: $(CRASH_PROGRAMS)
-	$(Q)CSV_CRASH_RANDOM=$(or $(CRASH_RANDOM),1500) CSV_CRASH_LEAST=$(if $(CRASH_RANDOM),0,2000000) $(BUILD)/crash/test_csv_crash
+	$(Q)CSV_CRASH_RANDOM=$(or $(CRASH_RANDOM),2500) CSV_CRASH_LEAST=$(if $(CRASH_RANDOM),0,2000000) $(BUILD)/crash/test_csv_crash
 	$(Q)CSV_MODEL_STEPS=$(or $(MODEL_STEPS),3000000) $(BUILD)/crash/test_csv_model
 
 unit fuzz system:

@@ -3,7 +3,9 @@
  * A network: lwIP's interface at a port of its card's switch, in the network's VLAN. No guest is needed for that: the
  * switch is what joins the card and the node, and tags and tells apart what is on the card.
  *
- * Received frames are copied once, into lwIP's buffers, and never kept. Sent ones are not copied: the frame's segments
+ * Received frames are copied once, into lwIP's buffers, and never kept. Segments of one connection that came in one batch
+ * are joined into one packet, a chain of these buffers (coalesce.h), for what a packet costs lwIP, and everything above it,
+ * depends little on its length. Jumbo frames, which take several buffers each, are not. Sent ones are not copied: the frame's segments
  * are lwIP's buffers, and a reference keeps them until the last of all receivers is done, which may be a guest: frames
  * come back on a list, in any context, and are given to lwIP in the service's. What lwIP may change after it has handed
  * it over (PBUF_NEEDS_COPY) is copied; a segment of TCP's it leaves alone while somebody else holds it.
@@ -197,9 +199,54 @@ void network_tick(struct network *n, uint64_t now_ns)
 
 /* ---- Receiving ---- */
 
+/* Input is done with the packet, or has put it aside as a fragment, when it returns: the setting is this packet's alone. */
+static void input(struct network *n, struct pbuf *p, bool is_checked)
+{
+    NETIF_SET_CHECKSUM_CTRL(&n->netif, is_checked ? CHECKED_ELSEWHERE : NETIF_CHECKSUM_ENABLE_ALL);
+    if (n->netif.input(p, &n->netif) != ERR_OK)
+        (void)pbuf_free(p);
+}
+
+void network_flush(struct network *n)
+{
+    unsigned i = n->packet.segment_count;
+
+    if (!i)
+        return;
+    for (i--; i; i--) {
+        n->parts[i - 1]->next = n->parts[i];
+        n->parts[i - 1]->tot_len = (u16_t)(n->parts[i - 1]->len + n->parts[i]->tot_len);
+    }
+    coalesce_end(&n->packet, n->parts[0]->payload);
+    input(n, n->parts[0], true);
+}
+
+/* A frame in one buffer: joined to what came before it, or what others may join, or for lwIP at once. */
+static void coalesce(struct network *n, struct pbuf *p, bool is_checked)
+{
+    struct coalesce_segment segment;
+    enum coalesce_verdict verdict = coalesce_judge(&n->packet, p->payload, p->len, is_checked, &segment);
+
+    if (verdict != COALESCE_JOINS)
+        network_flush(n);
+    if (verdict == COALESCE_ALONE) {
+        input(n, p, is_checked);
+        return;
+    }
+    if (verdict == COALESCE_BEGINS)
+        coalesce_begin(&n->packet, p->payload, &segment);
+    else
+        coalesce_join(&n->packet, p->payload, &segment);
+    p->len = p->tot_len = (u16_t)segment.end; /* without padding */
+    if (verdict == COALESCE_JOINS)
+        (void)pbuf_remove_header(p, segment.payload);
+    n->parts[n->packet.segment_count - 1] = p;
+}
+
 static bool give(struct netport *port, struct frame *frame)
 {
     struct network *n = CONTAINER_OF(port, struct network, port);
+    bool is_checked = frame->checksum != FRAME_CHECKSUM_THERE;
     uint8_t type[2];
 
     if (frame_read(frame, ETH_TYPE_OFFSET, type, sizeof type) == sizeof type && be16_get(type) == ETH_TYPE_ARP &&
@@ -215,14 +262,21 @@ static bool give(struct netport *port, struct frame *frame)
         at += (uint32_t)frame_read(frame, at, q->payload, q->len);
     n->received_frames++;
     n->received_bytes += frame->bytes;
-    /* Input is done with the frame, or has put it aside as a fragment, when it returns: the setting is this frame's alone. */
-    NETIF_SET_CHECKSUM_CTRL(&n->netif, frame->checksum == FRAME_CHECKSUM_THERE ? NETIF_CHECKSUM_ENABLE_ALL : CHECKED_ELSEWHERE);
-    if (n->netif.input(p, &n->netif) != ERR_OK)
-        (void)pbuf_free(p);
+    if (!p->next) {
+        coalesce(n, p, is_checked);
+    } else {
+        network_flush(n);
+        input(n, p, is_checked);
+    }
     return true;
 }
 
-static const struct netport_ops network_port = { .give = give };
+static void batch_is_over(struct netport *port)
+{
+    network_flush(CONTAINER_OF(port, struct network, port));
+}
+
+static const struct netport_ops network_port = { .give = give, .flush = batch_is_over };
 
 /* ---- Sending ---- */
 

@@ -6,6 +6,7 @@
 #ifndef NET_NETWORK_H
 #define NET_NETWORK_H
 
+#include "net/coalesce.h"
 #include "net/duplicate.h"
 #include "net/lwip_names.h"
 #include "net/service.h"
@@ -25,6 +26,8 @@ struct network {
     struct vswitch_port vport;
     struct net_address said, said_gateway; /* what the log was told last */
     uint64_t received_frames, received_bytes, sent_frames, sent_bytes, dropped;
+    struct coalesce packet;   /* segments of one connection that came in this batch, and their buffers */
+    struct pbuf *parts[COALESCE_SEGMENTS_MAX];
     /* Who else has the address. */
     struct duplicate duplicate;
     bool offered;             /* what is watched was offered by DHCP, and declined */
@@ -37,6 +40,8 @@ struct network {
 /* network.c */
 /* Makes lwIP's interface on the card; false with network->problem set. */
 bool network_open(struct network *network, struct card *card, const char *hostname) MUST_CHECK;
+/* A batch of received frames is over: lwIP gets what was joined of them. */
+void network_flush(struct network *network);
 /* Gives lwIP back the buffers of frames that nobody holds any more. */
 void network_collect(void);
 /* The card's link came or went. */

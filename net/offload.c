@@ -10,24 +10,14 @@
 
 #include "net/checksum.h"
 #include "net/ethernet.h"
+#include "net/ip.h"
 #include "net/offload.h"
 
 #include "kernel/bytes.h"
 #include "kernel/index_mask.h"
 
-/* Fields of the headers (RFC 791, RFC 8200, RFC 9293). */
-#define IP4_BYTES 20u
-#define IP4_TOTAL 2u
-#define IP4_ID 4u
-#define IP4_FRAGMENT 6u
+/* Fields of the headers that only this file reads, beside net/ip.h (RFC 791, RFC 8200). */
 #define IP4_FRAGMENT_MASK 0x3fffu /* more fragments, offset */
-#define IP4_PROTOCOL 9u
-#define IP4_SUM 10u
-#define IP4_SOURCE 12u
-#define IP6_BYTES 40u
-#define IP6_PAYLOAD 4u
-#define IP6_NEXT 6u
-#define IP6_SOURCE 8u
 #define IP6_HOP_OPTIONS 0u
 #define IP6_ROUTING 43u
 #define IP6_FRAGMENT 44u
@@ -35,14 +25,6 @@
 #define IP6_EXTENSIONS_MAX 8u
 #define IP6_EXTENSION_BYTES 8u /* the smallest */
 #define IP6_SEGMENTS_LEFT 3u   /* in a routing header */
-#define TCP_BYTES 20u
-#define TCP_SEQUENCE 4u
-#define TCP_LENGTH 12u
-#define TCP_FLAGS 13u
-#define TCP_SUM 16u
-#define TCP_FIN 0x01u
-#define TCP_PSH 0x08u
-#define TCP_CWR 0x80u
 
 /* So that a tag among the bytes does not move it out of its 16 bits. */
 #define CHECKSUM_START_MAX (UINT16_MAX - 2 * ETH_TAG_BYTES)

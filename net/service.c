@@ -25,6 +25,7 @@
 #include "kernel/time.h"
 #include "kernel/vmap.h"
 #include "net/card.h"
+#include "net/discover.h"
 #include "net/network.h"
 #include "net/storage.h"
 
@@ -294,6 +295,8 @@ static bool poll_cards(void)
         bool wanted = __atomic_exchange_n(&card->wanted, false, __ATOMIC_ACQUIRE);
         if (wanted || card->more || card->nic->pci->interrupt == PCI_INTERRUPT_POLLED)
             card->more = card->nic->ops->poll(card->nic, BUDGET);
+        for (struct network *n = card->networks; n; n = n->next_on_card)
+            network_flush(n);
         more |= card->more;
     }
     return more;
@@ -317,7 +320,7 @@ static bool run_switches(uint64_t now)
 static uint64_t next_deadline(uint64_t now, uint64_t next_tick, uint64_t next_fast, uint64_t next_guests)
 {
     uint32_t sleep_ms = sys_timeouts_sleeptime();
-    uint64_t deadline = MIN(MIN(next_tick, next_guests), storage_deadline());
+    uint64_t deadline = MIN(MIN(next_tick, next_guests), MIN(storage_deadline(), net_discover_deadline()));
 
     if (sleep_ms != SYS_TIMEOUTS_SLEEPTIME_INFINITE)
         deadline = MIN(deadline, now + sleep_ms * NS_PER_MS);
@@ -356,6 +359,7 @@ static void service(void *arg)
         }
         sys_check_timeouts();
         storage_poll(time_now_ns());
+        net_discover_poll(time_now_ns());
         netif_poll_all(); /* what the node sent to itself */
         if (now >= next_guests) {
             guests_tick(cards, now);

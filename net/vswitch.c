@@ -5,6 +5,9 @@
  *
  * The table holds two kinds of entries. What was learnt has its VLAN in the key. What a port owns has OWNED there, and
  * is good in all VLANs that the port is in; it wins over what was learnt while the port is alive.
+ *
+ * What the table answered for a flow is remembered at the port that it comes in by, if only a change of the table could make
+ * the answer another one. Each such change has a new `generation`.
  */
 #include "kernel/time.h"
 #include "net/announce.h"
@@ -13,6 +16,7 @@
 
 #define OWNED VLAN_ID_RESERVED
 #define SWEEP_NS UINT64_C(1000000000)
+#define RECENT_NS UINT64_C(1000000000) /* what is remembered of a flow is looked up again after this */
 #define FRAME_COST 512u /* what a frame costs each port, beside its bytes: in bytes */
 #define PIECE_COST 256u /* and each piece that is cut from it */
 
@@ -109,6 +113,7 @@ enum status vswitch_attach(struct vswitch *sw, struct vswitch_port *vp, struct n
         return ERR_NO_MEMORY;
     sw->promised += promise;
     sw->port_count++;
+    sw->generation++;
     vp->next = sw->first;
     sw->first = vp;
     return OK;
@@ -139,6 +144,7 @@ void vswitch_detach(struct vswitch *sw, struct vswitch_port *vp)
         return;
     *link = vp->next;
     sw->port_count--;
+    sw->generation++;
     if (sw->turn == vp)
         sw->turn = NULL;
     mac_table_sweep(&sw->table, of_port, vp);
@@ -199,8 +205,10 @@ static void learn(struct vswitch *sw, struct vswitch_port *vp, uint16_t vlan, ui
         vp->learnt++;
         entry->port = vp;
         entry->seen_ns = now_ns;
+        sw->generation++;
     } else if (mac_table_add(&sw->table, mac_key(vlan, address), vp, now_ns)) {
         vp->learnt++;
+        sw->generation++;
     }
 }
 
@@ -391,6 +399,58 @@ static enum vswitch_drop refusal(struct vswitch *sw, struct vswitch_port *vp, co
     return owner && owner != vp ? VSWITCH_DROP_SOURCE : VSWITCH_DROP_COUNT;
 }
 
+static struct vswitch_recent *recent_of(struct vswitch_port *vp, const uint8_t *header, uint64_t *addresses, uint32_t *more)
+{
+    memcpy(addresses, header, sizeof *addresses);
+    memcpy(more, header + sizeof *addresses, sizeof *more);
+    return &vp->recent[(header[ETH_ADDRESS_BYTES - 1] ^ header[2 * ETH_ADDRESS_BYTES - 1]) % VSWITCH_RECENT];
+}
+
+/* Where frames of this flow went, if that still holds; else NULL. */
+static struct vswitch_port *recall(struct vswitch *sw, struct vswitch_port *vp, const uint8_t *header, uint16_t vlan,
+                                   uint64_t now_ns)
+{
+    uint64_t addresses;
+    uint32_t more;
+    const struct vswitch_recent *recent = recent_of(vp, header, &addresses, &more);
+
+    if (recent->addresses != addresses || recent->more_addresses != more || recent->vlan != vlan ||
+        recent->generation != sw->generation || now_ns >= recent->until_ns ||
+        be16_get(header + ETH_TYPE_OFFSET) == ETH_TYPE_MAC_CONTROL || !is_alive(recent->to, now_ns))
+        return NULL;
+    return recent->to;
+}
+
+/* The port has the address of its own, or nobody has: whether ports are alive makes no difference to that. */
+static bool is_owned_by_at_most(struct vswitch *sw, uint64_t address, const struct vswitch_port *vp)
+{
+    struct mac_entry *entry = mac_table_find(&sw->table, mac_key(OWNED, address));
+
+    return !entry || (entry->port == vp && !mac_table_find_next(&sw->table, entry));
+}
+
+/* A frame from `vp` was let in, and goes to `to` alone. */
+static void remember(struct vswitch *sw, struct vswitch_port *vp, struct vswitch_port *to, const uint8_t *header, uint16_t vlan,
+                     uint64_t now_ns)
+{
+    uint64_t destination = eth_address(header), source = eth_address(header + ETH_ADDRESS_BYTES), until_ns = now_ns + RECENT_NS;
+    struct mac_entry *learnt = mac_table_find(&sw->table, mac_key(vlan, source));
+    struct vswitch_recent recent = { .vlan = vlan, .generation = sw->generation, .to = to };
+
+    if (!is_owned_by_at_most(sw, source, vp) || !is_owned_by_at_most(sw, destination, to) ||
+        (!vp->single && source != vp->port->mac && !(learnt && learnt->port == vp)))
+        return;
+    if (to->port->mac != destination) { /* learnt, and forgotten in time */
+        learnt = mac_table_find(&sw->table, mac_key(vlan, destination));
+        if (!learnt || learnt->port != to)
+            return;
+        until_ns = MIN(until_ns, learnt->seen_ns + VSWITCH_AGE_NS);
+    }
+    recent.until_ns = until_ns;
+    struct vswitch_recent *place = recent_of(vp, header, &recent.addresses, &recent.more_addresses);
+    *place = recent;
+}
+
 void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *frame, uint64_t now_ns)
 {
     uint8_t header[ETH_HEADER_BYTES];
@@ -413,6 +473,11 @@ void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
         drop(vp, VSWITCH_DROP_VLAN, 1);
         return;
     }
+    to = recall(sw, vp, header, vlan, now_ns);
+    if (to) {
+        output(sw, to, frame, vlan, be16_get(header + ETH_TYPE_OFFSET));
+        return;
+    }
     refused = refusal(sw, vp, frame, header, vlan, now_ns);
     if (refused != VSWITCH_DROP_COUNT) {
         drop(vp, refused, 1);
@@ -422,12 +487,14 @@ void vswitch_input(struct vswitch *sw, struct vswitch_port *vp, struct frame *fr
         learn(sw, vp, vlan, eth_address(header + ETH_ADDRESS_BYTES), now_ns);
     destination = eth_address(header);
     to = eth_is_group(destination) ? NULL : vswitch_where(sw, vlan, destination, now_ns);
-    if (!to)
+    if (!to) {
         flood(sw, vp, frame, vlan, header, now_ns);
-    else if (may_reach(vp, to)) /* and is in the VLAN, or it would not be known there */
+    } else if (may_reach(vp, to)) { /* and is in the VLAN, or it would not be known there */
+        remember(sw, vp, to, header, vlan, now_ns);
         output(sw, to, frame, vlan, be16_get(header + ETH_TYPE_OFFSET));
-    else
+    } else {
         drop(vp, VSWITCH_DROP_LOCAL, 1);
+    }
 }
 
 void vswitch_flush(struct vswitch *sw)
@@ -519,6 +586,7 @@ void vswitch_tick(struct vswitch *sw, uint64_t now_ns)
     if (now_ns - sw->swept_ns >= SWEEP_NS) {
         struct ageing ageing = { now_ns };
 
+        sw->generation++;
         mac_table_sweep(&sw->table, is_old, &ageing);
         sw->swept_ns = now_ns;
     }

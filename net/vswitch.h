@@ -82,6 +82,21 @@ struct vswitch_port_config {
     uint8_t group;             /* ports of the same group, other than 0, do not reach each other */
 };
 
+/*
+ * Where a port's frames of one source to one destination went last, so that the next ones need not be looked up: the switch's
+ * whole answer, as long as `generation` is the switch's, which changes with the table and the ports, and for a second at
+ * most, for a station that sends is not to be forgotten. Whether ports are alive is looked at for each frame all the same.
+ */
+#define VSWITCH_RECENT 8
+struct vswitch_recent {
+    uint64_t addresses;      /* the frame's first 8 bytes */
+    uint32_t more_addresses; /* and the next 4 */
+    uint16_t vlan;
+    uint32_t generation;
+    uint64_t until_ns;       /* 0: there is nothing here */
+    struct vswitch_port *to;
+};
+
 struct vswitch_port {
     struct netport *port;
     struct vswitch_port *next;
@@ -95,6 +110,7 @@ struct vswitch_port {
     uint32_t stall_taken; /* outbox.taken at stall_ns */
     uint64_t stall_ns;
     struct vswitch_counters counters;
+    struct vswitch_recent recent[VSWITCH_RECENT];
 };
 
 struct vswitch {
@@ -106,6 +122,7 @@ struct vswitch {
     uint32_t work;           /* in this turn, in bytes */
     struct frame_pool *pool; /* for what the switch makes itself */
     uint64_t swept_ns;
+    uint32_t generation;     /* of table and ports: what was remembered under another one is void */
 };
 
 /*

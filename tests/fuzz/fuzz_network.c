@@ -2,7 +2,8 @@
 /*
  * Any frames from the wire, into the real lwIP, on an untagged network and one with a VLAN: no invariant of lwIP breaks,
  * every frame that goes out has the form that a card takes, and memory is bounded. The input is a list of frames, each
- * behind two bytes: how much time passes first (in units of 64 ms), and its length (in units of 8 bytes).
+ * behind two bytes: how much time passes first (in units of 64 ms), and its length (in units of 8 bytes). The first one's lowest
+ * bits also say whether it is the last frame of its batch, and whether the card found its checksum right.
  */
 #include <assert.h>
 
@@ -65,7 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         sys_check_timeouts();
         for (unsigned i = 0; i < ARRAY_COUNT(networks); i++)
             network_tick(&networks[i], now);
-        struct nic_received frame = { .piece_count = 1, .bytes = (uint32_t)count };
+        struct nic_received frame = { .piece_count = 1, .bytes = (uint32_t)count, .checksum_good = data[-2] & 2 };
+        bool is_last = data[-2] & 1;
         uint8_t *copy = malloc(count); /* gone after the call, so that the sanitizer sees who keeps it */
         memcpy(copy, data, count);
         frame.piece[0].data = copy;
@@ -73,9 +75,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (count >= NIC_HEADER_BYTES)
             card_receive(&nic, &frame);
         free(copy);
+        if (is_last)
+            vswitch_flush(&card.sw);
         data += count;
         size -= count;
     }
+    vswitch_flush(&card.sw);
     assert(lwip_stats.memp[MEMP_PBUF_POOL]->used < 256);
     return 0;
 }

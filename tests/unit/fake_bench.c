@@ -75,6 +75,8 @@ static void on_event(void *context, const struct iscsi_event *event)
     if (event->kind == ISCSI_EVENT_ADDRESS)
         snprintf(b->found + n, sizeof(b->found) - n, "%s:%u,%u;", event->portal->host, event->portal->port,
                  event->portal->group);
+    if (b->on_event)
+        b->on_event(b, event);
 }
 
 static bool on_may_send(void *context, const struct iscsi_command *command)
@@ -272,7 +274,9 @@ static bool step(struct bench *b)
         }
         b->target.out_taken += part;
         b->in_total += part;
-        iscsi_session_received(&b->session, b->connection, piece, part, b->now_ns);
+        /* Now and then as what came together with what comes next. */
+        bool more = b->target.out_taken < b->target.out_count && !cut && !b->stall_in && b->in_total & 1;
+        iscsi_session_received(&b->session, b->connection, piece, part, more, b->now_ns);
         free(piece);
         if (cut) {
             b->cut_in = 0;

@@ -671,6 +671,72 @@ static void a_checksum_is_looked_at_unless_the_card_has(void **state)
     udp_remove(pcb);
 }
 
+/* A segment of `data` bytes from 10.0.N.1 to a port of 10.0.N.11 where nobody listens. */
+static unsigned segment(uint8_t *frame, uint8_t n, uint32_t sequence, unsigned data)
+{
+    unsigned ip = 40 + data;
+    uint8_t pseudo[1700] = { 10, 0, n, 1, 10, 0, n, 11, 0, 6, (uint8_t)((20 + data) >> 8), (uint8_t)(20 + data) };
+
+    memset(frame, 0, 14 + ip);
+    memcpy(frame, nic.mac, 6);
+    memcpy(frame + 6, router, 6);
+    memcpy(frame + 12, (uint8_t[]){ 8, 0, 0x45, 0, (uint8_t)(ip >> 8), (uint8_t)ip, 0, 1, 0x40, 0, 64, 6 }, 12);
+    memcpy(frame + 26, pseudo, 8);
+    uint16_t header = sum(frame + 14, 20);
+    memcpy(frame + 24, (uint8_t[]){ (uint8_t)(header >> 8), (uint8_t)header }, 2);
+    memcpy(frame + 34, (uint8_t[]){ 0x10, 0, 0x27, 0x0f, (uint8_t)(sequence >> 24), (uint8_t)(sequence >> 16),
+                                    (uint8_t)(sequence >> 8), (uint8_t)sequence, 1, 2, 3, 4, 0x50, 0x10, 0x10, 0 }, 16);
+    memset(frame + 54, 0x5a, data);
+    memcpy(pseudo + 12, frame + 34, 20 + data);
+    uint16_t tcp = sum(pseudo, 32 + data);
+    memcpy(frame + 50, (uint8_t[]){ (uint8_t)(tcp >> 8), (uint8_t)tcp }, 2);
+    return 14 + ip;
+}
+
+static uint32_t word(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* lwIP answers each packet to a port that nobody has with a reset, which says how far the packet went. */
+static void segments_of_a_batch_are_one_packet(void **state)
+{
+    uint8_t frame[1700];
+    (void)state;
+
+    for (unsigned i = 0; i < 6; i++) {
+        uint8_t n = i % 2;
+        unsigned count, had = lwip_stats.memp[MEMP_PBUF_POOL]->used;
+        checked_by_card = i >= 4;
+        for (unsigned k = 0; k < 3; k++) {
+            count = segment(frame, n, 5000 + 1460 * k, 1460);
+            if (i < 2 && k == 1)
+                frame[80] ^= 1; /* damaged: what came before it is a packet, and so is what came behind it */
+            arrive(frame, n ? tag(frame, count, 100) : count, 2048);
+        }
+        if (i < 2) {
+            assert_int_equal(out_count, 1);
+        } else {
+            assert_int_equal(out_count, 0);
+            assert_int_equal(lwip_stats.memp[MEMP_PBUF_POOL]->used, had + 3);
+        }
+        if (i >= 4) { /* what comes behind them is answered behind them */
+            count = echo(frame, n, 100);
+            arrive(frame, n ? tag(frame, count, 100) : count, 2048);
+        }
+        vswitch_flush(&card.sw);
+        assert_int_equal(out_count, i >= 2 && i < 4 ? 1 : 2);
+        const uint8_t *tcp = out[0].bytes + 34 + 4 * n;
+        assert_int_equal(tcp[13] & 4, 4); /* a reset */
+        assert_int_equal(word(tcp + 8), 5000 + 1460 * (i < 2 ? 1 : 3));
+        if (i < 2)
+            assert_int_equal(word(out[1].bytes + 34 + 4 * n + 8), 5000 + 1460 * 3);
+        else if (i >= 4)
+            assert_int_equal(out[1].bytes[23 + 4 * n], 1); /* ICMP */
+        card_done();
+    }
+}
+
 static void addresses_are_shown(void **state)
 {
     struct net_info info = { 0 };
@@ -741,6 +807,7 @@ int main(void)
         TEST(an_echo_of_ours_is_answered_by_who_was_asked),
         TEST(a_frame_of_many_pieces_is_put_together),
         TEST(a_checksum_is_looked_at_unless_the_card_has),
+        TEST(segments_of_a_batch_are_one_packet),
         TEST(addresses_are_shown),
         TEST(the_link_follows_the_card),
         TEST(ipv6_has_the_card_let_its_groups_in),

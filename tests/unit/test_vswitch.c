@@ -322,6 +322,69 @@ static void nobody_takes_an_address_that_a_port_owns(void **state)
     bench_free(b);
 }
 
+/* A flow's frames are not looked up each time: whatever changes the answer has to count for the very next one. */
+static void a_flow_that_went_one_way_follows_each_change(void **state)
+{
+    struct bench *b = bench_new();
+
+    (void)state;
+    attach(b, &b->vspare, &b->spare, &(struct vswitch_port_config){ .any_source = true, .quota = 8 });
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+        assert_int_equal(b->a.got_count, 1);
+        assert_int_equal(send(b, &b->va, STATION, MAC_A), 1);
+        assert_int_equal(b->wire.got_count, 1);
+    }
+    b->a.port.link = 0; /* the receiver is away, and nobody else has its address */
+    send(b, &b->vwire, MAC_A, STATION);
+    assert_int_equal(b->a.got_count, 0);
+    b->a.port.link = 1;
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+    vswitch_port_deadline(&b->va, b->now);
+    send(b, &b->vwire, MAC_A, STATION);
+    assert_int_equal(b->a.got_count, 0);
+    vswitch_port_deadline(&b->va, TIME_NEVER);
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+    /* The station moves, and comes back. */
+    send(b, &b->vspare, ALL, STATION);
+    assert_int_equal(send(b, &b->va, STATION, MAC_A), 1);
+    assert_int_equal(b->spare.got_count, 1);
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+    assert_int_equal(send(b, &b->va, STATION, MAC_A), 1);
+    assert_int_equal(b->wire.got_count, 1);
+    /* A PAUSE frame of the same two does not get through. */
+    struct frame *frame = frame_of(b, MAC_A, STATION, 60);
+    be16_put(frame->segment[0].at + 12, ETH_TYPE_MAC_CONTROL);
+    clear(b);
+    vswitch_input(&b->sw, &b->vwire, frame, b->now);
+    assert_int_equal(clear(b), 0);
+    frame_put(frame);
+    /* What sends is not forgotten, however long it goes on; what only receives is, when its time is over. */
+    for (uint64_t end = b->now + VSWITCH_AGE_NS + 2 * S; b->now < end; b->now += S / 4) {
+        assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+        vswitch_tick(&b->sw, b->now);
+    }
+    assert_int_equal(send(b, &b->va, STATION, MAC_A), 1);
+    for (uint64_t end = b->now + VSWITCH_AGE_NS; b->now < end; b->now += S / 4)
+        send(b, &b->va, STATION, MAC_A);
+    assert_int_equal(send(b, &b->va, STATION, MAC_A), 2); /* unknown again */
+    /* The receiver's address goes to another port; then one appears that owns the sender's. */
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+    vswitch_detach(&b->sw, &b->va);
+    fake_port_clear(&b->c);
+    vswitch_detach(&b->sw, &b->vc);
+    fake_port_make(&b->c, "heir", MAC_A, 0);
+    attach(b, &b->vc, &b->c, &plain);
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 1);
+    assert_int_equal(b->c.got_count, 1);
+    fake_port_clear(&b->a);
+    fake_port_make(&b->a, "owner", STATION, 0);
+    attach(b, &b->va, &b->a, &plain);
+    assert_int_equal(send(b, &b->vwire, MAC_A, STATION), 0);
+    assert_int_equal(b->vwire.counters.drop[VSWITCH_DROP_SOURCE], 1);
+    bench_free(b);
+}
+
 static void a_hundred_thousand_addresses_push_nobody_out(void **state)
 {
     struct bench *b = bench_new();
@@ -423,6 +486,7 @@ int main(void)
         cmocka_unit_test(no_frame_ever_leaves_its_vlan),
         cmocka_unit_test(a_guest_sends_from_its_own_address_only),
         cmocka_unit_test(nobody_takes_an_address_that_a_port_owns),
+        cmocka_unit_test(a_flow_that_went_one_way_follows_each_change),
         cmocka_unit_test(a_hundred_thousand_addresses_push_nobody_out),
         cmocka_unit_test(the_table_is_not_promised_twice),
         cmocka_unit_test(frames_between_two_ends_of_a_cable_stop),

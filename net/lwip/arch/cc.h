@@ -14,6 +14,10 @@ uint32_t net_random32(void);
 uint16_t net_checksum(const void *bytes, int count);
 void net_assert_failed(const char *what, const char *file, int line) __attribute__((noreturn));
 
+/* One instruction each; lwIP's own are functions, and it calls them for every field of a header. */
+#define lwip_htons(x) ((uint16_t)__builtin_bswap16((uint16_t)(x)))
+#define lwip_htonl(x) ((uint32_t)__builtin_bswap32((uint32_t)(x)))
+
 #define LWIP_RAND() net_random32()
 #define LWIP_CHKSUM net_checksum
 #define LWIP_PLATFORM_DIAG(x) ((void)0)
