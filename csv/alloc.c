@@ -103,6 +103,16 @@ bool csv_may_hold(const struct csv *v, uint64_t start, uint64_t count)
            start / CSV_REGION_BLOCKS == (start + count - 1) / CSV_REGION_BLOCKS;
 }
 
+/* Bytes at a time: a group has 32,000 bits, and a large file thousands of groups. */
+static void bits_put(uint8_t *map, unsigned first, unsigned count, bool value)
+{
+    for (; count && first % 8; first++, count--)
+        map[first / 8] = (uint8_t)(value ? map[first / 8] | 1u << first % 8 : map[first / 8] & ~(1u << first % 8));
+    memset(map + first / 8, value ? 0xff : 0, count / 8);
+    for (first += count - count % 8, count %= 8; count; first++, count--)
+        map[first / 8] = (uint8_t)(value ? map[first / 8] | 1u << first % 8 : map[first / 8] & ~(1u << first % 8));
+}
+
 /* Changes `count` bits of a group, which must all be the other way. */
 static enum status bits_set(struct csv *v, uint64_t group, unsigned first, unsigned count, bool used)
 {
@@ -116,8 +126,7 @@ static enum status bits_set(struct csv *v, uint64_t group, unsigned first, unsig
     if (bit_next(map, first, used) < first + count)
         return csv_corrupt(v, block->number,
                            used ? "blocks are taken that are in use" : "blocks are freed that are free");
-    for (unsigned i = first; i < first + count; i++)
-        map[i / 8] = (uint8_t)(used ? map[i / 8] | 1u << i % 8 : map[i / 8] & ~(1u << i % 8));
+    bits_put(map, first, count, used);
     uint32_t free = le32_get(block->bytes + CSV_GR_FREE);
     if (used ? free < count : free + count > BITS)
         return csv_corrupt(v, block->number, "a group's count of free blocks does not agree with its bitmap");
@@ -253,14 +262,17 @@ enum status csv_load_freed(struct csv *v)
 {
     struct csv_block *root;
     enum status status = csv_root_block(v, &root);
-    for (size_t i = 0; i < v->freed.count && !status; i++)
+    for (size_t i = 0; i < v->freed.count && !status; i++) {
+        csv_rest(v);
         status = each_group(v, v->freed.run[i].start, v->freed.run[i].count, false);
+    }
     return status;
 }
 
 enum status csv_apply_freed(struct csv *v)
 {
     for (size_t i = 0; i < v->freed.count; i++) {
+        csv_rest(v);
         enum status status = each_group(v, v->freed.run[i].start, v->freed.run[i].count, true);
         if (status)
             return status;

@@ -153,8 +153,15 @@ void csv_blocks_drop_all(struct csv *v)
         csv_block_drop(v, CONTAINER_OF(v->recent.next, struct csv_block, recent));
 }
 
+void csv_rest(const struct csv *v)
+{
+    if (v->disk->rest)
+        v->disk->rest(v->disk);
+}
+
 void csv_breathe(struct csv *v)
 {
+    csv_rest(v);
     struct csv_link *link = v->recent.prev;
     while (v->block_count > v->block_limit && link != &v->recent) {
         struct csv_block *block = CONTAINER_OF(link, struct csv_block, recent);
@@ -331,6 +338,7 @@ size_t csv_weight(const struct csv *v)
 
 bool csv_has_room(const struct csv *v)
 {
+    csv_rest(v);
     return v->undo_count + (v->freed_groups - v->freed_groups_before) < v->transaction_limit / 5;
 }
 

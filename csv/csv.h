@@ -300,8 +300,8 @@ struct csv_scrub {
 
 /* Reads about `blocks` (1 or more) blocks more. Errors: ERR_IO, ERR_NO_MEMORY; it may be called again. */
 enum status csv_scrub_step(struct csv *volume, struct csv_scrub *scrub, unsigned blocks) MUST_CHECK;
-/* Frees the state, at any time; before the volume is unmounted. */
-void csv_scrub_end(struct csv *volume, struct csv_scrub *scrub);
+/* Frees the state, at any time; any thread while no step runs, also after the volume is gone. */
+void csv_scrub_end(struct csv_scrub *scrub);
 
 /* ---- Repair ---- */
 

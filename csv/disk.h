@@ -25,6 +25,8 @@ struct csv_disk {
     enum status (*write_zeroes)(struct csv_disk *disk, uint64_t offset, uint64_t count);
     /* A hint that the bytes are not needed; they read as anything afterwards. May be NULL. */
     enum status (*discard)(struct csv_disk *disk, uint64_t offset, uint64_t count);
+    /* Called again and again in long computations, so that others may have the CPU for a moment. May be NULL. */
+    void (*rest)(struct csv_disk *disk);
 };
 
 struct csv_memory {

@@ -220,11 +220,6 @@ static enum status write_range(struct csv_file *file, uint64_t offset, const uin
     return OK;
 }
 
-enum status csv_zero_part(struct csv_file *file, uint64_t from, uint64_t to)
-{
-    return from < to ? write_range(file, from, NULL, to - from, false) : OK;
-}
-
 enum status csv_size_of(struct csv_file *file, uint64_t *size)
 {
     struct csv_block *inode;
@@ -234,13 +229,30 @@ enum status csv_size_of(struct csv_file *file, uint64_t *size)
     return status;
 }
 
+/*
+ * Before bytes up to `end` are written: a file of `size` that was cut within a block keeps, on the disk, what it had in the rest of that
+ * block. Until the cut is durable a power cut brings the longer file back, and it must not have those bytes beside new ones.
+ */
+static enum status cut_first(struct csv *v, uint64_t size, uint64_t end)
+{
+    return v->was_cut && size % CSV_BLOCK_BYTES && end > ALIGN_DOWN(size, CSV_BLOCK_BYTES) ? csv_commit(v) : OK;
+}
+
+enum status csv_zero_part(struct csv_file *file, uint64_t from, uint64_t to)
+{
+    uint64_t size;
+    if (from >= to)
+        return OK;
+    enum status status = csv_size_of(file, &size);
+    if (!status)
+        status = cut_first(file->volume, size, to);
+    return status ? status : write_range(file, from, NULL, to - from, false);
+}
+
 enum status csv_zero_tail(struct csv_file *file)
 {
-    struct csv *v = file->volume;
     uint64_t size;
     enum status status = csv_size_of(file, &size);
-    if (!status && size % CSV_BLOCK_BYTES && v->was_cut) /* those bytes count until the cut is durable */
-        status = csv_commit(v);
     return status ? status : csv_zero_part(file, size, ALIGN_UP(size, CSV_BLOCK_BYTES));
 }
 
@@ -250,6 +262,8 @@ enum status csv_write(struct csv_file *file, uint64_t offset, const void *bytes,
     if (!range_within(offset, count, CSV_FILE_BYTES))
         return ERR_RANGE;
     enum status status = csv_size_of(file, &size);
+    if (!status)
+        status = cut_first(file->volume, size, offset + count);
     if (!status && range_within(offset, count, size))
         return write_range(file, offset, bytes, count, true);
     if (!status)

@@ -207,7 +207,7 @@ enum status csv_map_load(struct csv_file *file)
     uint64_t end = (size + CSV_BLOCK_BYTES - 1) >> CSV_BLOCK_SHIFT; /* what lies beyond waits for being freed */
     for (uint64_t block = 0; !status; block = extent.file + extent.count) {
         csv_breathe(v);
-        status = csv_extent_find(v, file->inode, block, &extent);
+        status = block < end ? csv_extent_find(v, file->inode, block, &extent) : ERR_NOT_FOUND;
         if (!status && extent.file < block)
             status = csv_corrupt(v, file->inode, "extents of this inode overlap");
         if (!status && extent.file >= end)

@@ -5,7 +5,8 @@
  * copy is damaged it gets memory's. Blocks that are in the log are newer than home, and are left for another time.
  *
  * Between two steps anything may happen to the volume. So what is kept are numbers and keys, never pointers, and each
- * inode's generation is compared when it is looked at again.
+ * inode's generation is compared when it is looked at again. Each inode is judged once, when its name is read: what its
+ * place holds later may be somebody else's, and is no damage. Even the volume may be another mount's at the next step.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@ struct place {
 };
 
 struct csv_scrub_state {
+    struct csv_memory memory; /* this is from there */
     enum phase phase;
     uint64_t position;     /* group; key in the tree that is walked */
     struct place *queue;   /* directories: [first, count) are to be read */
@@ -33,6 +35,7 @@ struct walk {
     struct csv *v;
     struct csv_scrub *scrub;
     unsigned left; /* blocks of this step */
+    bool moved;    /* a node was read in this step, and so it got on */
 };
 
 static void say(struct walk *w, uint64_t number, const char *what, const char *then)
@@ -105,7 +108,7 @@ static enum status look_below(struct walk *w, const struct csv_tree *tree, const
         uint64_t next = last ? 0 : csv_node_key(area, i + 1);
         if (!last && next <= *from)
             continue; /* done before */
-        if (!w->left) {
+        if (!w->left && w->moved) {
             *finished = false;
             break;
         }
@@ -122,6 +125,7 @@ static enum status look_below(struct walk *w, const struct csv_tree *tree, const
                 break;
         }
         *from = last ? *from : next;
+        w->moved = true;
     }
     csv_free(w->v, copy, CSV_BLOCK_BYTES);
     return status;
@@ -162,7 +166,7 @@ static enum status step_groups(struct walk *w)
 {
     struct csv_scrub_state *s = w->scrub->state;
     struct csv_block *block;
-    if (s->position == w->v->groups)
+    if (s->position >= w->v->groups)
         return next_phase(s);
     enum status status = look(w, csv_group_block(s->position), CSV_GROUP, 0, &block);
     s->position += !status;
@@ -203,19 +207,28 @@ static enum status queue_add(struct walk *w, struct place place)
     return OK;
 }
 
-/* An inode and the nodes of its tree, as far as the step goes. */
+/* An inode that was looked at before; *block is NULL if it is gone. */
+static enum status look_again(struct walk *w, const struct place *place, struct csv_block **block)
+{
+    *block = NULL;
+    w->left -= w->left > 0;
+    csv_breathe(w->v);
+    enum status status = csv_inode_get(w->v, place->inode, 0, block);
+    if (status == ERR_IO || status == ERR_NO_MEMORY)
+        return status;
+    if (status || le64_get((*block)->bytes + CSV_IN_GENERATION) != place->generation)
+        *block = NULL;
+    return OK;
+}
+
+/* The nodes of an inode's tree, as far as the step goes. */
 static enum status step_tree(struct walk *w)
 {
     struct csv_scrub_state *s = w->scrub->state;
     struct csv_block *block;
     bool finished = true;
-    bool used = true;
-    if (!csv_block_find(w->v, s->tree.inode) && !csv_in_use(w->v, s->tree.inode, &used) && !used) {
-        s->tree.inode = 0; /* deleted meanwhile */
-        return OK;
-    }
-    enum status status = look(w, s->tree.inode, CSV_INODE, s->tree.inode, &block);
-    if (!status && block && le64_get(block->bytes + CSV_IN_GENERATION) == s->tree.generation) {
+    enum status status = look_again(w, &s->tree, &block);
+    if (!status && block) {
         struct csv_tree tree = csv_inode_tree(w->v, block);
         status = look_tree(w, &tree, &finished);
     }
@@ -284,19 +297,20 @@ static enum status begin(struct walk *w)
     struct csv_block *root;
     if (!s)
         return ERR_NO_MEMORY;
+    s->memory = w->v->memory;
     w->scrub->state = s;
     w->scrub->blocks = w->scrub->problems = w->scrub->mended = 0;
     enum status status = look(w, w->v->root_directory, CSV_INODE, w->v->root_directory, &root);
     if (!status && root)
         status = queue_add(w, (struct place){ w->v->root_directory, le64_get(root->bytes + CSV_IN_GENERATION) });
     if (status)
-        csv_scrub_end(w->v, w->scrub);
+        csv_scrub_end(w->scrub);
     return status;
 }
 
 enum status csv_scrub_step(struct csv *v, struct csv_scrub *scrub, unsigned blocks)
 {
-    struct walk w = { v, scrub, blocks };
+    struct walk w = { .v = v, .scrub = scrub, .left = blocks };
     enum status status = scrub->state || scrub->done ? OK : begin(&w);
     while (!status && w.left && !scrub->done) {
         switch (scrub->state->phase) {
@@ -309,16 +323,18 @@ enum status csv_scrub_step(struct csv *v, struct csv_scrub *scrub, unsigned bloc
         }
     }
     if (scrub->done)
-        csv_scrub_end(v, scrub);
+        csv_scrub_end(scrub);
     return status;
 }
 
-void csv_scrub_end(struct csv *v, struct csv_scrub *scrub)
+void csv_scrub_end(struct csv_scrub *scrub)
 {
     struct csv_scrub_state *s = scrub->state;
     if (!s)
         return;
-    csv_free(v, s->queue, s->room * sizeof(*s->queue));
-    csv_free(v, s, sizeof(*s));
+    struct csv_memory memory = s->memory;
+    if (s->queue)
+        memory.free(memory.context, s->queue, s->room * sizeof(*s->queue));
+    memory.free(memory.context, s, sizeof(*s));
     scrub->state = NULL;
 }

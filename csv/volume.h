@@ -201,6 +201,11 @@ enum status csv_end(struct csv *v, enum status status) MUST_CHECK;
  * done now: it is worth another try. `tries` begins with 0.
  */
 bool csv_worth_again(struct csv *v, enum status *status, unsigned *tries);
+/*
+ * For loops that may be long: the disk's rest(). csv_has_room() and csv_breathe() do it too, one of which is in nearly all of
+ * them.
+ */
+void csv_rest(const struct csv *v);
 /* False if this operation should end here and go on with another one: it has changed enough blocks. */
 bool csv_has_room(const struct csv *v);
 /* Blocks that the running transaction would log. */

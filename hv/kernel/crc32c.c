@@ -50,25 +50,41 @@ static uint32_t by_table(uint32_t crc, const uint8_t *p, size_t count)
     return crc;
 }
 
-struct words {
-    uint64_t word[8];
+#define BLOCK 256u /* bytes between two looks at the count */
+
+struct block {
+    uint8_t bytes[BLOCK];
 } __attribute__((packed, may_alias));
 
 static uint32_t by_instruction(uint32_t crc, const uint8_t *p, size_t count)
 {
     uint64_t wide = crc;
-    for (; count >= 64; p += 64, count -= 64) {
-        const struct words *w = (const void *)p;
-        __asm__("crc32q %1, %0; crc32q %2, %0; crc32q %3, %0; crc32q %4, %0;"
-                "crc32q %5, %0; crc32q %6, %0; crc32q %7, %0; crc32q %8, %0"
-                : "+r"(wide)
-                : "m"(w->word[0]), "m"(w->word[1]), "m"(w->word[2]), "m"(w->word[3]), "m"(w->word[4]), "m"(w->word[5]),
-                  "m"(w->word[6]), "m"(w->word[7]));
+    for (; count >= BLOCK; p += BLOCK, count -= BLOCK) {
+        const struct block *block = (const void *)p;
+        __asm__("crc32q (%1), %0; crc32q 8(%1), %0; crc32q 16(%1), %0; crc32q 24(%1), %0;"
+                "crc32q 32(%1), %0; crc32q 40(%1), %0; crc32q 48(%1), %0; crc32q 56(%1), %0;"
+                "crc32q 64(%1), %0; crc32q 72(%1), %0; crc32q 80(%1), %0; crc32q 88(%1), %0;"
+                "crc32q 96(%1), %0; crc32q 104(%1), %0; crc32q 112(%1), %0; crc32q 120(%1), %0;"
+                "crc32q 128(%1), %0; crc32q 136(%1), %0; crc32q 144(%1), %0; crc32q 152(%1), %0;"
+                "crc32q 160(%1), %0; crc32q 168(%1), %0; crc32q 176(%1), %0; crc32q 184(%1), %0;"
+                "crc32q 192(%1), %0; crc32q 200(%1), %0; crc32q 208(%1), %0; crc32q 216(%1), %0;"
+                "crc32q 224(%1), %0; crc32q 232(%1), %0; crc32q 240(%1), %0; crc32q 248(%1), %0"
+                : "+r"(wide) : "r"(p), "m"(*block));
     }
-    for (; count >= 8; p += 8, count -= 8)
+    for (; count >= 16; p += 16, count -= 16)
+        __asm__("crc32q %1, %0; crc32q %2, %0" : "+r"(wide) : "r"(load64(p)), "r"(load64(p + 8)));
+    if (count & 8) {
         __asm__("crc32q %1, %0" : "+r"(wide) : "r"(load64(p)));
+        p += 8;
+    }
     uint32_t narrow = (uint32_t)wide;
-    for (; count; p++, count--)
+    if (count & 4) {
+        uint32_t word;
+        memcpy(&word, p, sizeof(word));
+        __asm__("crc32l %1, %0" : "+r"(narrow) : "r"(word));
+        p += 4;
+    }
+    for (count &= 3; count; p++, count--)
         __asm__("crc32b %1, %0" : "+r"(narrow) : "r"(*p));
     return narrow;
 }

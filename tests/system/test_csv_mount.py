@@ -6,6 +6,7 @@ links, devices, access times) is tested for its refusal. Skipped, with the reaso
 """
 import ctypes
 import errno
+import json
 import mmap
 import os
 import signal
@@ -403,6 +404,10 @@ def test_fallocate(d):
         fallocate(file, ZERO_RANGE, MIB // 2, MIB)
         assert os.pread(file.fileno(), MIB, MIB // 2) == bytes(MIB)
         assert os.fstat(file.fileno()).st_size == 5 * MIB and os.fstat(file.fileno()).st_blocks * 512 == 7 * MIB // 2
+        for change in (lambda: os.pwrite(file.fileno(), b"x", 0), lambda: fallocate(file, PUNCH_HOLE | KEEP_SIZE, 0, MIB)):
+            before = os.fstat(file.fileno()).st_mtime_ns
+            change()
+            assert os.fstat(file.fileno()).st_mtime_ns > before, "a saved VM's disk that is changed in place is to be told"
         fallocate(file, KEEP_SIZE, 0, 5 * MIB)
         assert os.fstat(file.fileno()).st_blocks * 512 == 5 * MIB
         fails(errno.EOPNOTSUPP, fallocate, file, KEEP_SIZE, 5 * MIB, 4096)
@@ -679,3 +684,27 @@ def test_kill_9_in_the_midst_of_writes_loses_nothing_that_was_synced(mount, coun
     mount.unmount()
     mount.check()
     assert mount.transactions() == 0
+
+
+def test_a_damaged_inode_hides_no_other(usable, tmp_path):
+    mount = Mount(tmp_path, size="64M")
+    mount.run("mkdir", "d")
+    for i in range(20):
+        mount.run("put", "-", f"d/{i}", data=b"x")
+    inode = json.loads(mount.run("ls", "--json", "d/7"))[0]["inode"]
+    with open(mount.name, "r+b") as file:
+        file.seek(inode * 4096 + 100)
+        file.write(b"\xff" * 4)
+    mount.mount()
+    try:
+        folder = mount.directory / "d"
+        assert sorted(os.listdir(folder)) == sorted(str(i) for i in range(20))
+        with pytest.raises(OSError) as raised:
+            os.stat(folder / "7")
+        assert raised.value.errno == errno.EIO
+        assert all((folder / str(i)).read_bytes() == b"x" for i in range(20) if i != 7)
+    finally:
+        mount.unmount()
+    mount.run("fsck", "--repair", status=1, quiet=False)  # 1: it has mended something
+    mount.check()
+    assert sorted(mount.names("d")) == sorted(str(i) for i in range(20) if i != 7)

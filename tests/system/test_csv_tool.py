@@ -156,6 +156,17 @@ def test_damage_is_found_and_said(volume):
     volume.run("mkdir", "d")
     for i in range(20):
         volume.run("put", "-", f"d/{i}", data=b"x" * 5000)
+    first = json.loads(volume.run("ls", "--json", "d/0"))[0]["inode"]
+    with open(volume.name, "r+b") as file:
+        file.seek(first * 4096 + 100)
+        good = file.read(4)
+        file.seek(first * 4096 + 100)
+        file.write(b"\xff" * 4)
+    listed = json.loads(volume.run("ls", "--json", "d", status=1, quiet=False))
+    assert len(listed) == 19, "the first is damaged, and it is an array of the others"
+    with open(volume.name, "r+b") as file:
+        file.seek(first * 4096 + 100)
+        file.write(good)
     inode = json.loads(volume.run("ls", "--json", "d/7"))[0]["inode"]
     with open(volume.name, "r+b") as file:
         file.seek(inode * 4096 + 100)  # in the inode
@@ -165,6 +176,9 @@ def test_damage_is_found_and_said(volume):
     said = volume.run("fsck", status=4, quiet=False).decode()
     assert f"{inode}" in said and said.endswith(": DAMAGED\n")
     volume.fails("get", "d/7", "damaged", "`fsck`", arguments=("d/7", "-"))
+    listed = [entry["name"] for entry in json.loads(volume.run("ls", "--json", "d", status=1, quiet=False))]
+    assert listed == sorted(str(i) for i in range(20) if i != 7), "the other entries are listed"
+    volume.fails("ls", "d: 7: its inode", f"{inode} cannot be read", "fsck --repair", arguments=("d",), quiet=False)
     with open(volume.name, "r+b") as file:
         file.seek(inode * 4096 + 100)
         file.write(good)

@@ -318,7 +318,7 @@ static void test_pairs(void **state)
     }
 }
 
-/* What a file gave up may be written by another one only when that is durable. */
+/* What a file gave up may be written by another one, or by itself as something else, only when that is durable. */
 static void test_given_up(void **state)
 {
     static const struct model_op pair[][2] = {
@@ -328,6 +328,13 @@ static void test_given_up(void **state)
         { { OP_RENAME, "j", "g", 0, 0, 0 }, { OP_WRITE, "f", NULL, 0, 20000, 24 } },
         { { OP_WRITE, "g", NULL, 0, 30000, 25 }, { OP_WRITE, "f", NULL, 0, 30000, 26 } },
         { { OP_UNLINK, "j", NULL, 0, 0, 0 }, { OP_WRITE, "i", NULL, 40000, 50000, 27 } },
+        /* The block, and the sector, that the new size is in. */
+        { { OP_SET_SIZE, "j", NULL, 5000, 0, 0 }, { OP_WRITE, "j", NULL, 4200, 850, 28 } },
+        { { OP_SET_SIZE, "j", NULL, 5000, 0, 0 }, { OP_WRITE, "j", NULL, 4700, 100, 29 } },
+        { { OP_SET_SIZE, "j", NULL, 5000, 0, 0 }, { OP_PUNCH, "j", NULL, 4700, 100, 0 } },
+        { { OP_SET_SIZE, "j", NULL, 5000, 0, 0 }, { OP_PUNCH, "j", NULL, 4700, 5000, 0 } },
+        { { OP_SET_SIZE, "j", NULL, 5000, 0, 0 }, { OP_PREALLOCATE, "j", NULL, 0, 5050, 0 } },
+        { { OP_SET_SIZE, "g", NULL, 5000, 0, 0 }, { OP_WRITE, "g", NULL, 4200, 850, 30 } },
     };
     uint64_t seed = number("CSV_SEED", 1);
     (void)state;

@@ -86,6 +86,9 @@ static void test_cut_and_grown(void **state)
             b.memory.fail_after = -1;
             left += !status && b.volume->unfinished;
             if (!status) {
+                struct csv_mapping map;
+                ok(csv_map(file, 8192, sizeof(data), &map));
+                assert_int_equal(map.kind, CSV_MAP_HOLE);
                 if (how == 0)
                     ok(csv_set_size(file, sizeof(data)));
                 else if (how == 1)
@@ -322,9 +325,57 @@ static void test_close_fails(void **state)
     bench_end(&b);
 }
 
+static unsigned rests;
+
+static void count_rest(struct csv_disk *disk)
+{
+    (void)disk;
+    rests++;
+}
+
+/* Whatever takes long in memory asks again and again whether others want the CPU: at least once for each extent. */
+static void test_rests(void **state)
+{
+    struct bench b;
+    struct csv_mapping map;
+    uint64_t inode;
+    (void)state;
+    bench_init(&b, 64 * MIB);
+    struct csv_file *f = make_file(&b, "file");
+    for (unsigned i = 0; i < 1000; i++)
+        ok(csv_write(f, i * 8192ull, "x", 1));
+    ok(csv_sync(b.volume));
+    b.disk->disk.rest = count_rest;
+    csv_map_drop(f);
+    rests = 0;
+    ok(csv_map(f, 0, 1, &map));
+    assert_true(rests >= 1000);
+    rests = 0;
+    ok(csv_clone(f, csv_root(b.volume), "clone", 5, &inode));
+    assert_true(rests >= 1000);
+    rests = 0;
+    ok(csv_unlink(b.volume, csv_root(b.volume), "clone", 5));
+    assert_true(rests >= 1000);
+    rests = 0;
+    ok(csv_preallocate(f, 0, 8 * MIB));
+    assert_true(rests >= 1000);
+    rests = 0;
+    ok(csv_converted(f, 0, 8 * MIB));
+    assert_true(rests >= 1000);
+    ok(csv_sync(b.volume));
+    for (unsigned i = 0; i < 300; i++)
+        ok(csv_punch(f, i * 8192ull, 4096));
+    rests = 0;
+    ok(csv_sync(b.volume)); /* the commit looks at each run of blocks that was freed, and enters it */
+    assert_true(rests >= 600);
+    ok(csv_close(f));
+    bench_end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rests),
         cmocka_unit_test(test_no_quiet_failure),     cmocka_unit_test(test_cut_and_grown),
         cmocka_unit_test(test_cut_is_before_or_after), cmocka_unit_test(test_failed_flush),
         cmocka_unit_test(test_sync_without_memory),  cmocka_unit_test(test_old_numbers),

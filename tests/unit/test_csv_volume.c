@@ -333,6 +333,51 @@ static void test_unlinked_while_open(void **state)
     bench_end(&b);
 }
 
+/*
+ * One extent whose blocks have many counts: it is released in several operations, each of what it has room for. Of
+ * two files, so that both what is still shared and what is not is released.
+ */
+static void test_release_in_parts(void **state)
+{
+    struct bench b;
+    static uint8_t data[4 * MIB];
+    struct csv_file *clone[2];
+    struct csv_info before, after;
+    uint64_t inode, root;
+    (void)state;
+    bench_init(&b, SMALL);
+    root = csv_root(b.volume);
+    csv_statfs(b.volume, &before);
+    struct csv_file *file = make_file(&b, "f");
+    for (uint64_t at = 0; at < 4 * MIB; at += sizeof(data))
+        ok(csv_write(file, at, data, sizeof(data)));
+    for (unsigned i = 0; i < 2; i++) {
+        char name[] = { 'c', (char)('0' + i), 0 };
+        ok(csv_clone(file, root, name, 2, &inode));
+        ok(csv_open(b.volume, inode, &clone[i]));
+    }
+    for (uint64_t at = 0; at < 4 * MIB; at += 2 * 4096)
+        ok(csv_punch(clone[0], at, 4096));
+    for (uint64_t at = 0; at < 4 * MIB; at += 3 * 4096)
+        ok(csv_punch(clone[1], at, 4096));
+    bench_check(&b);
+    ok(csv_close(file));
+    unsigned limit = b.volume->transaction_limit;
+    b.volume->transaction_limit = 30;
+    ok(csv_unlink(b.volume, root, "f", 1));
+    b.volume->transaction_limit = limit;
+    bench_check(&b);
+    for (unsigned i = 0; i < 2; i++) {
+        char name[] = { 'c', (char)('0' + i), 0 };
+        ok(csv_close(clone[i]));
+        ok(csv_unlink(b.volume, root, name, 2));
+        bench_check(&b);
+    }
+    csv_statfs(b.volume, &after);
+    assert_int_equal(after.free_blocks, before.free_blocks);
+    bench_end(&b);
+}
+
 static void test_full(void **state)
 {
     struct bench b;
@@ -622,7 +667,7 @@ int main(void)
         cmocka_unit_test(test_punch_and_preallocate),
         cmocka_unit_test(test_clones),
         cmocka_unit_test(test_unlinked_while_open),
-        cmocka_unit_test(test_full),
+        cmocka_unit_test(test_release_in_parts), cmocka_unit_test(test_full),
         cmocka_unit_test(test_many_extents),
         cmocka_unit_test(test_grants),
         cmocka_unit_test(test_owner),

@@ -49,6 +49,18 @@ static void disconnect(struct lun *l)
 
 /* ---- Commands ---- */
 
+/* Takes over why something failed, for people. */
+static void take_words(struct lun *l, struct iscsi_context *context)
+{
+    const char *words = context ? iscsi_get_error(context) : NULL;
+    if (!words || strstr(words, "reconnect")) /* of a connection that was lost libiscsi says how it got to know of it */
+        words = "no connection";
+    else if (strstr(words, "onnection refused")) /* and of one that never came about, which of its functions failed */
+        words = "connection refused";
+    snprintf(l->words, sizeof(l->words), "%s", words[0] ? words : "no reason given");
+    l->words[strcspn(l->words, "\n")] = 0;
+}
+
 /*
  * libiscsi's synchronous calls are not used: they keep what an answer is written into on their stack, and return when a
  * signal comes, while the answer is still to come.
@@ -56,10 +68,11 @@ static void disconnect(struct lun *l)
 static void answered(struct iscsi_context *context, int status, void *data, void *private_data)
 {
     struct lun *l = private_data;
-    (void)context;
     (void)data;
     l->answered = true;
     l->status = status;
+    if (status != SCSI_STATUS_GOOD)
+        take_words(l, context); /* what libiscsi does next has an error of its own */
 }
 
 /* Until answered() was called. False: it will not be, or not in time. */
@@ -108,17 +121,6 @@ static struct scsi_task *issue(struct lun *l, const struct lun_command *c)
     return NULL;
 }
 
-/* Takes over why something failed, for people. */
-static void take_words(struct lun *l)
-{
-    const char *words = l->context ? iscsi_get_error(l->context) : NULL;
-    /* What libiscsi says of a connection that was lost or never came about is how it got to know of it. */
-    snprintf(l->words, sizeof(l->words), "%s", !words || strstr(words, "reconnect") ? "no connection"
-                                               : words[0]                          ? words
-                                                                                   : "no reason given");
-    l->words[strcspn(l->words, "\n")] = 0;
-}
-
 static enum lun_result judge(int status, const struct scsi_task *task)
 {
     switch (status) {
@@ -146,8 +148,8 @@ enum lun_result lun_run(struct lun *l, const struct lun_command *command, struct
     struct scsi_task *answer = l->context ? issue(l, command) : NULL;
     bool good = answer && wait_answer(l, now_ms() + 2 * COMMAND_S * 1000);
     enum lun_result result = good ? judge(l->status, answer) : LUN_GONE;
-    if (result)
-        take_words(l);
+    if (result && !l->answered)
+        take_words(l, l->context);
     if (result == LUN_GONE)
         disconnect(l); /* whatever is still under way ends, before what it refers to does */
     if (!result && task)
@@ -180,6 +182,12 @@ static const char *cure_of(const char *words)
         { "arget not found", "is the target's name spelled as the target shows it?" },
         { "TARGET_NOT_FOUND", "is the target's name spelled as the target shows it?" },
         { "LOGICAL_UNIT_NOT_SUPPORTED", "the target has no such LUN" },
+        /*
+         * Bytes that fill a segment up to a multiple of four are read as text by libiscsi 1.19; LIO leaves there what an earlier
+         * and longer answer had. It is so with the answer that has CHAP_N and CHAP_R, whose length depends on CHAP_N's.
+         */
+        { "NUL not found", "libiscsi cannot read this answer of the target's; LIO's it can where the target's user (userid_mutual "
+                           "there, target_user here) has 6 characters or more: give it a longer name" },
         { "onnection refused", "is the target running, and the port right?" },
         { "connect", "is the host reachable, the target running, and the port right?" },
     };
@@ -211,7 +219,8 @@ static bool login(struct lun *l, bool quiet)
     if (!bad && !iscsi_full_connect_async(i, l->url.portal, l->url.lun, answered, l) &&
         wait_answer(l, now_ms() + COMMAND_S * 1000) && l->status == SCSI_STATUS_GOOD)
         return true;
-    take_words(l);
+    if (!l->answered)
+        take_words(l, i);
     if (!quiet)
         say_error("%s: no login: %s; %s", l->device.name, l->words, cure_of(l->words));
     disconnect(l);

@@ -172,6 +172,10 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset
     (void)node;
     fs_changes(fs);
     int error = allocate(file_of(info), mode, (uint64_t)offset, (uint64_t)count, &status);
+    if (!error && !status) { /* a hole is a change as a write is, to whoever looks at the time */
+        struct csv_attributes now = { .set_modified = true, .modified_ns = tool_now_ns() };
+        status = csv_set_attributes(fs->tool.volume, csv_inode_of(file_of(info)), &now);
+    }
     fuse_reply_err(req, error ? error : fs_errno(fs, status));
 }
 

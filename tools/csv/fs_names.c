@@ -42,7 +42,7 @@ int fs_errno(const struct fs *fs, enum status status)
     case ERR_NOT_EMPTY:
         return ENOTEMPTY;
     case ERR_CORRUPT:
-        say_error("%s: %s: unmount the volume and run `fsck`", fs->tool.device->name, csv_problem(fs->tool.volume));
+        say_error("%s: %s: unmount the volume and run `tasuki-csv fsck --repair`", fs->tool.device->name, csv_problem(fs->tool.volume));
         return EIO;
     default:
         return EIO;

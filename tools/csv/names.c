@@ -80,11 +80,23 @@ static enum status read_directory(struct tool *tool, uint64_t directory, struct 
     return OK;
 }
 
+/* An entry that is not shown, for its inode is damaged, or free though the directory names it: the others are. */
+static int tell_unreadable(const struct tool *tool, const char *path, const struct csv_entry *entry, enum status status)
+{
+    char shown[CSV_NAME_BYTES * 4];
+    if (status != ERR_CORRUPT && status != ERR_INVALID)
+        return tool_failed(tool, entry->name, status);
+    say_error("%s: %s: its inode %" PRIu64 " cannot be read: %s: run `tasuki-csv fsck --repair`", path,
+              say_text(entry->name, shown, sizeof(shown)), entry->inode, csv_problem(tool->volume));
+    return EXIT_FAILED;
+}
+
 static int list_directory(struct tool *tool, const char *path, uint64_t inode, bool json)
 {
     struct csv_entry *entry;
     struct csv_stat stat;
     size_t count;
+    bool first = true;
     int result = EXIT_DONE;
     enum status status = read_directory(tool, inode, &entry, &count);
     if (status)
@@ -92,11 +104,12 @@ static int list_directory(struct tool *tool, const char *path, uint64_t inode, b
     for (size_t i = 0; i < count; i++) {
         status = csv_stat(tool->volume, entry[i].inode, &stat);
         if (status)
-            result = tool_failed(tool, entry[i].name, status);
+            result = tell_unreadable(tool, path, &entry[i], status);
         else if (json)
-            print_json(&stat, entry[i].name, i == 0);
+            print_json(&stat, entry[i].name, first);
         else
             print_line(&stat, entry[i].name);
+        first = first && status;
     }
     free(entry);
     return result;
