@@ -49,11 +49,15 @@ static err_t received(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t erro
                              time_now_ns());
         return leave(tcp);
     }
+    uint64_t now_ns = time_now_ns();
     for (struct pbuf *q = p; q && !tcp->gone; q = q->next)
-        if (q->len)
-            iscsi_session_received(tcp->session, tcp->connection, q->payload, q->len, time_now_ns());
-    if (!tcp->gone)
+        iscsi_session_received(tcp->session, tcp->connection, q->payload, q->len, q->next, now_ns);
+    if (!tcp->gone) {
+        /* lwIP acknowledges every second packet; this one was several segments (coalesce.h), and two are enough (RFC 9293, 3.8.6.3). */
+        if (p->tot_len > tcp_mss(pcb))
+            tcp_set_flags(pcb, TF_ACK_NOW);
         tcp_recved(pcb, p->tot_len);
+    }
     (void)pbuf_free(p);
     return leave(tcp);
 }

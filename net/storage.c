@@ -2,9 +2,11 @@
 /*
  * Storages: what glues a session (net/iscsi), its connection (iscsi_tcp.h) and its disk (net/scsi) together. See storage.h.
  *
- * Portals are tried in turn, one session at a time. A target ends an initiator's earlier session when the same initiator
- * logs in anew at the same portal group (RFC 7143, 6.3.5), and with it what that session left under way. Where the new
- * portal is of another group, the unit is reset before anything goes out: so no write of before can land over a later one.
+ * One session is in use at a time. Portals of one portal group are tried in turn by one session: a target ends an
+ * initiator's earlier session when the same initiator logs in anew at the same portal group (RFC 7143, 6.3.5), and with it
+ * what that session left under way. Where the new portal is of another group, the unit is reset before anything goes out: so
+ * no write of before can land over a later one. A disk that this node has reserved has a session for each portal group,
+ * of which all but one stand by (storage_paths.c).
  *
  * `storage_lock` guards the queues of requests that were handed over; all else belongs to the service's thread.
  */
@@ -47,23 +49,46 @@ static void say_failure(struct storage *s, enum log_level level, const char *tex
     log_line(level, "storage %s: %s", s->config->name, text);
 }
 
+/* A disk that is smaller than it was is refused before this (scsi_probe.c). */
+static void tell_growth(struct storage *s)
+{
+    uint64_t before = s->user_bytes, bytes = s->disk.info.bytes;
+
+    if (!s->user || !s->user->grown || bytes <= before)
+        return;
+    s->user_bytes = bytes;
+    log_info("storage %s: its disk has grown from %lu MiB to %lu MiB", s->config->name, before / MIB, bytes / MIB);
+    s->user->grown(s->user, bytes);
+}
+
 static void up(struct storage *s)
 {
     s->was_up = true;
-    s->up_since_ns = now();
+    s->active->up_since_ns = now();
     s->failures = 0;
     s->problem[0] = 0;
-    log_info("storage %s: logged in at %s, port %u; %s %s, %lu MiB", s->config->name, s->session.portal.host,
-             s->session.portal.port, s->disk.info.vendor, s->disk.info.product, s->disk.info.bytes / MIB);
+    log_info("storage %s: %s at %s, port %u; %s %s, %lu MiB", s->config->name, s->moved ? "goes on" : "logged in",
+             s->active->session.portal.host, s->active->session.portal.port, s->disk.info.vendor, s->disk.info.product,
+             s->disk.info.bytes / MIB);
+    s->moved = false;
+    tell_growth(s);
     scsi_disk_ready(&s->disk, now());
+    if (s->path_count > 1)
+        storage_paths_proven(s);
 }
 
 static void on_event(void *context, const struct iscsi_event *event)
 {
-    struct storage *s = context;
+    struct storage_path *path = context;
+    struct storage *s = path->storage;
 
+    if (path != s->active) {
+        storage_path_event(path, event);
+        return;
+    }
     switch (event->kind) {
     case ISCSI_EVENT_PROVE:
+        storage_paths_logged_in(path);
         storage_fence_prove(s);
         scsi_disk_prove(&s->disk, event->code == ISCSI_PROVE_STRAYS, now());
         break;
@@ -72,14 +97,15 @@ static void on_event(void *context, const struct iscsi_event *event)
         break;
     case ISCSI_EVENT_DOWN:
     case ISCSI_EVENT_REFUSED:
-        s->up_since_ns = 0;
+        s->active->up_since_ns = 0;
+        s->moved = false;
         say_failure(s, event->kind == ISCSI_EVENT_REFUSED ? LOG_ERROR : LOG_WARNING, event->text);
         break;
     case ISCSI_EVENT_TIMED_OUT:
         log_error("storage %s: away for %u s: %s", s->config->name, s->config->timeout_s, s->problem);
         break;
     case ISCSI_EVENT_STOPPED:
-        s->up_since_ns = 0;
+        s->active->up_since_ns = 0;
         log_info("storage %s: logged out", s->config->name);
         break;
     case ISCSI_EVENT_MOVED:
@@ -94,35 +120,23 @@ static void on_event(void *context, const struct iscsi_event *event)
         break;
     case ISCSI_EVENT_TARGET:
     case ISCSI_EVENT_ADDRESS:
+    case ISCSI_EVENT_IGNORED:
         break; /* of discovery sessions */
     }
 }
 
-static void on_connect(void *context, uint32_t connection, const struct iscsi_portal *portal)
-{
-    struct storage *s = context;
-    const struct config_portal *next;
-
-    iscsi_tcp_connect(&s->tcp, connection, portal);
-    /* The portal of the next try. */
-    s->next_portal = (s->next_portal + 1) % s->config->portal_count;
-    next = &s->config->portals[s->next_portal];
-    address_to_text(&next->address, false, s->settings.portal.host);
-    s->settings.portal.port = next->port;
-}
-
 static size_t on_send(void *context, uint32_t connection, const struct iscsi_vec *vec, unsigned count)
 {
-    struct storage *s = context;
+    struct storage_path *path = context;
 
-    return iscsi_tcp_send(&s->tcp, connection, vec, count);
+    return iscsi_tcp_send(&path->tcp, connection, vec, count);
 }
 
 static void on_close(void *context, uint32_t connection)
 {
-    struct storage *s = context;
+    struct storage_path *path = context;
 
-    iscsi_tcp_close(&s->tcp, connection);
+    iscsi_tcp_close(&path->tcp, connection);
 }
 
 static bool may_send(void *context, const struct iscsi_command *command)
@@ -139,7 +153,7 @@ void storage_random(void *context, void *bytes, size_t count)
 }
 
 static const struct iscsi_ops session_ops = {
-    .connect = on_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = may_send, .random = storage_random,
+    .connect = storage_path_connect, .send = on_send, .close = on_close, .event = on_event, .may_send = may_send, .random = storage_random,
 };
 
 /* ---- The disk's words ---- */
@@ -148,14 +162,14 @@ static void on_proved(void *context)
 {
     struct storage *s = context;
 
-    iscsi_session_resume(&s->session, now());
+    iscsi_session_resume(&s->active->session, now());
 }
 
 static void on_drop(void *context, const char *why)
 {
     struct storage *s = context;
 
-    iscsi_session_drop(&s->session, why, now());
+    iscsi_session_drop(&s->active->session, why, now());
 }
 
 static void on_news(void *context, unsigned news, const char *text)
@@ -189,7 +203,7 @@ static void take_account(const char *value, char *name, size_t name_bytes, struc
 static void set_up_one(struct storage *s, const char *node)
 {
     const struct config_storage *c = s->config;
-    struct iscsi_login_setup *login = &s->settings.login;
+    struct iscsi_login_setup *login = &s->first.settings.login;
     const char *why;
     uint32_t hash;
 
@@ -199,8 +213,8 @@ static void set_up_one(struct storage *s, const char *node)
         return;
     }
     iscsi_wishes_default(&s->wishes);
-    iscsi_settings_default(&s->settings);
-    s->settings.timeout_ns = c->timeout_s * NS_PER_S;
+    iscsi_settings_default(&s->active->settings);
+    s->active->settings.timeout_ns = c->timeout_s * NS_PER_S;
     login->initiator = c->initiator;
     login->target = c->target;
     login->wishes = &s->wishes;
@@ -222,16 +236,13 @@ static void set_up_one(struct storage *s, const char *node)
             return;
         }
     }
-    address_to_text(&c->portals[0].address, false, s->settings.portal.host);
-    s->settings.portal.port = c->portals[0].port;
-    iscsi_session_init(&s->session, &s->settings, &session_ops, s, s->slots, STORAGE_SLOTS);
-    iscsi_tcp_init(&s->tcp, &s->session);
-    scsi_disk_init(&s->disk, &s->session, c->lun, &disk_ops, s);
+    storage_paths_set_up(s, &session_ops);
+    scsi_disk_init(&s->disk, &s->active->session, c->lun, &disk_ops, s);
     for (unsigned i = 0; i < STORAGE_PIECES; i++) /* fewer cost copies, not more */
         if ((s->pieces[i].memory = kzalloc(SCSI_DISK_PIECE_BYTES)))
             scsi_disk_lend(&s->disk, &s->pieces[i]);
     storage_fence_set_up(s, node);
-    iscsi_session_start(&s->session, now());
+    iscsi_session_start(&s->active->session, now());
 }
 
 void storage_set_up(const struct config *node_config)
@@ -245,6 +256,7 @@ void storage_set_up(const struct config *node_config)
             return;
         }
         s->config = &node_config->storages[i];
+        s->active = &s->first;
         s->queue_end = &s->queue;
         *last = s;
         last = &s->next;
@@ -294,7 +306,7 @@ static bool is_lost(const struct storage *s, uint64_t now_ns)
 {
     uint64_t oldest = scsi_disk_oldest_ns(&s->disk);
 
-    if (s->session.state == ISCSI_IDLE || (s->session.state != ISCSI_READY && s->session.timed_out))
+    if (s->active->session.state == ISCSI_IDLE || (s->active->session.state != ISCSI_READY && s->active->session.timed_out))
         return true;
     return oldest != UINT64_MAX && now_ns >= oldest && now_ns - oldest >= timeout_ns(s);
 }
@@ -303,11 +315,11 @@ static void watch(struct storage *s, uint64_t now_ns)
 {
     bool lost = is_lost(s, now_ns);
 
-    if (!s->user || s->fenced[0] || lost == s->lost || (!lost && s->session.state != ISCSI_READY))
+    if (!s->user || s->fenced[0] || lost == s->lost || (!lost && s->active->session.state != ISCSI_READY))
         return;
     s->lost = lost;
     if (lost)
-        s->user->lost(s->user, s->session.state != ISCSI_READY && s->problem[0] ? s->problem : "the target does not carry out "
+        s->user->lost(s->user, s->active->session.state != ISCSI_READY && s->problem[0] ? s->problem : "the target does not carry out "
                                                                                              "what it was asked for");
     else
         s->user->back(s->user);
@@ -319,13 +331,15 @@ void storage_poll(uint64_t now_ns)
         if (s->broken)
             continue;
         storage_take_queue(s, now_ns);
-        if (now_ns >= iscsi_session_deadline(&s->session))
-            iscsi_session_tick(&s->session, now_ns);
+        if (now_ns >= iscsi_session_deadline(&s->active->session))
+            iscsi_session_tick(&s->active->session, now_ns);
         if (now_ns >= scsi_disk_deadline(&s->disk))
             scsi_disk_tick(&s->disk, now_ns);
         scsi_talk_tick(&s->order_talk, now_ns);
         storage_validation_poll(s, now_ns);
-        iscsi_tcp_poll(&s->tcp, now_ns);
+        iscsi_tcp_poll(&s->active->tcp, now_ns);
+        if (s->path_count > 1)
+            storage_paths_poll(s, now_ns);
         watch(s, now_ns);
     }
 }
@@ -337,11 +351,13 @@ uint64_t storage_deadline(void)
     for (const struct storage *s = storages; s; s = s->next) {
         if (s->broken)
             continue;
-        at = MIN(at, iscsi_session_deadline(&s->session));
+        at = MIN(at, iscsi_session_deadline(&s->active->session));
         at = MIN(at, scsi_disk_deadline(&s->disk));
         at = MIN(at, scsi_talk_deadline(&s->order_talk));
         at = MIN(at, storage_validation_deadline(s));
-        at = MIN(at, iscsi_tcp_deadline(&s->tcp));
+        at = MIN(at, iscsi_tcp_deadline(&s->active->tcp));
+        if (s->path_count > 1)
+            at = MIN(at, storage_paths_deadline(s));
         uint64_t oldest = scsi_disk_oldest_ns(&s->disk);
         if (s->user && !s->lost && oldest != UINT64_MAX)
             at = MIN(at, oldest + timeout_ns(s));

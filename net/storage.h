@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The node's storages: for each [storage NAME] of the configuration a session with its target, and the disk behind it. They
+ * The node's storages: for each [storage NAME] of the configuration a session with its target, further ones that stand by where
+ * it has portals of several groups and this node has the disk reserved (net/scsi/scsi_path.h), and the disk behind it. They
  * belong to the network service's thread; what others ask of them goes there by net_call(), requests by a queue.
  *
  * A disk has one user at a time, a VM. Its requests wait as long as the storage is away; the user is told when that takes
@@ -37,6 +38,17 @@ uint64_t storage_deadline(void);
 /* What is configured, whether there is a network or not. Boot, before net_start. */
 void storage_configure(const struct config *config);
 
+/* One portal of a storage. */
+struct storage_path_info {
+    char portal[64];
+    const char *state;              /* "in use", "stands by", "takes turns", or how far its session is */
+    bool known_group;
+    unsigned group;                 /* of its session's last login */
+    uint64_t since_ns;              /* its session is up since; 0: it is not */
+    uint64_t logins;
+    char problem[STORAGE_TEXT];     /* why it does not stand by; "" */
+};
+
 struct storage_info {
     const char *name, *target;
     unsigned lun;
@@ -44,10 +56,11 @@ struct storage_info {
     char problem[STORAGE_TEXT];     /* why it is not up; "": nothing to say */
     char portal[64];                /* in use, or tried last */
     unsigned portal_count;
+    struct storage_path_info path[CONFIG_MAX_PORTALS]; /* in the order of the configuration */
     unsigned chap;                  /* 0 none, 1 one way, 2 both ways */
     bool header_digest, data_digest;
     uint64_t since_ns;              /* host time at which it came up; 0: it is not */
-    uint64_t logins, retried, received_bytes, sent_bytes;
+    uint64_t logins, retried, received_bytes, sent_bytes; /* of all its sessions */
     struct scsi_disk_info disk;
     uint64_t reads, writes, flushes, errors, waiting_ns; /* waiting_ns: age of the oldest request; 0: none */
     char user[CONFIG_MAX_NAME_BYTES + 1];                /* the VM or volume that has it; "": nobody */
@@ -88,6 +101,7 @@ struct storage_user {
     void (*lost)(struct storage_user *user, const char *why);
     void (*back)(struct storage_user *user);
     void (*fenced)(struct storage_user *user, const char *why); /* NULL: `lost` is called */
+    void (*grown)(struct storage_user *user, uint64_t bytes); /* the disk is that large now; NULL: he need not know */
     bool reserves; /* he takes the reservation himself before he writes; else a reserved disk is refused */
 };
 /* The storage is configured, can work and is logged in or tries to, and its disk is not known yet. */

@@ -22,12 +22,14 @@
 
 #define TYPE SCSI_PR_WRITE_EXCLUSIVE_REGISTRANTS
 #define PATH_BITS (~SCSI_KEY_LIFE)
+#define PATHS_NS (6 * NS_PER_S) /* patience for the logout of paths that stand by */
 
 struct storage_order {
     const char *name;         /* or ... */
     struct storage *storage;
     enum scsi_reserve_order order;
     bool take_over, admin, release; /* release: it is taken to be given back */
+    bool again;               /* the same, by the user who has it: the keys of paths that stood by are to go */
     char *text;
     size_t text_bytes;
     enum status status;
@@ -58,9 +60,14 @@ void storage_fence_set_up(struct storage *s, const char *node)
     s->order_buffer = kzalloc(SCSI_RESERVE_ROOM);
 }
 
+uint64_t storage_fence_key(const struct storage_path *path)
+{
+    return path->storage->life | (path->session.parameters.portal_group & PATH_BITS);
+}
+
 static uint64_t key_of(const struct storage *s)
 {
-    return s->life | (s->session.parameters.portal_group & PATH_BITS);
+    return storage_fence_key(s->active);
 }
 
 void storage_fence_prove(struct storage *s)
@@ -106,7 +113,7 @@ void storage_fence_leave(struct storage *s)
         s->problem[0] = '\0';
     s->fenced[0] = '\0';
     s->claim.blocks = 0;
-    s->claim.restore = false;
+    s->claim.restore = s->claim.stood_by = false;
     scsi_disk_claim(&s->disk, NULL, time_now_ns());
 }
 
@@ -120,8 +127,10 @@ static bool read_epoch(const struct scsi_claim *claim, const uint8_t *bytes, siz
 }
 
 struct setting {
+    const char *name;
     struct storage *storage;
     const struct storage_epoch *epoch;
+    bool done;
 };
 
 static void do_set_epoch(void *arg)
@@ -155,13 +164,15 @@ static void claim(struct storage *s, bool admin)
 {
     bool has = s->disk.claim && !s->disk.fenced;
 
+    s->single &= s->order->release || s->order->again;
+    storage_paths_proven(s); /* what was taken away were also the keys of paths that stand by */
     s->by_admin = admin ? true : s->by_admin;
     if (has) /* it had it already: what is queued stays in its epoch */
         return;
     s->fenced[0] = '\0';
     s->claim.keep = !s->reserve.cannot_keep;
     s->claim.blocks = 0;
-    s->claim.restore = false;
+    s->claim.restore = s->claim.stood_by = false;
     s->claim.epoch = ++s->epochs;
     scsi_disk_claim(&s->disk, &s->claim, time_now_ns());
 }
@@ -205,7 +216,7 @@ static void over(struct scsi_talk *talk, bool lost)
                      "last", s->config->name, (unsigned long)r->key, r->preempted, (unsigned long)r->last_preempted);
         else
             snprintf(text, sizeof text, "storage %s: reserved with key 0x%016lx", s->config->name, (unsigned long)r->key);
-        if (!s->order->release)
+        if (!s->order->release && !s->order->again)
             log_line(r->preempted ? LOG_WARNING : LOG_INFO, "%s", text);
         claim(s, s->order->admin);
     } else if (r->order == SCSI_RESERVE_RELEASE) {
@@ -215,6 +226,14 @@ static void over(struct scsi_talk *talk, bool lost)
     end(s, OK, text);
 }
 
+void storage_fence_moved(struct storage *s)
+{
+    if (s->order_talk.active) {
+        (void)scsi_talk_forget(&s->order_talk);
+        over(&s->order_talk, true);
+    }
+}
+
 enum status storage_may_order(const struct storage *s, const char *name, char *text, size_t text_bytes)
 {
     if (!s) {
@@ -222,7 +241,7 @@ enum status storage_may_order(const struct storage *s, const char *name, char *t
         return ERR_NOT_FOUND;
     }
     name = s->config->name;
-    if (s->broken || s->session.state != ISCSI_READY || !s->order_buffer) {
+    if (s->broken || s->active->session.state != ISCSI_READY || !s->order_buffer) {
         snprintf(text, text_bytes, "storage %s: its disk is not there (%s): %.120s", name, storage_state_name(s),
                  s->problem[0] ? s->problem : "try again in a moment");
         return ERR_IO;
@@ -280,7 +299,7 @@ static void begin(void *arg)
     s->claim.key = s->reserve.key;
     s->order_talk.ops = &scsi_reserve_ops;
     s->order_talk.core = &s->reserve;
-    s->order_talk.session[0] = &s->session;
+    s->order_talk.session[0] = &s->active->session;
     memcpy(s->order_talk.lun, s->disk.lun, sizeof s->disk.lun);
     s->order_talk.over = over;
     s->order_talk.owner = s;
@@ -307,15 +326,50 @@ enum status storage_reserve(const char *name, bool take_over, char *text, size_t
                                          .text = text, .text_bytes = text_bytes });
 }
 
+static void do_end_paths(void *arg)
+{
+    struct setting *ending = arg;
+
+    ending->done = storage_paths_end(ending->storage);
+}
+
+/* The keys of paths that stand by go with the order that follows; no path is to register one meanwhile. */
+static void end_paths(struct storage *storage)
+{
+    struct setting ending = { .storage = storage };
+
+    for (uint64_t end = time_now_ns() + PATHS_NS; net_call(do_end_paths, &ending) && !ending.done && time_now_ns() < end;)
+        thread_sleep_ns(10 * NS_PER_MS);
+}
+
+static void do_find(void *arg)
+{
+    struct setting *wanted = arg;
+    struct storage *s = storage_find(wanted->name);
+
+    wanted->storage = s && !s->broken && !s->user ? s : NULL;
+}
+
+/* The order has ended; where it was refused, paths may stand by again. */
+static void do_begin_paths(void *arg)
+{
+    ((struct storage *)arg)->single = false;
+}
+
 enum status storage_release(const char *name, char *text, size_t text_bytes)
 {
     struct storage_order take = { .name = name, .order = SCSI_RESERVE_TAKE, .release = true, .text = text, .text_bytes = text_bytes };
-    enum status status = give(&take); /* what an earlier life of this node has left, too; a stranger's is refused */
+    struct setting wanted = { .name = name };
 
-    if (status != OK)
-        return status;
-    return give(&(struct storage_order){ .name = name, .order = SCSI_RESERVE_RELEASE, .release = true, .text = text,
-                                         .text_bytes = text_bytes });
+    if (net_call(do_find, &wanted) && wanted.storage)
+        end_paths(wanted.storage);
+    enum status status = give(&take); /* what an earlier life of this node has left, too; a stranger's is refused */
+    if (status == OK)
+        status = give(&(struct storage_order){ .name = name, .order = SCSI_RESERVE_RELEASE, .release = true, .text = text,
+                                               .text_bytes = text_bytes });
+    if (wanted.storage)
+        (void)!net_call(do_begin_paths, wanted.storage);
+    return status;
 }
 
 enum status storage_take(struct storage *storage, bool take_over, uint64_t *key, bool *taken_over, char *text, size_t text_bytes)
@@ -333,7 +387,15 @@ enum status storage_give_back(struct storage *storage)
 {
     if (storage->by_admin) /* he gives it back himself */
         return OK;
-    return give(&(struct storage_order){ .storage = storage, .order = SCSI_RESERVE_RELEASE });
+    if (storage->path_count > 1) {
+        end_paths(storage);
+        if (give(&(struct storage_order){ .storage = storage, .order = SCSI_RESERVE_TAKE, .again = true }) != OK)
+            log_warning("storage %s: keys of paths that stood by stay at the target; this node takes them away when it reserves next",
+                        storage->config->name);
+    }
+    enum status status = give(&(struct storage_order){ .storage = storage, .order = SCSI_RESERVE_RELEASE });
+    (void)!net_call(do_begin_paths, storage);
+    return status;
 }
 
 void storage_look_one(const char *name)

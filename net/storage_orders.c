@@ -23,11 +23,14 @@ void storage_configure(const struct config *node_config)
 
 const char *storage_state_name(const struct storage *s)
 {
-    if (s->broken)
-        return "does not work";
-    switch (s->session.state) {
+    return s->broken ? "does not work" : storage_session_name(&s->active->session);
+}
+
+const char *storage_session_name(const struct iscsi_session *session)
+{
+    switch (session->state) {
     case ISCSI_IDLE: return "logged out";
-    case ISCSI_WAITING: return s->session.timed_out ? "away" : "waits to try again";
+    case ISCSI_WAITING: return session->timed_out ? "away" : "waits to try again";
     case ISCSI_CONNECTING: return "connects";
     case ISCSI_LOGIN: return "logs in";
     case ISCSI_PROVING: return "looks at its disk";
@@ -35,6 +38,15 @@ const char *storage_state_name(const struct storage *s)
     case ISCSI_LEAVING: return "logs out";
     }
     return "unknown";
+}
+
+void storage_portal_text(const struct iscsi_portal *portal, char *text, size_t text_bytes)
+{
+    bool v6 = strchr(portal->host, ':') != NULL;
+
+    text[0] = '\0';
+    if (portal->port)
+        snprintf(text, text_bytes, "%s%.45s%s:%u", v6 ? "[" : "", portal->host, v6 ? "]" : "", portal->port);
 }
 
 static void describe(const struct config_storage *c, struct storage_info *info)
@@ -70,17 +82,19 @@ static void get_info(void *arg)
     str_copy(info->problem, sizeof info->problem, s->fenced[0] ? s->fenced : s->problem);
     if (s->broken)
         return;
-    bool v6 = strchr(s->session.portal.host, ':') != NULL;
-    if (s->session.portal.port)
-        snprintf(info->portal, sizeof info->portal, "%s%.45s%s:%u", v6 ? "[" : "", s->session.portal.host, v6 ? "]" : "",
-                 s->session.portal.port);
-    info->header_digest = s->session.state >= ISCSI_PROVING && s->session.parameters.header_digest;
-    info->data_digest = s->session.state >= ISCSI_PROVING && s->session.parameters.data_digest;
-    info->since_ns = s->up_since_ns;
-    info->logins = s->session.counts.logins;
-    info->retried = s->session.counts.retried + s->disk.retries;
-    info->received_bytes = s->session.counts.bytes_in;
-    info->sent_bytes = s->session.counts.bytes_out;
+    storage_portal_text(&s->active->session.portal, info->portal, sizeof info->portal);
+    info->header_digest = s->active->session.state >= ISCSI_PROVING && s->active->session.parameters.header_digest;
+    info->data_digest = s->active->session.state >= ISCSI_PROVING && s->active->session.parameters.data_digest;
+    info->since_ns = s->active->up_since_ns;
+    info->retried = s->disk.retries;
+    for (unsigned i = 0; i < s->path_count; i++) {
+        const struct iscsi_counts *counts = &s->path[i]->session.counts;
+        info->logins += counts->logins;
+        info->retried += counts->retried;
+        info->received_bytes += counts->bytes_in;
+        info->sent_bytes += counts->bytes_out;
+    }
+    storage_paths_info(s, info);
     info->disk = s->disk.info;
     info->reads = s->disk.reads;
     info->writes = s->disk.writes;
@@ -151,14 +165,14 @@ static void do_login(void *arg)
 
     if (!s)
         return;
-    if (s->session.state == ISCSI_READY) {
+    if (s->active->session.state == ISCSI_READY) {
         snprintf(query->text, query->text_bytes, "storage %s: it is logged in already; `iscsi list` shows it", query->name);
         query->status = ERR_BUSY;
         return;
     }
     s->failures = 0;
-    if (s->session.state == ISCSI_IDLE)
-        iscsi_session_start(&s->session, time_now_ns());
+    if (s->active->session.state == ISCSI_IDLE)
+        iscsi_session_start(&s->active->session, time_now_ns());
 }
 
 static void do_logout(void *arg)
@@ -172,13 +186,13 @@ static void do_logout(void *arg)
         snprintf(query->text, query->text_bytes, "storage %s: %s has its disk; stop the VM first (a volume keeps it as long as the node "
                                                  "runs)", query->name, s->user->name);
         query->status = ERR_BUSY;
-    } else if (s->session.state == ISCSI_IDLE) {
+    } else if (s->active->session.state == ISCSI_IDLE) {
         snprintf(query->text, query->text_bytes, "storage %s: it is logged out already; `iscsi login %s` logs in", query->name,
                  query->name);
         query->status = ERR_BUSY;
     } else {
         s->problem[0] = 0;
-        iscsi_session_stop(&s->session, time_now_ns());
+        iscsi_session_stop(&s->active->session, time_now_ns());
     }
 }
 
@@ -198,11 +212,11 @@ static void do_stop(void *arg)
 
     *idle = true;
     for (struct storage *s = storages; s; s = s->next) {
-        if (s->broken || s->session.state == ISCSI_IDLE)
+        if (s->broken || s->active->session.state == ISCSI_IDLE)
             continue;
-        if (s->session.state != ISCSI_LEAVING)
-            iscsi_session_stop(&s->session, time_now_ns());
-        *idle = s->session.state == ISCSI_IDLE && *idle;
+        if (s->active->session.state != ISCSI_LEAVING)
+            iscsi_session_stop(&s->active->session, time_now_ns());
+        *idle = storage_paths_end(s) && s->active->session.state == ISCSI_IDLE && *idle;
     }
 }
 
@@ -242,7 +256,7 @@ static void do_open(void *arg)
         snprintf(query->text, query->text_bytes, "storage %s: %s has its disk already; two users would destroy it", query->name,
                  s->user->name);
         query->status = ERR_BUSY;
-    } else if (!s->disk.info.known || s->session.state == ISCSI_IDLE) {
+    } else if (!s->disk.info.known || s->active->session.state == ISCSI_IDLE) {
         snprintf(query->text, query->text_bytes, "storage %s: its disk is not there (%s): %.160s", query->name,
                  storage_state_name(s), problem_of(s));
         query->status = ERR_IO;
@@ -257,6 +271,7 @@ static void do_open(void *arg)
         if (s->disk.fenced)
             storage_fence_leave(s);
         s->user = query->user;
+        s->user_bytes = s->disk.info.bytes;
         s->lost = false;
         *query->info = (struct storage_info){ .disk = s->disk.info };
         query->storage = s;
@@ -289,7 +304,7 @@ static void do_look(void *arg)
     struct query *query = arg;
     struct storage *s = storage_find(query->name);
 
-    query->flag = s && !s->broken && s->session.state != ISCSI_IDLE && !s->disk.info.known;
+    query->flag = s && !s->broken && s->active->session.state != ISCSI_IDLE && !s->disk.info.known;
 }
 
 bool storage_will_come(const char *name)

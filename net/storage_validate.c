@@ -95,8 +95,8 @@ static const struct iscsi_ops ops = { .connect = on_connect, .send = on_send, .c
 
 static void set_up_session(struct storage_validation *v, const struct storage *s)
 {
-    v->settings = s->settings;
-    v->settings.portal = s->session.portal;
+    v->settings = s->active->settings;
+    v->settings.portal = s->active->session.portal;
     v->settings.prove = false;
     if (!v->initiator[0])
         snprintf(v->initiator, sizeof v->initiator, "%.200s.validate", s->config->initiator);
@@ -151,7 +151,7 @@ static void begin(void *arg)
     v->core->buffer = v->buffer;
     v->talk.ops = &scsi_validate_ops;
     v->talk.core = v->core;
-    v->talk.session[0] = &s->session;
+    v->talk.session[0] = &s->active->session;
     v->talk.session[1] = &v->session;
     memcpy(v->talk.lun, s->disk.lun, sizeof s->disk.lun);
     v->talk.over = over;

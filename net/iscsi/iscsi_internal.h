@@ -73,7 +73,7 @@ struct iscsi_session {
     bool login_ready;           /* a Login Request is to be sent */
     uint64_t now_ns;
     unsigned depth;             /* calls of the owner that are in progress */
-    bool want_stop, want_resume;
+    bool want_stop, want_resume, want_prove;
     const char *want_drop;
 
     struct iscsi_parameters parameters;

@@ -161,13 +161,11 @@ static void take_pair(struct iscsi_session *session, const char *key, size_t key
     if (session->settings->login.discovery) {
         if (iscsi_key_is(key, key_bytes, "TargetName")) {
             session->target_named = iscsi_name_valid(value); /* else the addresses that follow are nobody's */
-            event.kind = ISCSI_EVENT_TARGET;
-            if (session->target_named)
-                iscsi_raise(session, &event);
-        } else if (iscsi_key_is(key, key_bytes, "TargetAddress") && session->target_named &&
-                   iscsi_portal_parse(value, &portal) == OK) {
-            event.kind = ISCSI_EVENT_ADDRESS;
+            event.kind = session->target_named ? ISCSI_EVENT_TARGET : ISCSI_EVENT_IGNORED;
+            iscsi_raise(session, &event);
+        } else if (iscsi_key_is(key, key_bytes, "TargetAddress") && session->target_named) {
             event.portal = &portal;
+            event.kind = iscsi_portal_parse(value, &portal) == OK ? ISCSI_EVENT_ADDRESS : ISCSI_EVENT_IGNORED;
             iscsi_raise(session, &event);
         }
     } else if (iscsi_key_is(key, key_bytes, "MaxRecvDataSegmentLength") && iscsi_text_number(value, &number) == OK &&

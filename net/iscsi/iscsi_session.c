@@ -214,6 +214,15 @@ static void become_ready(struct iscsi_session *session)
     iscsi_note(session, ISCSI_EVENT_READY, "");
 }
 
+/* Nothing but probes goes out until the owner has proven that the rest may. */
+static void prove(struct iscsi_session *session)
+{
+    struct iscsi_event event = { .kind = ISCSI_EVENT_PROVE, .text = "" };
+    event.code = session->strays ? ISCSI_PROVE_STRAYS : ISCSI_PROVE_PLAIN;
+    set_state(session, ISCSI_PROVING, session->settings->prove_ns);
+    iscsi_raise(session, &event);
+}
+
 static void logged_in(struct iscsi_session *session)
 {
     const struct iscsi_login *login = &session->login;
@@ -231,10 +240,7 @@ static void logged_in(struct iscsi_session *session)
         session->text_wanted = true;
         become_ready(session);
     } else if (session->settings->prove) {
-        struct iscsi_event event = { .kind = ISCSI_EVENT_PROVE, .text = "" };
-        event.code = session->strays ? ISCSI_PROVE_STRAYS : ISCSI_PROVE_PLAIN;
-        set_state(session, ISCSI_PROVING, session->settings->prove_ns);
-        iscsi_raise(session, &event);
+        prove(session);
     } else {
         become_ready(session);
     }
@@ -350,6 +356,12 @@ static bool wishes(struct iscsi_session *session)
     }
     if (session->want_stop) {
         stop_now(session);
+        return true;
+    }
+    if (session->want_prove) {
+        session->want_prove = false;
+        if (session->state == ISCSI_READY)
+            prove(session);
         return true;
     }
     if (session->want_resume) {
@@ -514,14 +526,17 @@ void iscsi_session_connected(struct iscsi_session *session, uint32_t connection,
 }
 
 void iscsi_session_received(struct iscsi_session *session, uint32_t connection, const void *bytes, size_t count,
-                            uint64_t now_ns)
+                            bool more, uint64_t now_ns)
 {
     if (!present(session, connection) || !session->connected)
         return;
     enter(session, now_ns);
     session->heard_ns = session->now_ns;
     iscsi_receive(session, bytes, count);
-    leave(session);
+    if (more && present(session, connection))
+        session->depth--;
+    else
+        leave(session); /* also if the connection ended by these bytes: then the next call finds nothing */
 }
 
 void iscsi_session_writable(struct iscsi_session *session, uint32_t connection, uint64_t now_ns)
@@ -536,8 +551,10 @@ void iscsi_session_acknowledged(struct iscsi_session *session, uint32_t connecti
 {
     if (!present(session, connection))
         return;
-    enter(session, now_ns);
     session->acknowledged = MAX(session->acknowledged, total);
+    if (!session->finished.first)
+        return; /* nobody waits for that */
+    enter(session, now_ns);
     leave(session);
 }
 

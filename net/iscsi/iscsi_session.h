@@ -26,11 +26,13 @@
  *   for SendTargets, reports what it hears, and stops.
  *
  * Several paths
- *   A session is one path. A layer above it chooses (active/standby): it owns the requests, submits each to one
- *   session, and has a session and a registered key for each path. When a path is lost, the layer must not submit its
- *   unanswered writes to another path before the first copies can no longer land: it preempts and aborts the lost
- *   path's key from the good path (or resets the logical unit), then takes the commands back with iscsi_withdraw(),
- *   then submits them. iscsi_withdraw() says which of them were ever sent, so those that were not may move at once.
+ *   A session is one path, and one of them is used at a time: writes of two paths would race each other. The others stand
+ *   by: logged in, READY, with nothing to do. A layer above chooses, and has a registered key for each path. When the
+ *   path in use is lost, iscsi_session_take_over() moves its commands, in their order, to a session that stands by, and
+ *   asks for the proof there (ISCSI_EVENT_PROVE), as after a login: nothing but probes goes out before the copies on the lost
+ *   path can land no more. Where commands had no answer the code is ISCSI_PROVE_STRAYS: the unit is reset, and the lost
+ *   path's key preempted and its commands aborted. What the lost path may have left behind is from then on the matter of the
+ *   session that took over, also if that one is lost before it was proven. iscsi_withdraw() takes back single commands.
  *
  * Context: one; no call may be made while another is in progress, except from the callbacks: there iscsi_submit(),
  * iscsi_task_submit() and the session_* calls that say so may be called, and act when the outer call ends.
@@ -171,6 +173,8 @@ enum iscsi_event_kind {
                               window is shut; raised once for each time it is sent or begins to wait */
     ISCSI_EVENT_TARGET,    /* discovery: text is a target's name */
     ISCSI_EVENT_ADDRESS,   /* discovery: portal of the target named last */
+    ISCSI_EVENT_IGNORED,   /* discovery: text, as it came, stands where a name or an address should, and is none; what
+                              follows such a name is nobody's, and not told */
 };
 /*
  * Code of ISCSI_EVENT_PROVE. A login ends the session that the target still has of the same initiator name, ISID and
@@ -274,10 +278,22 @@ enum status iscsi_task_submit(struct iscsi_session *session, struct iscsi_task *
  */
 enum status iscsi_withdraw(struct iscsi_session *session, struct iscsi_command *command) MUST_CHECK;
 
+/*
+ * `to`, which is READY and has nothing to do, takes the place of `from`, which has no use of its commands now (as for
+ * iscsi_withdraw): they wait in `to`, in order, which becomes PROVING and raises ISCSI_EVENT_PROVE. The time without a usable
+ * session goes on. Probes stay where they are. ERR_BUSY: one of them is in another state, or in a call; nothing has changed.
+ * Not in callbacks of either.
+ */
+enum status iscsi_session_take_over(struct iscsi_session *to, struct iscsi_session *from, uint64_t now_ns) MUST_CHECK;
+
 /* What happened; calls with the number of an earlier connection do nothing. */
 void iscsi_session_connected(struct iscsi_session *session, uint32_t connection, uint64_t now_ns);
+/*
+ * Bytes came. `more`: others came with them, and the next call has them: nothing that these lead to is handed out or sent
+ * before that, so that it is done once.
+ */
 void iscsi_session_received(struct iscsi_session *session, uint32_t connection, const void *bytes, size_t count,
-                            uint64_t now_ns);
+                            bool more, uint64_t now_ns);
 void iscsi_session_writable(struct iscsi_session *session, uint32_t connection, uint64_t now_ns);
 /*
  * The peer's TCP has acknowledged `total` bytes of this connection in all. Only where bytes that stay are referred

@@ -171,6 +171,32 @@ void iscsi_abort_lun(struct iscsi_session *session, const uint8_t *lun, uint32_t
     }
 }
 
+/* ---- To another path ---- */
+
+enum status iscsi_session_take_over(struct iscsi_session *to, struct iscsi_session *from, uint64_t now_ns)
+{
+    struct iscsi_command *command, *next;
+    if (to->depth || from->depth || to->state != ISCSI_READY || to->waiting.first || to->sent.first || to->finished.first ||
+        to->tasks || to->stopping || iscsi_in_full_feature(from))
+        return ERR_BUSY;
+    for (command = from->waiting.first; command; command = next) {
+        next = command->next;
+        if (command->probe)
+            continue;
+        iscsi_list_remove(&from->waiting, command);
+        iscsi_list_push(&to->waiting, command);
+    }
+    to->strays = to->unanswered = from->unanswered;
+    from->strays = from->unanswered = false;
+    to->want_prove = true;
+    iscsi_session_writable(to, to->connection, now_ns); /* carries the wish out */
+    to->unusable_since_ns = from->unusable_since_ns;
+    to->timed_out = from->timed_out;
+    from->timed_out = false;
+    from->unusable_since_ns = to->now_ns;
+    return OK;
+}
+
 /* ---- Commands out ---- */
 
 /*

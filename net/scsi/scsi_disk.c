@@ -113,13 +113,20 @@ static struct scsi_disk_command *take_command(struct scsi_disk *disk)
     return c;
 }
 
+static void set_held(struct scsi_disk *disk, struct scsi_disk_command *c, bool held)
+{
+    disk->held += (unsigned)held - (unsigned)c->held;
+    c->held = held;
+}
+
 static void release(struct scsi_disk *disk, struct scsi_disk_command *c)
 {
     for (struct scsi_disk_piece *piece; (piece = c->pieces);) {
         c->pieces = piece->next;
         scsi_disk_lend(disk, piece);
     }
-    c->busy = c->held = false;
+    set_held(disk, c, false);
+    c->busy = false;
     c->request = NULL;
     c->next = disk->free_commands;
     disk->free_commands = c;
@@ -174,13 +181,13 @@ static void build(struct scsi_disk *disk, struct scsi_disk_command *c)
 /* Where there is no session that takes it, it is held until one is there. */
 static void send(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t now_ns)
 {
-    c->held = iscsi_submit(disk->session, &c->iscsi, now_ns) != OK;
+    set_held(disk, c, iscsi_submit(disk->session, &c->iscsi, now_ns) != OK);
     c->retry_ns = UINT64_MAX;
 }
 
-static void hold(struct scsi_disk_command *c, uint64_t until_ns)
+static void hold(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t until_ns)
 {
-    c->held = true;
+    set_held(disk, c, true);
     c->retry_ns = until_ns;
 }
 
@@ -298,8 +305,13 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
     /* Who may write may be another now, or what was before is gone: it is looked at before this, or a write, goes out again. */
     bool again = verdict.action == SCSI_RETRY || verdict.action == SCSI_RETRY_LATER;
     if (again && verdict.news & SCSI_NEWS_PROVE && (command->write_bytes || disk->claim)) {
-        hold(c, UINT64_MAX);
+        hold(disk, c, UINT64_MAX);
         disk->ops->drop(disk->context, "the unit was reset, or another initiator has ended commands");
+        return false;
+    }
+    if (again && verdict.news & SCSI_NEWS_CAPACITY) { /* asked for anew with the rest, before anything goes out again */
+        hold(disk, c, UINT64_MAX);
+        disk->ops->drop(disk->context, "the unit says that its capacity has changed");
         return false;
     }
     switch (verdict.action) {
@@ -309,14 +321,14 @@ static bool judge(struct scsi_disk *disk, struct scsi_disk_command *c, uint64_t 
         send(disk, c, now_ns);
         return false;
     case SCSI_RETRY_LATER:
-        hold(c, now_ns + verdict.delay_ns);
+        hold(disk, c, now_ns + verdict.delay_ns);
         return false;
     case SCSI_OUT_OF_SPACE: /* a writer is paused, not failed */
         disk->ops->news(disk->context, SCSI_NEWS_SPACE_LOW, words);
-        hold(c, now_ns + NO_SPACE_NS);
+        hold(disk, c, now_ns + NO_SPACE_NS);
         return false;
     case SCSI_CONFLICT:
-        hold(c, UINT64_MAX);
+        hold(disk, c, UINT64_MAX);
         disk->ops->drop(disk->context, "another initiator has reserved the unit");
         return false;
     case SCSI_UNSUPPORTED:
@@ -351,7 +363,7 @@ static void done(struct iscsi_command *command)
     case ISCSI_FAILED:
     case ISCSI_REFUSED:
         if (++c->attempts < FAILED_MAX) {
-            hold(c, now_ns + FAILED_NS);
+            hold(disk, c, now_ns + FAILED_NS);
             over = false;
         } else {
             request->status = ERR_IO;
@@ -363,7 +375,7 @@ static void done(struct iscsi_command *command)
         over = false;
         break;
     case ISCSI_STOPPED:
-        hold(c, UINT64_MAX);
+        hold(disk, c, UINT64_MAX);
         over = false;
         break;
     case ISCSI_LOST: /* its memory was gone, which `status` says, or it was just being aborted when the connection went */
@@ -531,12 +543,11 @@ uint64_t scsi_disk_deadline(const struct scsi_disk *disk)
     at = MIN(at, scsi_talk_deadline(&disk->talk));
     if (disk->task_busy)
         at = MIN(at, disk->task_deadline_ns);
-    for (unsigned i = 0, left = disk->busy; left && i < SCSI_DISK_COMMANDS; i++) {
-        if (!disk->command[i].busy)
+    for (unsigned i = 0, left = disk->held; left && i < SCSI_DISK_COMMANDS; i++) {
+        if (!disk->command[i].held)
             continue;
         left--;
-        if (disk->command[i].held)
-            at = MIN(at, disk->command[i].retry_ns);
+        at = MIN(at, disk->command[i].retry_ns);
     }
     return at;
 }

@@ -123,7 +123,7 @@ struct scsi_disk {
     struct scsi_disk_info info;
     struct disk_request *first, *last, *issuing; /* all, by age; the first that is not issued as a whole */
     struct scsi_disk_command command[SCSI_DISK_COMMANDS];
-    unsigned busy;
+    unsigned busy, held;         /* how many of command[] are */
     struct scsi_disk_command *free_commands;
     struct scsi_disk_piece *free_pieces;
     /* The proof under way. */
@@ -162,6 +162,11 @@ void scsi_disk_prove(struct scsi_disk *disk, bool strays, uint64_t now_ns);
 void scsi_disk_slow(struct scsi_disk *disk, struct iscsi_command *command, uint64_t now_ns);
 /* At ISCSI_EVENT_READY: what was held for want of a session goes out. Likewise. */
 void scsi_disk_ready(struct scsi_disk *disk, uint64_t now_ns);
+/*
+ * The disk goes on by another session, with the same unit, as iscsi_session_take_over() says, whose ISCSI_EVENT_PROVE is raised
+ * from within. Not in callbacks.
+ */
+enum status scsi_disk_move(struct scsi_disk *disk, struct iscsi_session *to, uint64_t now_ns) MUST_CHECK;
 /* Only once info.known; done() may be called from within. */
 void scsi_disk_submit(struct scsi_disk *disk, struct disk_request *request, uint64_t now_ns);
 /*

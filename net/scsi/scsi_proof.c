@@ -220,6 +220,9 @@ static void reservation(struct scsi_proof *proof, uint32_t bytes)
     } else if (proof->rejoined && (!proof->alone || r.key != claim->key)) {
         end(proof, SCSI_PROOF_FENCED, "another initiator has come while this path was away: the unit is reserved by the key "
             "0x%016lx", (unsigned long)r.key);
+    } else if (claim->stood_by && !claim->blocks && r.key != claim->key) {
+        end(proof, SCSI_PROOF_FENCED, "another initiator has come while another path was in use: the unit is reserved by the key "
+            "0x%016lx", (unsigned long)r.key);
     } else {
         /* Only where the reservation is this very key's can it be told later that nobody has fenced it meanwhile. */
         proof->may_rejoin = !claim->blocks && proof->alone && r.key == claim->key;

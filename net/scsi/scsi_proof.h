@@ -37,6 +37,9 @@
  * key whose nexus is gone is registered anew, and then it must be the only one and have the reservation itself: whoever
  * fenced this node meanwhile would have taken that.
  *
+ * A path that stands by is registered before it is needed, and not by a proof; but nothing is sent on it before one, which reads
+ * the epoch after that registration, as above.
+ *
  * A node that comes back on another path registers that path's key, proves it, and preempts and aborts the key of the path
  * that it was on: so no command that is still under way there lands after what is sent here.
  *
@@ -61,6 +64,12 @@ struct scsi_claim {
      * registered on a path that is given up: it shows that this life was not fenced, and is preempted and aborted.
      */
     uint64_t path_bits;
+    /*
+     * The key was registered while another path was in use (scsi_path.h), and so perhaps after this node was fenced there. With a
+     * record of the epoch that is seen by the epoch; without one the reservation itself must be this key's, or become so
+     * with the other path's.
+     */
+    bool stood_by;
     uint64_t epoch;         /* of this node for the volume */
     /* Where the volume keeps it: `blocks` blocks from `block` on; 0 blocks: there is no volume yet, and no epoch. */
     uint64_t block;

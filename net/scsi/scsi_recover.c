@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Aborts and resets of a disk (scsi_disk.h). One task request is under way at a time: another slow command waits for its
+ * Aborts and resets of a disk, and its move to another path (scsi_disk.h). One task request is under way at a time: another slow command waits for its
  * turn, which comes with its next ISCSI_EVENT_SLOW, or with the reset that ends all of them.
  */
 #include <string.h>
@@ -61,4 +61,15 @@ void scsi_disk_prove(struct scsi_disk *disk, bool strays, uint64_t now_ns)
         disk->reset_before_proof = true;
     else
         disk->ops->drop(disk->context, "the unit could not be reset");
+}
+
+enum status scsi_disk_move(struct scsi_disk *disk, struct iscsi_session *to, uint64_t now_ns)
+{
+    struct iscsi_session *from = disk->session;
+
+    disk->session = to; /* the proof begins within */
+    enum status status = iscsi_session_take_over(to, from, now_ns);
+    if (status != OK)
+        disk->session = from;
+    return status;
 }

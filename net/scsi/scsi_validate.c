@@ -16,7 +16,7 @@
 #define BLANK_AT (64u * 1024) /* besides the beginning: where btrfs begins */
 
 enum op { OP_BLANK, OP_BLANK_64K, OP_CANDIDATE, OP_KEYS, OP_RESERVATION, OP_CAPABILITIES, OP_REGISTER, OP_RESERVE, OP_LOGIN, OP_READY,
-          OP_WRITE, OP_UNMAP, OP_SAME, OP_COMPARE, OP_PREEMPT, OP_ABORT, OP_RESET, OP_SAME_KEY, OP_RELEASE, OP_UNREGISTER,
+          OP_WRITE, OP_UNMAP, OP_SAME, OP_COMPARE, OP_PREEMPT, OP_ABORT, OP_RESET, OP_SAME_KEY, OP_RELEASE, OP_UNREGISTER, OP_FORGET,
           OP_KEYS_GONE, OP_END };
 enum expect {
     MUST,    /* else there is no going on */
@@ -72,10 +72,11 @@ static const struct step script[] = {
     { 0, OP_WRITE, ANY, NONE, "a write" },
     { 0, OP_RELEASE, ANY, NONE, "RELEASE" },
     { 0, OP_UNREGISTER, ANY, NONE, "REGISTER" },
+    { 1, OP_FORGET, ANY, NONE, "REGISTER" }, /* whatever key the target has for it: istgt changes it */
     { 0, OP_KEYS_GONE, GOOD, SCSI_CHECK_CLEAN, "READ KEYS" },
     { 0, OP_END, ANY, NONE, "" },
 };
-#define TIDY_STEPS 7u
+#define TIDY_STEPS 8u
 
 const char *scsi_check_name(enum scsi_check check)
 {
@@ -138,7 +139,7 @@ static void finish(struct scsi_validate *v)
 
 static void out(struct scsi_validate *v, enum scsi_pr_out_action action, uint64_t key, uint64_t action_key)
 {
-    bool keep = action == SCSI_PR_REGISTER_AND_IGNORE && !v->cannot_keep;
+    bool keep = action == SCSI_PR_REGISTER_AND_IGNORE && action_key && !v->cannot_keep;
 
     scsi_persistent_reserve_out(&v->cdb, action, TYPE, SCSI_PR_OUT_BYTES);
     scsi_pr_out_list(v->buffer, key, action_key, keep);
@@ -180,6 +181,7 @@ static void build(struct scsi_validate *v)
     case OP_SAME_KEY: out(v, SCSI_PR_REGISTER, key, key); break;
     case OP_RELEASE: out(v, SCSI_PR_RELEASE, key, 0); break;
     case OP_UNREGISTER: out(v, SCSI_PR_REGISTER, key, 0); break;
+    case OP_FORGET: out(v, SCSI_PR_REGISTER_AND_IGNORE, 0, 0); break;
     case OP_LOGIN:
     case OP_RESET:
     case OP_END: break;
@@ -196,6 +198,10 @@ static void go(struct scsi_validate *v, unsigned step)
     }
     if (now(v)->op == OP_UNMAP && !v->can_unmap) {
         judge(v, SCSI_CHECK_UNMAP, SCSI_ABSENT, "the unit has no UNMAP");
+        go(v, step + 1);
+        return;
+    }
+    if (now(v)->op == OP_FORGET && !v->second) {
         go(v, step + 1);
         return;
     }
@@ -325,7 +331,8 @@ static void refused(struct scsi_validate *v)
     if (s->expect == REFUSED)
         judge(v, s->check, SCSI_PASSED, "%s was refused", s->what);
     else if (s->op == OP_SAME_KEY)
-        judge(v, s->check, SCSI_FAILED, "the target does not know who comes back: its key is another nexus's");
+        judge(v, s->check, SCSI_FAILED, "who comes back has not the key that it had: the target takes it for another, or "
+                                                      "changed it");
     else
         judge(v, s->check, SCSI_FAILED, "%s was refused", s->what);
     go(v, v->step + 1);
@@ -413,6 +420,7 @@ static void logged_in(void *core)
 {
     struct scsi_validate *v = core;
 
+    v->second = true;
     go(v, v->step + 1);
 }
 
@@ -421,7 +429,7 @@ void scsi_validate_start(struct scsi_validate *v)
     memset(v->answer, 0, sizeof v->answer);
     v->why[0] = '\0';
     v->step = v->attempts = v->tried = 0;
-    v->over = v->waiting = v->cannot_keep = v->fit = false;
+    v->over = v->second = v->waiting = v->cannot_keep = v->fit = false;
     if (v->block_bytes > SCSI_VALIDATE_BLOCK || v->blocks < 1024)
         stop(v, "units of fewer than 1024 blocks, or of blocks larger than 4 KiB, are not validated");
     else

@@ -59,7 +59,7 @@ struct scsi_validate {
     char why[240];            /* why it was not begun or not ended; "" */
     /* The validation's own. */
     unsigned step, attempts, tried;
-    bool over, waiting, cannot_keep;
+    bool over, second, waiting, cannot_keep;
     uint64_t delay_ns, block;
     struct scsi_cdb cdb;
 };

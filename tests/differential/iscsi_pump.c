@@ -91,6 +91,11 @@ void target_start(unsigned chap)
     }
 }
 
+void target_set(const char *key, const char *value)
+{
+    assert_int_equal(TGTADM("--op", "update", "--mode", "target", "--tid", "1", "-n", key, "-v", value), 0);
+}
+
 void target_kill(void)
 {
     if (tgtd > 0) {
@@ -214,7 +219,7 @@ void pump_once(uint64_t most)
         }
         ssize_t count = pump.fd >= 0 ? recv(pump.fd, bytes, sizeof(bytes), MSG_DONTWAIT) : -1;
         if (count > 0)
-            iscsi_session_received(&pump.session, pump.connection, bytes, (size_t)count, pump_now());
+            iscsi_session_received(&pump.session, pump.connection, bytes, (size_t)count, false, pump_now());
         else if (pump.fd >= 0 && (count == 0 || errno != EAGAIN))
             iscsi_session_closed(&pump.session, pump.connection, "the target closed the connection",
                                  pump_now());

@@ -26,6 +26,8 @@ extern char disk_file[64]; /* behind logical unit 1 */
 
 /* `chap`: 0 none, 1 one way, 2 both ways. */
 void target_start(unsigned chap);
+/* A key of the target's sessions from now on. */
+void target_set(const char *key, const char *value);
 void target_kill(void);
 
 struct request {

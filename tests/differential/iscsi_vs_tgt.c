@@ -99,6 +99,49 @@ static void data_with_all_digests_and_chap(void **state)
     }
 }
 
+/*
+ * Data that the target has not asked for: with the command, after it, both, or none, in bursts of two sizes; and that it comes
+ * so: a write of 32 KiB is answered at once where it may all be sent unasked, else after one R2T.
+ */
+static void data_that_was_not_asked_for(void **state)
+{
+    static const char *const words[] = { "No", "Yes" };
+    static const struct {
+        const char *text;
+        uint32_t bytes;
+    } bursts[] = { { "16384", 16384 }, { "65536", 65536 } };
+    struct scsi_cdb cdb;
+    (void)state;
+    target_start(0);
+    for (unsigned i = 0; i < 8; i++) {
+        bool r2t = i & 1, immediate = i & 2, digests = i & 1;
+        uint32_t first = bursts[i >> 2].bytes;
+        target_set("InitialR2T", words[r2t]);
+        target_set("ImmediateData", words[immediate]);
+        target_set("FirstBurstLength", bursts[i >> 2].text);
+        pump_begin(0, digests ? ISCSI_DIGEST_REQUIRED : ISCSI_DIGEST_OFF, digests ? ISCSI_DIGEST_REQUIRED : ISCSI_DIGEST_OFF,
+                   false);
+        pump_until(ISCSI_READY);
+        const struct iscsi_parameters *agreed = &pump.session.parameters;
+        assert_true(agreed->initial_r2t == r2t && agreed->immediate_data == immediate && agreed->first_burst_bytes == first);
+        fill(8192, 20 + i, NULL);
+        verify(8192, 20 + i);
+        struct request *request = pump_idle();
+        for (uint32_t at = 0; at < 32768; at++)
+            request->data[at] = byte_at(at, 20 + i);
+        uint64_t in = pump.session.counts.pdus_in;
+        scsi_write16(&cdb, 0, 64, 512, false);
+        pump_submit(&cdb, request);
+        pump_drain();
+        uint32_t unasked = r2t ? immediate ? MIN(first, agreed->max_send_bytes) : 0 : first;
+        assert_int_equal(pump.session.counts.pdus_in - in, unasked >= 32768 ? 1 : 2);
+        verify(8192, 20 + i);
+        assert_int_equal(pump.session.counts.drops, 0);
+        pump_finish();
+    }
+    target_kill();
+}
+
 static void wrong_secrets(void **state)
 {
     (void)state;
@@ -405,6 +448,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(data_with_all_digests_and_chap, end_target),
+        cmocka_unit_test_teardown(data_that_was_not_asked_for, end_target),
         cmocka_unit_test_teardown(wrong_secrets, end_target),
         cmocka_unit_test_teardown(what_it_says_of_itself, end_target),
         cmocka_unit_test_teardown(reservations, end_target),

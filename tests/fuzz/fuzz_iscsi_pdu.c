@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             size_t part = MIN(size - at, 500);
             uint8_t *piece = malloc(part);
             memcpy(piece, data + at, part);
-            iscsi_session_received(&b->session, b->connection, piece, part, b->now_ns);
+            iscsi_session_received(&b->session, b->connection, piece, part, choice & 0x40 && at + part < size, b->now_ns);
             free(piece);
             at += part;
         } else {

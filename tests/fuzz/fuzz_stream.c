@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzzes the state stream and the sections of a vCPU (the CPU model, registers, vector state, MSRs, the Hyper-V
- * interface) and of vm/ (the VM, its clock, what a vCPU waits for, pages).
+ * interface) and of vm/ (the VM, its clock, its disks, what a vCPU waits for, pages).
  *
  * Input: a stream. It is first taken as it is; then with all checksums put right, since no fuzzer finds those, and each
  * section goes to the part that it belongs to.
@@ -142,6 +142,17 @@ static void take_clock(struct stream_reader *r)
     require(r->error || (clock.tsc_khz == 2400000 && clock.guest_ns <= BIT(62)));
 }
 
+static void take_disk(struct stream_reader *r)
+{
+    static const struct save_disk disks[] = {
+        { SAVE_DISK_IMAGE, "\\disk", 1 << 20, 0, 0, 0, "" },
+        { SAVE_DISK_FILE, "/ClusterStorage/V/a.img", 1 << 20, 77, 5, 1000000007, "" },
+        { SAVE_DISK_UNIT, "storage:san", 1 << 30, 0, 0, 0, "naa.6001405" },
+    };
+    save_disk_get(&disks[r->instance % 3], r);
+    require(r->error || !stream_left(r));
+}
+
 static void take_vcpu(struct stream_reader *r)
 {
     struct save_vcpu vcpu;
@@ -174,7 +185,7 @@ static void read_all(const uint8_t *bytes, size_t size)
         { HYPERV_SECTION_TAG, take_hyperv }, { HYPERV_VCPU_SECTION_TAG, take_hyperv_vcpu },
         { SAVE_VM_TAG, take_vm },            { SAVE_CLOCK_TAG, take_clock },
         { SAVE_VCPU_TAG, take_vcpu },        { SAVE_MEMORY_TAG, take_pages },
-        { SAVE_CHUNK_TAG, take_chunk },
+        { SAVE_CHUNK_TAG, take_chunk },      { SAVE_DISK_TAG, take_disk },
     };
     struct stream_reader r;
     char text[160];

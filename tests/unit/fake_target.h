@@ -159,6 +159,7 @@ struct bench {
     uint64_t epoch;
     unsigned async_code;
     char found[512];                     /* discovery: what was reported */
+    void (*on_event)(struct bench *bench, const struct iscsi_event *event); /* after all of these; NULL: nothing more */
 };
 
 /* A bench with a session that is ready to start, default wishes and manners. One at a time; free with bench_free(). */

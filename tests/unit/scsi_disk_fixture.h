@@ -41,6 +41,7 @@ static struct {
     /* The unit. */
     uint32_t block_bytes, transfer_max, unmap_max, same_max;
     uint64_t blocks;
+    bool resized;           /* the next command is told of it */
     bool unmap, write_same, fua, no_cache, no_pages, short_reads;
     char serial;
     uint64_t reserved;      /* key; 0: nobody */
@@ -152,6 +153,11 @@ static void scsi(struct fake_target *target, struct fake_task *task)
     uint8_t data[32] = { 0 }, code = task->cdb[0];
 
     t.commands[code]++;
+    if (code != 0x12 && t.resized) {
+        t.resized = false;
+        fail_sense(target, task, 6, 0x2a, 0x09);
+        return;
+    }
     if (code != 0x12 && t.attentions) {
         t.attentions--;
         fail_sense(target, task, 6, 0x29, 0);

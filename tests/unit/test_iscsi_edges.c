@@ -543,7 +543,7 @@ static void calls_that_come_late(void **state)
     bench_pass(b, SECOND);
     assert_int_not_equal(b->connection, first);
     assert_int_equal(b->session.state, ISCSI_READY);
-    iscsi_session_received(&b->session, first, junk, sizeof(junk), b->now_ns);
+    iscsi_session_received(&b->session, first, junk, sizeof(junk), false, b->now_ns);
     iscsi_session_closed(&b->session, first, "late", b->now_ns);
     iscsi_session_connected(&b->session, first, b->now_ns);
     iscsi_session_writable(&b->session, first, b->now_ns);

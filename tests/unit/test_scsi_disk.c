@@ -98,6 +98,43 @@ static void a_smaller_unit_is_refused(void **state)
     assert_int_equal(t.disk.info.bytes, 2048 * 512);
 }
 
+/* It tells of it by a unit attention: its size is asked for before anything, a read too, goes out again. */
+static void a_unit_is_resized_in_use(void **state)
+{
+    (void)state;
+    t.blocks = FAKE_DISK_BYTES / 512 / 4;
+    start_good();
+    finished(submit(DISK_WRITE, 0, 4096, 1), OK);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned proofs = t.proofs;
+        t.blocks *= 2;
+        t.resized = true;
+        finished(submit(i ? DISK_WRITE : DISK_READ, 0, 4096, 1), OK);
+        assert_int_equal(t.proofs, proofs + 1);
+        assert_non_null(strstr(t.dropped, "its capacity has changed"));
+        assert_int_equal(t.disk.info.bytes, t.blocks * 512);
+        assert_int_equal(t.disk.errors, 0);
+    }
+    struct request *last = submit(DISK_READ, t.blocks * 512 - 4096, 4096, 0);
+    assert_int_equal(finished(last, OK)->status, OK);
+    t.blocks /= 2; /* and it says so: nothing is read or written any more, wherever it is */
+    t.resized = true;
+    struct request *read = submit(DISK_READ, 0, 4096, 0);
+    pass(20 * SECOND, true);
+    struct request *write = submit(DISK_WRITE, 0, 4096, 2);
+    unsigned reads = t.commands[0x88], writes = t.commands[0x8a];
+    pass(20 * SECOND, true);
+    assert_int_equal(read->done_count + write->done_count, 0);
+    assert_int_equal(t.commands[0x88], reads);
+    assert_int_equal(t.commands[0x8a], writes);
+    assert_non_null(strstr(t.dropped, "the unit has changed from"));
+    on_disk(0, 4096, 1);
+    t.blocks *= 2;
+    finished(read, OK);
+    finished(write, OK);
+    on_disk(0, 4096, 2);
+}
+
 static void a_reserved_unit_is_left_alone(void **state)
 {
     (void)state;
@@ -319,6 +356,7 @@ int main(void)
         TEST(attentions_and_busy_are_waited_for),
         TEST(another_unit_is_refused),
         TEST(a_smaller_unit_is_refused),
+        TEST(a_unit_is_resized_in_use),
         TEST(a_reserved_unit_is_left_alone),
         TEST(no_unit),
         TEST(blocks_of_512),

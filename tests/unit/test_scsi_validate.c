@@ -28,6 +28,7 @@ static struct {
     bool reset_loses;      /* a reset does */
     bool no_reset, no_abort, no_keep;
     bool preempt_nothing;  /* PREEMPT is answered and not done */
+    bool takes_key;        /* who preempts the holder is registered with the holder's key afterwards, as on istgt */
     uint8_t wild;          /* a command that is answered with a hardware error */
 } flaw;
 
@@ -53,6 +54,8 @@ static unsigned execute(unsigned nexus, const struct scsi_cdb *cdb, uint8_t *dat
         return SCSI_GOOD;
     unsigned status = fake_unit_execute(&unit, nexus ? nexus_b : 0, cdb->bytes, data, cdb->write_bytes, answer, cdb->read_bytes,
                                         bytes, sense);
+    if (flaw.takes_key && action == SCSI_PR_PREEMPT && status == SCSI_GOOD && nexus && unit.held && unit.holder == nexus_b)
+        unit.key[nexus_b] = be64_get(data + 8);
     memcpy(data, answer, *bytes);
     return status;
 }
@@ -186,6 +189,9 @@ static void each_flaw_is_found(void **state)
     flaw.new_nexus = true;
     fails(&v, SCSI_CHECK_RECONNECT);
     v = fresh();
+    flaw.takes_key = true;
+    fails(&v, SCSI_CHECK_RECONNECT);
+    v = fresh();
     flaw.no_reset = true;
     fails(&v, SCSI_CHECK_RESET);
     v = fresh();
@@ -217,6 +223,11 @@ static void each_flaw_is_found(void **state)
     assert_int_equal(v.answer[SCSI_CHECK_PREEMPT].result, SCSI_FAILED);
     assert_int_equal(v.answer[SCSI_CHECK_ABORT].result, SCSI_FAILED);
     assert_int_equal(v.answer[SCSI_CHECK_TAKEOVER].result, SCSI_FAILED);
+    assert_false(v.fit);
+    nothing_is_left(); /* each of the two takes its own key away */
+    v = fresh();
+    flaw.preempt_nothing = flaw.new_nexus = true; /* nobody can take away the key of the one that is gone */
+    run(&v);
     assert_int_equal(v.answer[SCSI_CHECK_CLEAN].result, SCSI_FAILED);
     assert_false(v.fit);
     assert_memory_equal(disk, before, sizeof disk);
