@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* iscsi and disk: the storages of the configuration, their sessions and their disks. */
+/* iscsi and disk: the storages of the configuration, their sessions and their disks; and what targets there are. */
 #include <stdio.h>
+#include <string.h>
 
 #include "kernel/heap.h"
 #include "kernel/time.h"
+#include "net/discover.h"
 #include "net/scsi/scsi_data.h"
 #include "net/storage.h"
 #include "shell/tables.h"
@@ -15,16 +17,44 @@ static const char *digests(const struct storage_info *info)
     return info->header_digest ? info->data_digest ? "header, data" : "header" : info->data_digest ? "data" : "none";
 }
 
+/* Each portal of storages that have several; in either list the same. */
+static void show_paths(struct out *out, struct storage_info *info)
+{
+    out_array_begin(out, "paths");
+    for (unsigned i = 0; storage_info_get(i, info); i++)
+        for (unsigned k = 0; info->portal_count > 1 && k < info->portal_count && info->path[k].state; k++) {
+            const struct storage_path_info *path = &info->path[k];
+            out_object_begin(out, NULL);
+            out_string(out, "storage", info->name);
+            out_string(out, "portal", path->portal);
+            out_string(out, "state", path->state);
+            if (path->known_group)
+                out_uint(out, "group", path->group);
+            else
+                out_null(out, "group");
+            if (path->since_ns)
+                out_duration(out, "up", time_now_ns() - path->since_ns);
+            else
+                out_null(out, out->json ? "up_ns" : "up");
+            out_uint(out, "logins", path->logins);
+            out_object_end(out);
+        }
+    out_array_end(out);
+}
+
 static void show_problems(struct out *out, struct storage_info *info)
 {
     out_array_begin(out, "problems");
     for (unsigned i = 0; storage_info_get(i, info); i++) {
-        if (!info->problem[0])
-            continue;
-        out_object_begin(out, NULL);
-        out_string(out, "storage", info->name);
-        out_string(out, "problem", info->problem);
-        out_object_end(out);
+        for (unsigned k = 0; k <= info->portal_count; k++) { /* its own, then those of its paths */
+            const char *problem = k ? info->path[k - 1].problem : info->problem;
+            if (!problem[0])
+                continue;
+            out_object_begin(out, NULL);
+            out_string(out, "storage", info->name);
+            out_string(out, "problem", problem);
+            out_object_end(out);
+        }
     }
     out_array_end(out);
 }
@@ -55,6 +85,7 @@ static enum status iscsi_list(struct shell *shell, const struct command_call *ca
         out_object_end(out);
     }
     out_array_end(out);
+    show_paths(out, info);
     out_array_begin(out, "targets");
     for (unsigned i = 0; storage_info_get(i, info); i++) {
         out_object_begin(out, NULL);
@@ -101,7 +132,7 @@ static void show_keys(struct out *out, struct storage_info *info)
             out_object_begin(out, NULL);
             out_string(out, "disk", info->name);
             out_stringf(out, "key", "0x%016lx", h->keys[k]);
-            out_string(out, "of", h->keys[k] == info->key                       ? "this node"
+            out_string(out, "of", !((h->keys[k] ^ info->key) & SCSI_KEY_LIFE)   ? "this node"
                                   : (h->keys[k] ^ info->key) & SCSI_KEY_NODE ? "a stranger"
                                                                                 : "this node, before");
             out_bool(out, "holds", holds);
@@ -144,6 +175,7 @@ static enum status disk_list(struct shell *shell, const struct command_call *cal
         out_object_end(out);
     }
     out_array_end(out);
+    show_paths(out, info);
     out_array_begin(out, "requests");
     for (unsigned i = 0; storage_info_get(i, info); i++) {
         out_object_begin(out, NULL);
@@ -253,6 +285,79 @@ static enum status iscsi_logout(struct shell *shell, const struct command_call *
     return OK;
 }
 
+/* ---- Discovery ---- */
+
+/* A target's portals, a row each. One without an address is where it was asked for. */
+static void show_found(struct out *out, const struct iscsi_discovery *list, unsigned target)
+{
+    char text[sizeof list->portal[0].portal.host + 16];
+    unsigned shown = 0;
+
+    for (unsigned i = 0; i < list->portal_count; i++) {
+        const struct iscsi_discovery_portal *found = &list->portal[i];
+        if (found->target != target)
+            continue;
+        shown++;
+        iscsi_portal_text(&found->portal, text, sizeof text);
+        out_object_begin(out, NULL);
+        out_string(out, "target", list->target[target]);
+        out_string(out, "portal", text);
+        out_uint(out, "group", found->portal.group);
+        out_object_end(out);
+    }
+    if (shown)
+        return;
+    out_object_begin(out, NULL);
+    out_string(out, "target", list->target[target]);
+    out_null(out, "portal");
+    out_null(out, "group");
+    out_object_end(out);
+}
+
+static void show_discovery(struct out *out, const struct net_discovery *d)
+{
+    const struct iscsi_discovery *list = &d->list;
+
+    out_string(out, "initiator", d->asked_as);
+    out_array_begin(out, "portals");
+    for (unsigned i = 0; i < list->target_count; i++)
+        show_found(out, list, i);
+    out_array_end(out);
+    out_array_begin(out, "notices");
+    if (!list->target_count)
+        out_string(out, NULL, "it names no target to this initiator: let that name in at the target, or ask as another one");
+    if (list->targets_left_out || list->portals_left_out)
+        out_stringf(out, NULL, "%u more targets and %u more portals are not shown: %u and %u are the most", list->targets_left_out,
+                    list->portals_left_out, ISCSI_DISCOVERY_TARGETS, ISCSI_DISCOVERY_PORTALS);
+    if (list->ignored)
+        out_stringf(out, NULL, "%u names or addresses that are none were left out, the first one: %s", list->ignored, list->words);
+    out_array_end(out);
+}
+
+static enum status iscsi_discover(struct shell *shell, const struct command_call *call)
+{
+    struct net_discovery *d = kzalloc(sizeof *d);
+    struct out *out = &shell->out;
+    char text[TEXT_BYTES];
+    enum status status;
+
+    if (!d)
+        return ERR_NO_MEMORY;
+    d->storage = command_option(call, "--storage");
+    d->initiator = command_option(call, "--initiator");
+    d->node = shell->node_name;
+    if (!config_portal_parse(call->argument[0], &d->portal)) {
+        kfree(d, sizeof *d);
+        return out_error(out, ERR_INVALID, call->argument[0], "write the address of the target, such as 10.0.0.5 or "
+                         "10.0.0.5:3260 or [fd00::5]:3260", "it is not a portal");
+    }
+    status = net_discover(d, text, sizeof text);
+    if (status == OK)
+        show_discovery(out, d);
+    kfree(d, sizeof *d);
+    return status == OK ? OK : out_error_text(out, status, call->argument[0], text);
+}
+
 static void storage_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
 {
     struct storage_info *info = kzalloc(sizeof *info);
@@ -274,12 +379,27 @@ static const struct command_option validate_options[] = {
     { .name = NULL },
 };
 
+static const struct command_argument portal_argument[] = {
+    { .name = "PORTAL", .help = "address of a target, or ADDRESS:PORT; an IPv6 address with a port in brackets" },
+    { .name = NULL },
+};
+
+static const struct command_option discover_options[] = {
+    { .name = "--storage", .value = "STORAGE", .help = "ask as this storage logs in: its initiator name and its secrets",
+      .names = storage_names },
+    { .name = "--initiator", .value = "NAME", .help = "ask by this initiator name; left out: iqn.2026-11.tasuki: and the node's name" },
+    { .name = NULL },
+};
+
 const struct command storage_commands[] = {
     { .noun = "iscsi", .verb = "list", .summary = "List the storages and how their sessions are", .run = iscsi_list },
     { .noun = "iscsi", .verb = "login", .summary = "Log in to a storage that was logged out", .arguments = storage_argument,
       .run = iscsi_login },
     { .noun = "iscsi", .verb = "logout", .summary = "Log out of a storage that no VM uses", .arguments = storage_argument,
       .run = iscsi_logout },
+    { .noun = "iscsi", .verb = "discover", .summary = "Ask a portal for the targets behind it", .arguments = portal_argument,
+      .options = discover_options, .run = iscsi_discover,
+      .help = "Targets show an initiator what is for it. What a storage's section needs is its target and portals as shown here." },
     { .noun = "disk", .verb = "list", .summary = "List the disks, their size, path and reservation", .run = disk_list },
     { .noun = "disk", .verb = "reserve", .summary = "Reserve a disk for this node, if nobody else has a key", .arguments =
       storage_argument, .run = disk_reserve,

@@ -10,7 +10,7 @@
 #include "vm/vm_directory.h"
 #include "volume/volume.h"
 
-#define KEYS "memory|vcpus|kernel|initrd|cmdline|disk|cpu|tsc-frequency|network|start|owner"
+#define KEYS "memory|vcpus|kernel|initrd|cmdline|disk|cpu|tsc-frequency|network|start|owner|uuid"
 #define MAX_SETTINGS (CONFIG_MAX_DISKS + CONFIG_MAX_CARDS + CONFIG_VM_KEYS)
 
 static void volume_names(struct shell *shell, void (*offer)(void *to, const char *name), void *to)
@@ -137,10 +137,11 @@ static enum status take_size(struct shell *shell, const char *option, const char
 static enum status vm_disk(struct shell *shell, const struct command_call *call)
 {
     static const char *const words[] = { [VM_DISK_ADD] = "add", [VM_DISK_GROW] = "grow", [VM_DISK_CLONE] = "clone",
-                                         [VM_DISK_SNAPSHOT] = "snapshot" };
+                                         [VM_DISK_SNAPSHOT] = "snapshot", [VM_DISK_REVERT] = "revert" };
     static const char *const done[] = { [VM_DISK_ADD] = "has the disk", [VM_DISK_GROW] = "its disk is larger",
                                         [VM_DISK_CLONE] = "its disk is cloned",
-                                        [VM_DISK_SNAPSHOT] = "its disk has a snapshot" };
+                                        [VM_DISK_SNAPSHOT] = "its disk has a snapshot",
+                                        [VM_DISK_REVERT] = "its disk is what the snapshot is" };
     const char *name = call->argument[1], *more = call->argument[3], *size = command_option(call, "--size");
     struct vm_disk_order order = { .work = VM_DISK_ADD, .disk = call->argument[2], .to = more };
     char text[VM_TEXT_BYTES] = "";
@@ -149,8 +150,11 @@ static enum status vm_disk(struct shell *shell, const struct command_call *call)
     while (strcmp(words[order.work], call->argument[0]))
         order.work++;
     order.preallocate = command_option(call, "--preallocate");
-    bool adds = order.work == VM_DISK_ADD;
-    if (adds == (more != NULL) || (!adds && (size || order.preallocate)) || (order.preallocate && !size))
+    order.keep = command_option(call, "--keep");
+    order.discard = command_option(call, "--discard");
+    bool adds = order.work == VM_DISK_ADD, reverts = order.work == VM_DISK_REVERT;
+    if (adds == (more != NULL) || (!adds && (size || order.preallocate)) || (order.preallocate && !size) ||
+        (!reverts && (order.keep || order.discard)) || (order.keep && order.discard))
         return not_so(shell, words[order.work]);
     if (size)
         status = take_size(shell, "--size", size, &order.bytes);
@@ -210,10 +214,10 @@ static const struct command_option delete_options[] = {
 };
 
 static const struct command_argument disk_arguments[] = {
-    { .name = "WHAT", .help = "what to do", .choices = "add|grow|clone|snapshot" },
+    { .name = "WHAT", .help = "what to do", .choices = "add|grow|clone|snapshot|revert" },
     { .name = "NAME", .help = "the VM, on a volume", .names = shell_vm_names },
     { .name = "DISK", .help = "the file, as in its vm.conf: from its directory on" },
-    { .name = "MORE", .help = "grow: the new SIZE; clone: the copy's path; snapshot: its name, behind the disk's",
+    { .name = "MORE", .help = "grow: the new SIZE; clone: the copy's path; snapshot, revert: its name, behind the disk's",
       .optional = true },
     { .name = NULL },
 };
@@ -221,6 +225,8 @@ static const struct command_argument disk_arguments[] = {
 static const struct command_option disk_options[] = {
     { .name = "--size", .value = "SIZE", .help = "add: make the file, of that size" },
     { .name = "--preallocate", .help = "add: give it all of its blocks now" },
+    { .name = "--keep", .value = "LABEL", .help = "revert: what the disk is now stays as that snapshot" },
+    { .name = "--discard", .help = "revert: what the disk is now is lost" },
     { .name = NULL },
 };
 
@@ -237,9 +243,11 @@ const struct command vm_settings_commands[] = {
       .options = set_options, .run = vm_set,
       .help = "The file is replaced at once, durably, or not at all; a VM that runs has it from its next start on. "
               "`owner` is the node that may run it." },
-    { .noun = "vm", .verb = "disk", .summary = "Add, enlarge or copy disks of a VM on a volume",
+    { .noun = "vm", .verb = "disk", .summary = "Add, enlarge, copy or revert disks of a VM",
       .arguments = disk_arguments, .options = disk_options, .run = vm_disk,
-      .help = "add: one more, made by --size, else a file that is there. grow: of a VM that is stopped. clone and "
-              "snapshot: a copy that shares its blocks, of a VM that runs as its disk is at that moment." },
+      .help = "Of a VM on a volume. add: one more, made by --size, else a file that is there. grow: larger, and the guest of "
+              "a VM that runs is told. clone and snapshot: a copy that shares its blocks, of a VM that runs as its disk is "
+              "at that moment. revert: of a stopped VM, back to a snapshot, at once or not at all; what the disk was is "
+              "then the snapshot before-LABEL." },
     { .noun = NULL },
 };

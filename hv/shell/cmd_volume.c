@@ -6,6 +6,7 @@
 #include "kernel/heap.h"
 #include "kernel/time.h"
 #include "shell/tables.h"
+#include "vm/vm_directory.h"
 #include "volume/volume_file.h"
 
 #define TEXT_BYTES (VOLUME_TEXT + 120)
@@ -151,14 +152,6 @@ static enum status scrub_here(struct csv *csv, void *arg)
     return csv_scrub_step(csv, &scrub->scrub, SCRUB_BLOCKS);
 }
 
-static enum status scrub_end_here(struct csv *csv, void *arg)
-{
-    struct scrub *scrub = arg;
-
-    csv_scrub_end(csv, &scrub->scrub);
-    return OK;
-}
-
 /* A line that the next one is written over; not for a program. */
 static void show_progress(const struct out *out, const char *name, uint64_t blocks)
 {
@@ -176,7 +169,7 @@ static enum status csv_scrub_command(struct shell *shell, const struct command_c
     const char *name = call->argument[0];
     struct out *out = &shell->out;
     struct scrub scrub = { .first = "" };
-    char text[TEXT_BYTES], ended[TEXT_BYTES];
+    char text[TEXT_BYTES];
     uint64_t told_ns = time_now_ns();
     enum status status = OK;
 
@@ -190,8 +183,7 @@ static enum status csv_scrub_command(struct shell *shell, const struct command_c
         }
     }
     show_progress(out, name, 0);
-    if (scrub.scrub.state) /* it failed; where the volume is gone, its memory is too */
-        (void)!volume_call(name, strlen(name), scrub_end_here, &scrub, ended, sizeof ended);
+    csv_scrub_end(&scrub.scrub);
     if (status != OK)
         return text[0] ? out_error_text(out, status, name, text) : status;
     if (scrub.scrub.problems > scrub.scrub.mended)
@@ -220,6 +212,7 @@ static enum status csv_add(struct shell *shell, const struct command_call *call)
     enum status status = volume_add(storage, name, command_option(call, "--force") != NULL, text, sizeof text);
     if (status != OK)
         return out_error_text(&shell->out, status, storage, text);
+    vm_directories_watch();
     out_message(&shell->out, "volume %s: made and mounted as " VOLUME_ROOT "%s; write `volume = %s` into [storage %s], so that the "
                              "node mounts it when it starts", name, name, name, storage);
     return OK;
@@ -285,10 +278,9 @@ static enum status find_parent(struct csv *csv, struct place *place)
     return csv_walk(csv, parent, &place->directory);
 }
 
-static enum status on_volume(struct shell *shell, const struct place *place, const char *object, volume_fn *fn, void *arg)
+/* What a call has ended with, for the path `object`; `text`: what the volume said of it. */
+static enum status tell(struct shell *shell, const char *object, enum status status, char *text)
 {
-    char text[TEXT_BYTES];
-    enum status status = volume_call(place->volume, place->volume_bytes, fn, arg, text, sizeof text);
     const char *cure = NULL, *cause = status_name(status);
 
     if (status == OK || text[0])
@@ -301,9 +293,19 @@ static enum status on_volume(struct shell *shell, const struct place *place, con
     case ERR_NO_SPACE: cause = "the volume is full", cure = "remove what is not needed; `df` shows how much there is"; break;
     case ERR_READ_ONLY: cause = "the volume takes no changes", cure = "`csv show` says why"; break;
     case ERR_INVALID: cause = "that cannot be done with it", cure = "`stat` shows what it is"; break;
+    case ERR_RANGE: cause = "the path is too long", cure = "write a shorter one"; break;
+    case ERR_NO_MEMORY: cause = "the node has no memory left for it", cure = "stop another VM"; break;
     default: break;
     }
     return out_error(&shell->out, status, object, cure, "%s", cause);
+}
+
+static enum status on_volume(struct shell *shell, const struct place *place, const char *object, volume_fn *fn, void *arg)
+{
+    char text[TEXT_BYTES];
+    enum status status = volume_call(place->volume, place->volume_bytes, fn, arg, text, sizeof text);
+
+    return tell(shell, object, status, text);
 }
 
 /* ---- ls and stat ---- */
@@ -313,8 +315,39 @@ struct listing {
     uint64_t directory, cursor;
     unsigned count;
     bool begun, is_file;
-    struct { struct csv_entry entry; struct csv_stat stat; } item[BATCH];
+    unsigned unreadable, unnamed; /* entries whose inode is damaged, and those of them that `damage` has no room for */
+    char damage[256], problem[128]; /* their names and inodes; what is wrong with the first */
+    struct { struct csv_entry entry; struct csv_stat stat; bool readable; } item[BATCH];
 };
+
+/* An entry whose inode cannot be read: its type is what the directory says, and nothing else is known. */
+static void note_unreadable(struct listing *l, const struct csv *csv, const struct csv_entry *entry)
+{
+    size_t used = strlen(l->damage);
+    char text[CSV_NAME_BYTES + 48];
+    int bytes = snprintf(text, sizeof text, "%s%s (inode %lu)", used ? ", " : "", entry->name, entry->inode);
+
+    if (!l->unreadable++)
+        snprintf(l->problem, sizeof l->problem, "%s", csv_problem(csv));
+    if (l->unnamed || used + (size_t)bytes >= sizeof l->damage)
+        l->unnamed++;
+    else
+        memcpy(l->damage + used, text, (size_t)bytes + 1);
+}
+
+static void stat_item(struct listing *l, struct csv *csv, enum status *status)
+{
+    const struct csv_entry *entry = &l->item[l->count].entry;
+    struct csv_stat *stat = &l->item[l->count].stat;
+
+    *status = csv_stat(csv, entry->inode, stat);
+    l->item[l->count].readable = *status == OK;
+    if (*status != ERR_CORRUPT && *status != ERR_INVALID) /* invalid: the inode is free, though an entry names it */
+        return;
+    *stat = (struct csv_stat){ .inode = entry->inode, .type = entry->type };
+    note_unreadable(l, csv, entry);
+    *status = OK;
+}
 
 static enum status list_here(struct csv *csv, void *arg)
 {
@@ -331,6 +364,7 @@ static enum status list_here(struct csv *csv, void *arg)
             return status;
         if (stat.type != CSV_IS_DIRECTORY) {
             l->is_file = true;
+            l->item[l->count].readable = true;
             l->item[l->count++].stat = stat;
             return OK;
         }
@@ -339,25 +373,44 @@ static enum status list_here(struct csv *csv, void *arg)
     while (status == OK && l->count < BATCH) {
         status = csv_readdir(csv, l->directory, &l->cursor, &l->item[l->count].entry);
         if (status == OK)
-            status = csv_stat(csv, l->item[l->count].entry.inode, &l->item[l->count].stat);
+            stat_item(l, csv, &status);
         if (status == OK)
             l->count++;
     }
     return status == ERR_NOT_FOUND ? OK : status; /* the directory's end */
 }
 
-static void show_entry(struct out *out, const char *name, const struct csv_stat *stat)
+static void show_entry(struct out *out, const char *name, const struct csv_stat *stat, bool readable)
 {
     out_object_begin(out, NULL);
     out_string(out, "name", name);
     out_string(out, "type", stat->type == CSV_IS_DIRECTORY ? "directory" : "file");
-    if (stat->type == CSV_IS_DIRECTORY)
+    if (stat->type == CSV_IS_DIRECTORY || !readable)
         out_null(out, out->json ? "size_bytes" : "size");
     else
         out_bytes(out, "size", stat->size);
-    out_bytes(out, "held", stat->blocks * CSV_BLOCK_BYTES);
-    out_time(out, "modified", (uint64_t)(stat->modified_ns < 0 ? 0 : stat->modified_ns / 1000000000));
+    if (readable) {
+        out_bytes(out, "held", stat->blocks * CSV_BLOCK_BYTES);
+        out_time(out, "modified", (uint64_t)(stat->modified_ns < 0 ? 0 : stat->modified_ns / 1000000000));
+    } else {
+        out_null(out, out->json ? "held_bytes" : "held");
+        out_null(out, "modified");
+    }
     out_object_end(out);
+}
+
+/* After the whole list: which of it could not be read, and what helps. */
+static enum status tell_unreadable(struct out *out, const char *object, const struct listing *l)
+{
+    char more[32] = "";
+
+    if (!l->unreadable)
+        return OK;
+    if (l->unnamed)
+        snprintf(more, sizeof more, " and %u more", l->unnamed);
+    return out_error(out, ERR_CORRUPT, object,
+                     "stop what uses the volume and run `tasuki-csv fsck --repair` on its disk",
+                     "%u of its entries cannot be read: %s%s: %s", l->unreadable, l->damage, more, l->problem);
 }
 
 /* /ClusterStorage itself: the volumes. */
@@ -387,13 +440,15 @@ static enum status ls(struct shell *shell, const struct command_call *call)
         out_array_begin(out, "entries");
     while (status == OK && l->count) {
         for (unsigned i = 0; i < l->count; i++)
-            show_entry(out, l->is_file ? text : l->item[i].entry.name, &l->item[i].stat);
+            show_entry(out, l->is_file ? text : l->item[i].entry.name, &l->item[i].stat, l->item[i].readable);
         if (l->is_file || l->count < BATCH)
             break;
         status = on_volume(shell, &place, text, list_here, l);
     }
-    if (status == OK)
+    if (status == OK) {
         out_array_end(out);
+        status = tell_unreadable(out, text, l);
+    }
     kfree(l, sizeof *l);
     return status;
 }
@@ -445,6 +500,7 @@ static enum status stat_command(struct shell *shell, const struct command_call *
 
 struct change {
     struct place from, to;
+    bool blame_to; /* it failed for what `to` is */
 };
 
 static enum status mkdir_here(struct csv *csv, void *arg)
@@ -477,13 +533,19 @@ static enum status rm_here(struct csv *csv, void *arg)
 static enum status mv_here(struct csv *csv, void *arg)
 {
     struct change *c = arg;
-    struct csv_entry replaced;
+    struct csv_entry entry;
     enum status status = find_parent(csv, &c->from);
 
     if (status == OK)
-        status = find_parent(csv, &c->to);
-    if (status == OK && csv_lookup(csv, c->to.directory, c->to.name, c->to.name_bytes, &replaced) == OK &&
-        volume_file_in_use(csv, replaced.inode))
+        status = csv_lookup(csv, c->from.directory, c->from.name, c->from.name_bytes, &entry);
+    if (status != OK)
+        return status;
+    c->blame_to = true;
+    status = find_parent(csv, &c->to);
+    if (status != OK)
+        return status;
+    c->blame_to = csv_lookup(csv, c->to.directory, c->to.name, c->to.name_bytes, &entry) == OK;
+    if (c->blame_to && volume_file_in_use(csv, entry.inode))
         status = ERR_BUSY;
     if (status == OK)
         status = csv_rename(csv, c->from.directory, c->from.name, c->from.name_bytes, c->to.directory, c->to.name,
@@ -498,15 +560,16 @@ static enum status cp_here(struct csv *csv, void *arg)
     uint64_t inode;
     enum status status = csv_walk(csv, c->from.path, &inode);
 
-    if (status == OK)
-        status = find_parent(csv, &c->to);
     if (status == OK && volume_file_in_use(csv, inode))
         status = ERR_BUSY;
     if (status == OK)
         status = csv_open(csv, inode, &file);
     if (status != OK)
         return status;
-    status = csv_clone(file, c->to.directory, c->to.name, c->to.name_bytes, &inode);
+    c->blame_to = true;
+    status = find_parent(csv, &c->to);
+    if (status == OK)
+        status = csv_clone(file, c->to.directory, c->to.name, c->to.name_bytes, &inode);
     enum status closed = csv_close(file);
     status = status == OK ? closed : status;
     return status == OK ? csv_sync(csv) : status;
@@ -514,16 +577,20 @@ static enum status cp_here(struct csv *csv, void *arg)
 
 static enum status change_one(struct shell *shell, const struct command_call *call, volume_fn *fn)
 {
-    struct change change;
+    struct change change = { .blame_to = false };
 
     if (!take_place(shell, call->argument[0], &change.from))
         return ERR_INVALID;
-    return on_volume(shell, &change.from, call->argument[0], fn, &change);
+    enum status status = on_volume(shell, &change.from, call->argument[0], fn, &change);
+    if (status == OK)
+        vm_directory_touched(call->argument[0]);
+    return status;
 }
 
 static enum status change_two(struct shell *shell, const struct command_call *call, volume_fn *fn)
 {
-    struct change change;
+    struct change change = { .blame_to = false };
+    char text[TEXT_BYTES];
 
     if (!take_place(shell, call->argument[0], &change.from) || !take_place(shell, call->argument[1], &change.to))
         return ERR_INVALID;
@@ -531,7 +598,12 @@ static enum status change_two(struct shell *shell, const struct command_call *ca
         memcmp(change.from.volume, change.to.volume, change.to.volume_bytes))
         return out_error(&shell->out, ERR_UNSUPPORTED, call->argument[1], "name a place on the same volume",
                          "it is on another volume");
-    return on_volume(shell, &change.from, call->argument[0], fn, &change);
+    enum status status = volume_call(change.from.volume, change.from.volume_bytes, fn, &change, text, sizeof text);
+    if (status == OK) {
+        vm_directory_touched(call->argument[0]);
+        vm_directory_touched(call->argument[1]);
+    }
+    return tell(shell, call->argument[change.blame_to], status, text);
 }
 
 static enum status mkdir_command(struct shell *shell, const struct command_call *call)
@@ -546,6 +618,11 @@ static enum status rm_command(struct shell *shell, const struct command_call *ca
 
 static enum status mv_command(struct shell *shell, const struct command_call *call)
 {
+    char name[CONFIG_MAX_NAME_BYTES + 1];
+
+    if (vm_directory_is_in_use(call->argument[0], name))
+        return out_error(&shell->out, ERR_BUSY, call->argument[0], "stop the VM first", "it is the directory of VM %s, which runs",
+                         name);
     return change_two(shell, call, mv_here);
 }
 

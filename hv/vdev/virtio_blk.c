@@ -365,3 +365,8 @@ enum status virtio_blk_init(struct virtio_blk *disk, const struct virtio_owner *
     features |= backend->read_only ? F_RO : F_DISCARD | F_WRITE_ZEROES;
     return virtio_init(&disk->device, &blk_model, owner, disk->queue, features, pci, pci_slot);
 }
+
+void virtio_blk_grown(struct virtio_blk *disk)
+{
+    virtio_config_changed(&disk->device);
+}

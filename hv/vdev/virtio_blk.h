@@ -47,4 +47,7 @@ enum status virtio_blk_init(struct virtio_blk *disk, const struct virtio_owner *
                             unsigned pci_slot, struct blkdev *backend, const char *id, struct virtio_blk_slot *slots,
                             unsigned slot_count) MUST_CHECK;
 
+/* backend->bytes has grown, by whole blocks: the driver is told. Device lock. */
+void virtio_blk_grown(struct virtio_blk *disk);
+
 #endif

@@ -171,6 +171,9 @@ struct config_portal {
     uint16_t port;
 };
 
+/* "10.0.0.5", "10.0.0.5:3260", "fd00::5", "[fd00::5]:3260"; without a port it is 3260. False: it is none. */
+bool config_portal_parse(const char *value, struct config_portal *portal) MUST_CHECK;
+
 struct config_storage {
     const char *name;
     struct config_portal portals[CONFIG_MAX_PORTALS]; /* of the same target */

@@ -32,8 +32,7 @@ static bool refuse(struct message *reason, const char *value, const char *why)
     return false;
 }
 
-/* "10.0.0.5", "10.0.0.5:3260", "fd00::5", "[fd00::5]:3260". */
-static bool parse_portal(const char *value, struct config_portal *portal)
+bool config_portal_parse(const char *value, struct config_portal *portal)
 {
     const char *end = strchr(value, ']'), *colon = strrchr(value, ':');
     char text[NET_ADDRESS_TEXT];
@@ -62,7 +61,7 @@ static bool set_portal(struct config_storage *storage, const char *value, struct
 {
     struct config_portal portal;
 
-    if (!parse_portal(value, &portal))
+    if (!config_portal_parse(value, &portal))
         return refuse(reason, value, " is not a portal: write the address of the target, such as 10.0.0.5 or 10.0.0.5:3260 "
                                      "or [fd00::5]:3260");
     if (storage->portal_count == CONFIG_MAX_PORTALS) {

@@ -104,6 +104,14 @@ static void back(struct storage_user *user)
     vm_signal(lun->vm, ORDER_DISKS);
 }
 
+static void grown(struct storage_user *user, uint64_t bytes)
+{
+    struct lun *lun = CONTAINER_OF(user, struct lun, user.disk);
+
+    __atomic_store_n(&lun->grown, bytes, __ATOMIC_RELEASE);
+    vm_signal(lun->vm, ORDER_DISKS);
+}
+
 static void stuck(struct volume_file_user *user, const char *why)
 {
     struct lun *lun = CONTAINER_OF(user, struct lun, user);
@@ -214,6 +222,7 @@ enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *
     char why[STORAGE_TEXT];
 
     prepare(lun, vm);
+    lun->user.disk.grown = grown; /* not for a file: its volume's disk is another's size */
     enum status status = storage_open(storage, &lun->user.disk, &lun->storage, &info, why, sizeof why);
     if (status != OK) {
         snprintf(text, text_bytes, "vm %s: %s", vm->name, why);
@@ -221,6 +230,7 @@ enum status lun_open(struct lun *lun, struct vm *vm, const char *storage, char *
     }
     lun->dev = (struct blkdev){ .bytes = info.bytes, .block_bytes = info.block_bytes, .read_only = info.read_only,
                                 .submit = submit, .context = lun };
+    str_copy(lun->identity, sizeof lun->identity, info.identity);
     return OK;
 }
 
@@ -237,6 +247,50 @@ enum status lun_open_file(struct lun *lun, struct vm *vm, const char *path, char
     }
     lun->dev = (struct blkdev){ .bytes = info.bytes, .block_bytes = info.block_bytes, .submit = submit, .context = lun };
     return OK;
+}
+
+static enum status say(const struct lun *lun, enum status status, const char *why, char *text, size_t text_bytes)
+{
+    if (status != OK)
+        snprintf(text, text_bytes, "vm %s: %s", lun->vm->name, why);
+    return status;
+}
+
+enum status lun_note(struct lun *lun, char *text, size_t text_bytes)
+{
+    char why[VOLUME_TEXT] = "";
+
+    return lun->file ? say(lun, volume_file_stat(lun->file, &lun->noted, why, sizeof why), why, text, text_bytes) : OK;
+}
+
+enum status lun_mark(struct lun *lun, char *text, size_t text_bytes)
+{
+    char why[VOLUME_TEXT] = "";
+
+    return lun->file ? say(lun, volume_file_mark(lun->file, why, sizeof why), why, text, text_bytes) : OK;
+}
+
+enum status lun_grow(struct lun *lun, uint64_t bytes, char *text, size_t text_bytes)
+{
+    char why[VOLUME_TEXT] = "";
+    enum status status = volume_file_grow(lun->file, &bytes, why, sizeof why);
+
+    if (status == OK) {
+        spin_lock(&lun->vm->lock);
+        lun->dev.bytes = MAX(lun->dev.bytes, bytes);
+        spin_unlock(&lun->vm->lock);
+    }
+    return say(lun, status, why, text, text_bytes);
+}
+
+bool lun_has_grown(struct lun *lun)
+{
+    uint64_t bytes = __atomic_exchange_n(&lun->grown, 0, __ATOMIC_ACQ_REL);
+
+    if (bytes <= lun->dev.bytes)
+        return false;
+    lun->dev.bytes = bytes;
+    return true;
 }
 
 static unsigned waiting(struct lun *lun)

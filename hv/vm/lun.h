@@ -43,7 +43,10 @@ struct lun {
     struct lun_request *done, **done_end;
     unsigned in_flight;         /* requests that the guest waits for; device lock */
     bool lost, stuck, fenced;   /* atomic; fenced: another node has it, for good */
+    uint64_t grown;             /* atomic: a storage's unit is that large now, and the guest does not know; 0: it does */
     char why[STORAGE_TEXT], why_stuck[STORAGE_TEXT];
+    char identity[SCSI_NAME_BYTES]; /* of a storage's unit */
+    struct csv_stat noted;          /* of a file, when lun_note() looked last */
     struct lun_request request[LUN_REQUESTS];
 };
 
@@ -62,6 +65,14 @@ bool lun_is_lost(struct lun *lun, char *why);
 bool lun_is_fenced(const struct lun *lun);
 /* A write waits for its volume to take it; likewise. */
 bool lun_is_stuck(struct lun *lun, char *why);
+/* Looks how its file is now: lun->noted. A storage: nothing. May wait. The VM's thread, likewise the next. */
+enum status lun_note(struct lun *lun, char *text, size_t text_bytes) MUST_CHECK;
+/* Its file is a running guest's from now on, and has another time of modification, durably. A storage: nothing. */
+enum status lun_mark(struct lun *lun, char *text, size_t text_bytes) MUST_CHECK;
+/* Makes its file larger, and the disk with it; the guest is not told yet. Not of a storage. No lock. */
+enum status lun_grow(struct lun *lun, uint64_t bytes, char *text, size_t text_bytes) MUST_CHECK;
+/* A storage's unit has grown, and so has the disk now; the guest is not told yet. Device lock. */
+bool lun_has_grown(struct lun *lun);
 /* Tries that write again; until the answer nothing is stuck. */
 void lun_retry(struct lun *lun);
 

@@ -64,7 +64,8 @@ enum status machine_file(const struct vm *vm, const char *kind, const char *path
     if (config_disk_on_volume(path)) {
         void *bytes;
         *file = (struct boot_file){ .name = path };
-        enum status status = vm_file_read(vm->name, path, UINT64_MAX, &bytes, &file->count, text, text_bytes);
+        enum status status = vm_file_read(vm->name, path, vm->config.memory_bytes, &bytes, &file->count, text,
+                                          text_bytes); /* what is larger does not fit into the guest */
         file->bytes = status == OK ? bytes : NULL;
         return status;
     }

@@ -117,6 +117,7 @@ struct vm {
     uint64_t saved_bytes;         /* of a state on a volume */
     bool changed;                 /* vm.conf was, since the VM was built */
     bool starts;                  /* to be started when all that it needs is there */
+    int64_t made_ns;              /* when its directory on a volume was made; 0: it has none. Atomic */
     char problem[VM_TEXT_BYTES];  /* with its vm.conf; "": none. Under the list's lock, as `config` of a VM on a volume */
     page_owner_t saved_owner;     /* of *saved */
     uint64_t saved_guest_ns;      /* the guest's clock in it */
@@ -229,6 +230,21 @@ void machine_file_close(struct boot_file *file);
 enum status machine_build_disks(struct vm *vm, const struct virtio_owner *owner, unsigned first_slot, char *text,
                                 size_t text_bytes) MUST_CHECK;
 void machine_destroy_disks(struct vm *vm);
+/*
+ * Looks how the disks' files are now, so that machine_disk_tell() can say it, under the device lock too. May wait. Not OK with
+ * a text.
+ */
+enum status machine_note_disks(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* Makes the file of disk i larger, durably, and tells the guest. May wait. Not OK with a text. */
+enum status machine_grow_disk(struct vm *vm, unsigned i, uint64_t bytes, char *text, size_t text_bytes) MUST_CHECK;
+/* What identifies disk i, and tells that nobody has written it since. */
+struct save_disk;
+void machine_disk_tell(const struct vm *vm, unsigned i, struct save_disk *disk);
+/*
+ * Gives the disks' files another time of modification, durably: from now on a guest writes them, which leaves no other trace,
+ * and a state that was saved before must not be restored any more. May wait. Not OK with a text.
+ */
+enum status machine_mark_disks(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Answers what storages have done for the guest's disks. Device lock. */
 void machine_complete_disks(struct vm *vm);
 /*
@@ -242,6 +258,8 @@ bool machine_disk_lost(struct vm *vm, char *why);
 bool machine_disk_fenced(struct vm *vm);
 /* A disk's write waits for its volume to take it; likewise. */
 bool machine_disk_stuck(struct vm *vm, char *why);
+/* Tells the guest which of its disks, units of storages, have grown. The VM's thread, no lock. */
+void machine_tell_grown_disks(struct vm *vm);
 /* Tries such writes again. */
 void machine_retry_disks(struct vm *vm);
 /* Device work of the VM's thread; true if there is more at once. */
@@ -288,7 +306,10 @@ enum status vm_no_such(const char *name, char *text, size_t text_bytes) MUST_CHE
  */
 enum status vm_reconfigure(struct vm *vm, const struct config_vm *config, const char *problem, char *text, size_t text_bytes)
     MUST_CHECK;
-/* Whether another VM on this node has that UUID, and its name (CONFIG_MAX_NAME_BYTES + 1). */
+/*
+ * Whether another VM on this node has that UUID and the better right to it, and its name (CONFIG_MAX_NAME_BYTES + 1): one that
+ * runs, or one whose directory is older. `vm` is not built.
+ */
 bool vm_uuid_taken(const struct vm *vm, const char *uuid, char *name);
 
 /* orders.c: runs fn(vm, arg) in the VM's thread, between its orders; as vm_order(). */
@@ -325,6 +346,8 @@ enum status track_start(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK
 enum status track_collect(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 enum status track_stop(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 
+/* orders.c: the next order may come. Whoever has order_busy. */
+void vm_orders_open(struct vm *vm);
 /* orders.c: tells the VM's thread. Any context. */
 void vm_signal(struct vm *vm, uint32_t orders);
 /* A vCPU cannot go on: remembers why (the first reason wins) and tells the VM's thread. */

@@ -11,6 +11,7 @@
 #include "kernel/log.h"
 #include "vm/kernel_image.h"
 #include "vm/machine.h"
+#include "vm/save_stream.h"
 
 #define DISK_FLOOR_BYTES (32 * MIB)
 #define SECTOR_BYTES 512u
@@ -205,9 +206,78 @@ bool machine_disk_stuck(struct vm *vm, char *why)
     return false;
 }
 
+void machine_tell_grown_disks(struct vm *vm)
+{
+    for (unsigned i = 0; vm->built && i < vm->config.disk_count; i++) {
+        struct lun *lun = lun_of(vm, i);
+        if (!lun)
+            continue;
+        spin_lock(&vm->lock);
+        bool grown = lun_has_grown(lun);
+        if (grown)
+            virtio_blk_grown(&vm->disk[i]->blk);
+        spin_unlock(&vm->lock);
+        if (grown)
+            log_info("vm %s: its disk %u has grown to %lu MiB, and the guest was told", vm->name, i, lun->dev.bytes / MIB);
+    }
+}
+
 void machine_retry_disks(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->config.disk_count; i++)
         if (lun_of(vm, i))
             lun_retry(lun_of(vm, i));
+}
+
+enum status machine_grow_disk(struct vm *vm, unsigned i, uint64_t bytes, char *text, size_t text_bytes)
+{
+    enum status status = lun_grow(lun_of(vm, i), bytes, text, text_bytes);
+
+    if (status != OK)
+        return status;
+    spin_lock(&vm->lock);
+    virtio_blk_grown(&vm->disk[i]->blk);
+    spin_unlock(&vm->lock);
+    return OK;
+}
+
+/* ---- How they are, for a saved state ---- */
+
+enum status machine_note_disks(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status = OK;
+
+    for (unsigned i = 0; i < vm->config.disk_count && status == OK; i++)
+        if (lun_of(vm, i))
+            status = lun_note(lun_of(vm, i), text, text_bytes);
+    return status;
+}
+
+void machine_disk_tell(const struct vm *vm, unsigned i, struct save_disk *disk)
+{
+    const struct machine_disk *d = vm->disk[i];
+    const struct lun *lun = d->lun;
+
+    *disk = (struct save_disk){ .path = vm->config.disks[i], .bytes = d->image_bytes };
+    if (lun && lun->file) {
+        disk->kind = SAVE_DISK_FILE;
+        disk->bytes = lun->noted.size;
+        disk->inode = lun->noted.inode;
+        disk->generation = lun->noted.generation;
+        disk->modified_ns = lun->noted.modified_ns;
+    } else if (lun) {
+        disk->kind = SAVE_DISK_UNIT;
+        disk->bytes = lun->dev.bytes;
+        disk->identity = lun->identity;
+    }
+}
+
+enum status machine_mark_disks(struct vm *vm, char *text, size_t text_bytes)
+{
+    enum status status = OK;
+
+    for (unsigned i = 0; i < vm->config.disk_count && status == OK; i++)
+        if (lun_of(vm, i))
+            status = lun_mark(lun_of(vm, i), text, text_bytes);
+    return status;
 }

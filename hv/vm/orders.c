@@ -206,6 +206,8 @@ static enum status do_start(struct vm *vm, char *text, size_t text_bytes)
     if (status == OK)
         status = machine_boot(vm, text, text_bytes);
     if (status == OK)
+        status = machine_mark_disks(vm, text, text_bytes);
+    if (status == OK)
         status = vm_start_threads(vm, 0, text, text_bytes);
     if (status != OK) {
         vm_take_down(vm);
@@ -220,6 +222,14 @@ static enum status do_stop(struct vm *vm, char *text, size_t text_bytes)
     if (vm->state == VM_STOPPED) {
         snprintf(text, text_bytes, "vm %s: it is stopped already; `vm start %s` starts it", vm->name, vm->name);
         return ERR_BUSY;
+    }
+    if (vm->state == VM_SAVED && vm->config.volume) { /* another node's state is not this one's to drop */
+        enum status status = vm_directory_load(vm, text, text_bytes);
+        if (status == OK)
+            status = vm_directory_owned(vm, text, text_bytes);
+        if (status != OK && status != ERR_NOT_FOUND)
+            return status;
+        text[0] = '\0';
     }
     vm_take_down(vm);
     bool saved = vm->state == VM_SAVED;
@@ -339,12 +349,14 @@ static void tell_stuck(struct vm *vm, const char *why)
 }
 
 /*
- * A storage is lost, or is back; or a volume does not take a write, or has taken it. A guest that waits for its disk stands
+ * A storage is lost, or is back, or its unit has grown; or a volume does not take a write, or has taken it. A guest that waits for its disk stands
  * still, clocks and all, so that no time-out of its own ends what goes on when the storage is back.
  */
 static void follow_disks(struct vm *vm)
 {
     char why[STORAGE_TEXT], text[VM_TEXT_BYTES];
+
+    machine_tell_grown_disks(vm);
     bool lost = machine_disk_lost(vm, why), stuck = !lost && machine_disk_stuck(vm, why);
 
     if ((lost || stuck) && vm->state == VM_RUNNING && do_pause(vm, text, sizeof text) == OK) {
@@ -581,6 +593,12 @@ static bool try_busy(struct vm *vm)
     return !__atomic_exchange_n(&vm->order_busy, 1, __ATOMIC_SEQ_CST);
 }
 
+void vm_orders_open(struct vm *vm)
+{
+    __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
+    wake_all(&vm->done);
+}
+
 /* An order with something to take along, which lives until the order is done. */
 static enum status give_order(const char *name, enum vm_order order, void *argument, char *text, size_t text_bytes)
 {
@@ -590,8 +608,7 @@ static enum status give_order(const char *name, enum vm_order order, void *argum
         return vm_no_such(name, text, text_bytes);
     wait_event(&vm->done, try_busy(vm));
     if (vm->gone) { /* deleted while we waited for our turn */
-        __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
-        wake_all(&vm->done);
+        vm_orders_open(vm);
         vm_put(vm);
         return vm_no_such(name, text, text_bytes);
     }
@@ -601,8 +618,7 @@ static enum status give_order(const char *name, enum vm_order order, void *argum
     wait_event(&vm->done, __atomic_load_n(&vm->order_done, __ATOMIC_ACQUIRE));
     enum status status = vm->result;
     snprintf(text, text_bytes, "%s", vm->result_text);
-    __atomic_store_n(&vm->order_busy, 0, __ATOMIC_SEQ_CST);
-    wake_all(&vm->done);
+    vm_orders_open(vm);
     vm_put(vm);
     return status;
 }

@@ -96,6 +96,9 @@ enum status save_write(struct vm *vm, bool paused, const struct saved_spill *spi
         .info = { &vm->config, vm->gmem.bytes, vm->reset_count, paused },
     };
 
+    enum status status = machine_note_disks(vm, text, text_bytes);
+    if (status != OK)
+        return status;
     page_totals_get(&totals);
     struct saved *saved = saved_create(vm->name);
     if (!saved)
@@ -105,7 +108,7 @@ enum status save_write(struct vm *vm, bool paused, const struct saved_spill *spi
     stream_writer_init(&w, saved_sink, saved);
     for (unsigned i = 0; i < SAVE_PARTS; i++)
         write_part(&k, &w, &save_parts[i]);
-    enum status status = stream_finish(&w);
+    status = stream_finish(&w);
     if (status == OK) {
         vm->saved = saved;
         vm->saved_owner = saved->owner;
@@ -138,7 +141,7 @@ static void read_head(struct save_walk *k, struct stream_reader *r, struct cpuid
             stream_fail(r, ERR_CORRUPT, "the section %s is missing", save_parts[i].tag);
         else if (strcmp(r->tag, save_parts[i].tag) || r->instance)
             stream_fail(r, ERR_CORRUPT, "the section %s is to be in its place", save_parts[i].tag);
-        save_version(r, save_parts[i].version);
+        save_version(r, save_parts[i].oldest, save_parts[i].version);
         if (r->error)
             break;
         if (i == 0)
@@ -168,7 +171,7 @@ static void read_section(struct save_walk *k, struct stream_reader *r, uint64_t 
         return;
     }
     const struct save_part *part = &save_parts[n];
-    save_version(r, part->version);
+    save_version(r, part->oldest, part->version);
     if (n < *last || !part->get)
         stream_fail(r, ERR_CORRUPT, "it is out of order");
     if (part->scope != ANY && !r->error) {
@@ -249,6 +252,8 @@ static enum status read_all(struct vm *vm, struct save_walk *k, struct stream_re
     if (r->error)
         return refuse(vm, r, text, text_bytes);
     enum status status = machine_build(vm, model, text, text_bytes);
+    if (status == OK)
+        status = machine_note_disks(vm, text, text_bytes);
     if (status != OK)
         return status;
     set_clocks(vm, &clock);

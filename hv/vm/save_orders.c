@@ -73,10 +73,13 @@ enum status vm_do_save(struct vm *vm, char *text, size_t text_bytes)
     else if (save_quiesce(vm, text, text_bytes)) {
         if (!paused)
             vm_stop_clocks(vm);
-        if (vm->config.volume)
-            status = save_to_volume(vm, paused, text, text_bytes);
-        else
+        if (vm->config.volume) {
+            status = vm_directory_same(vm, text, text_bytes);
+            if (status == OK)
+                status = save_to_volume(vm, paused, text, text_bytes);
+        } else {
             status = save_write(vm, paused, NULL, text, text_bytes);
+        }
         if (status == OK) {
             if (vm->saved)
                 vm->saved_bytes = vm->saved->bytes;
@@ -132,6 +135,9 @@ enum status vm_do_restore(struct vm *vm, char *text, size_t text_bytes)
         log_error("%s", text);
         return status;
     }
+    if (machine_mark_disks(vm, text, text_bytes) != OK) /* there is no way back any more */
+        log_warning("%s", text);
+    text[0] = '\0';
     if (!paused)
         vm_start_clocks(vm);
     save_resume_devices(vm);

@@ -243,16 +243,18 @@ static void get_apic(struct save_walk *k, struct stream_reader *r)
 static void put_disk(struct stream_writer *w, void *arg)
 {
     struct save_walk *k = arg;
-    stream_put_u64(w, k->disk->image_bytes);
+    struct save_disk disk;
+
+    machine_disk_tell(k->vm, k->disk_number, &disk);
+    save_disk_put(&disk, w);
 }
 
 static void get_disk(struct save_walk *k, struct stream_reader *r)
 {
-    uint64_t bytes = stream_get_u64(r);
+    struct save_disk disk;
 
-    if (!r->error && bytes != k->disk->image_bytes)
-        stream_fail(r, ERR_INVALID, "its image had %lu bytes, the one that this node has read has %lu", bytes,
-                    k->disk->image_bytes);
+    machine_disk_tell(k->vm, k->disk_number, &disk);
+    save_disk_get(&disk, r);
 }
 
 /* What the guest has changed of a chunk: against the image, so that a disk that was only read takes nothing. */
@@ -342,27 +344,28 @@ static void get_frame(struct save_walk *k, struct stream_reader *r)
 /* ---- The table ---- */
 
 const struct save_part save_parts[SAVE_PARTS] = {
-    { SAVE_VM_TAG, 1, ONCE, put_vm, NULL, NULL },
-    { CPUID_SECTION_TAG, CPUID_SECTION_VERSION, ONCE, put_model, NULL, NULL },
-    { SAVE_CLOCK_TAG, 1, ONCE, put_clock, NULL, NULL },
-    { VPCI_STREAM_TAG, VPCI_STREAM_VERSION, ONCE, NULL, whole_pci, get_pci },
-    { VIRTIO_STREAM_TAG, VIRTIO_STREAM_VERSION, EACH_DEVICE, NULL, whole_virtio, get_virtio },
-    { "PIC", 1, ONCE, put_pic, NULL, get_pic },
-    { "IOAPIC", 1, ONCE, put_ioapic, NULL, get_ioapic },
-    { "PIT", 1, ONCE, put_pit, NULL, get_pit },
-    { "RTC", 1, ONCE, put_rtc, NULL, get_rtc },
-    { "UART", 1, ONCE, put_uart, NULL, get_uart },
-    { "PM", 1, ONCE, put_pm, NULL, get_pm },
-    { HYPERV_SECTION_TAG, HYPERV_SECTION_VERSION, ONCE, put_hyperv, NULL, get_hyperv },
-    { CPU_SECTION_TAG, CPU_SECTION_VERSION, EACH_CPU, put_cpu, NULL, get_cpu },
-    { XSAVE_SECTION_TAG, XSAVE_SECTION_VERSION, EACH_CPU, put_xsave, NULL, get_xsave },
-    { MSR_SECTION_TAG, MSR_SECTION_VERSION, EACH_CPU, put_msrs, NULL, get_msrs },
-    { HYPERV_VCPU_SECTION_TAG, HYPERV_SECTION_VERSION, EACH_CPU, put_hyperv_vcpu, NULL, get_hyperv_vcpu },
-    { SAVE_VCPU_TAG, 1, EACH_CPU, put_vcpu, NULL, get_vcpu },
-    { "APIC", 1, EACH_CPU, put_apic, NULL, get_apic },
-    { SAVE_DISK_TAG, 1, EACH_DISK, put_disk, NULL, get_disk },
-    { SAVE_CHUNK_TAG, 1, ANY, NULL, whole_disks, get_chunk },
-    { SAVE_MEMORY_TAG, 1, ANY, NULL, whole_memory, get_frame },
+    { SAVE_VM_TAG, 1, SAVE_VM_VERSION, ONCE, put_vm, NULL, NULL },
+    { CPUID_SECTION_TAG, CPUID_SECTION_VERSION, CPUID_SECTION_VERSION, ONCE, put_model, NULL, NULL },
+    { SAVE_CLOCK_TAG, 1, 1, ONCE, put_clock, NULL, NULL },
+    { VPCI_STREAM_TAG, VPCI_STREAM_VERSION, VPCI_STREAM_VERSION, ONCE, NULL, whole_pci, get_pci },
+    { VIRTIO_STREAM_TAG, VIRTIO_STREAM_VERSION, VIRTIO_STREAM_VERSION, EACH_DEVICE, NULL, whole_virtio, get_virtio },
+    { "PIC", 1, 1, ONCE, put_pic, NULL, get_pic },
+    { "IOAPIC", 1, 1, ONCE, put_ioapic, NULL, get_ioapic },
+    { "PIT", 1, 1, ONCE, put_pit, NULL, get_pit },
+    { "RTC", 1, 1, ONCE, put_rtc, NULL, get_rtc },
+    { "UART", 1, 1, ONCE, put_uart, NULL, get_uart },
+    { "PM", 1, 1, ONCE, put_pm, NULL, get_pm },
+    { HYPERV_SECTION_TAG, HYPERV_SECTION_VERSION, HYPERV_SECTION_VERSION, ONCE, put_hyperv, NULL, get_hyperv },
+    { CPU_SECTION_TAG, CPU_SECTION_VERSION, CPU_SECTION_VERSION, EACH_CPU, put_cpu, NULL, get_cpu },
+    { XSAVE_SECTION_TAG, XSAVE_SECTION_VERSION, XSAVE_SECTION_VERSION, EACH_CPU, put_xsave, NULL, get_xsave },
+    { MSR_SECTION_TAG, MSR_SECTION_VERSION, MSR_SECTION_VERSION, EACH_CPU, put_msrs, NULL, get_msrs },
+    { HYPERV_VCPU_SECTION_TAG, HYPERV_SECTION_VERSION, HYPERV_SECTION_VERSION, EACH_CPU, put_hyperv_vcpu, NULL,
+      get_hyperv_vcpu },
+    { SAVE_VCPU_TAG, 1, 1, EACH_CPU, put_vcpu, NULL, get_vcpu },
+    { "APIC", 1, 1, EACH_CPU, put_apic, NULL, get_apic },
+    { SAVE_DISK_TAG, 1, SAVE_DISK_VERSION, EACH_DISK, put_disk, NULL, get_disk },
+    { SAVE_CHUNK_TAG, 1, 1, ANY, NULL, whole_disks, get_chunk },
+    { SAVE_MEMORY_TAG, 1, 1, ANY, NULL, whole_memory, get_frame },
 };
 _Static_assert(ARRAY_COUNT(save_parts) == SAVE_PARTS, "save_parts.h counts them");
 
@@ -387,7 +390,7 @@ void save_select(struct save_walk *k, enum save_scope scope, uint32_t instance)
 {
     switch (scope) {
     case EACH_CPU: k->cpu = k->vm->cpu[instance]; break;
-    case EACH_DISK: k->disk = k->vm->disk[instance]; break;
+    case EACH_DISK: k->disk_number = instance; break;
     case EACH_DEVICE:
         for (unsigned i = 0; i < k->vm->device_count; i++)
             if (k->vm->device[i]->function.slot == instance)

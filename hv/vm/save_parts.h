@@ -14,7 +14,7 @@ struct save_walk {
     struct vm *vm;
     uint64_t now;             /* guest ns */
     struct machine_cpu *cpu;  /* of a section of a vCPU */
-    struct machine_disk *disk;
+    uint32_t disk_number;
     struct virtio_device *device;
     struct save_vm info;
     struct save_map map;      /* of the frame or the chunk under way */
@@ -27,7 +27,7 @@ enum save_scope { ONCE, EACH_CPU, EACH_DEVICE, EACH_DISK, ANY };
 
 struct save_part {
     const char *tag;
-    uint16_t version;
+    uint16_t oldest, version; /* that are read; the latter is written */
     enum save_scope scope; /* which instances there must be */
     void (*put)(struct stream_writer *w, void *walk);           /* the body of one section, or */
     void (*whole)(struct save_walk *walk, struct stream_writer *w); /* writes them itself; locked but for ANY */

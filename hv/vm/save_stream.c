@@ -18,11 +18,14 @@
 #define FLAG_INIT BIT(2)
 #define FLAG_SIPI BIT(3)
 #define YIELD_PAGES 16u
+#define TOLD_PATH 80u /* bytes that a message shows of a path */
 
-void save_version(struct stream_reader *r, uint16_t known)
+void save_version(struct stream_reader *r, uint16_t oldest, uint16_t newest)
 {
-    if (r->version != known)
-        stream_fail(r, ERR_VERSION, "version %u, this node reads %u: update it", r->version, known);
+    if (r->version > newest)
+        stream_fail(r, ERR_VERSION, "version %u, this node reads %u: update it", r->version, newest);
+    else if (r->version < oldest)
+        stream_fail(r, ERR_VERSION, "version %u, this node reads %u: an older one wrote it", r->version, newest);
 }
 
 /* ---- VM ---- */
@@ -53,6 +56,7 @@ void save_vm_put(const struct save_vm *vm, struct stream_writer *w)
     stream_put_u32(w, config->disk_count);
     for (uint32_t i = 0; i < config->disk_count; i++)
         put_string(w, config->disks[i]);
+    put_string(w, config->uuid);
 }
 
 /* Compares piece by piece: no string of the stream is ever held. */
@@ -101,6 +105,8 @@ void save_vm_get(struct save_vm *vm, struct stream_reader *r)
         stream_fail(r, ERR_INVALID, "%u disks, this VM has %u", disks, config->disk_count);
     for (uint32_t i = 0; i < config->disk_count && !r->error; i++)
         match_string(r, config->disks[i], "disk");
+    if (r->version >= 2)
+        match_string(r, config->uuid, "uuid");
     if (stream_left(r))
         stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
 }
@@ -158,6 +164,83 @@ void save_vcpu_get(struct save_vcpu *vcpu, struct stream_reader *r)
         stream_fail(r, ERR_CORRUPT, "unknown flags 0x%x", flags);
     if (vcpu->waits_for_sipi && r->instance == 0)
         stream_fail(r, ERR_CORRUPT, "the boot vCPU waits for a start-up message");
+    if (stream_left(r))
+        stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
+}
+
+/* ---- DISK ---- */
+
+void save_disk_put(const struct save_disk *disk, struct stream_writer *w)
+{
+    stream_put_u64(w, disk->bytes);
+    stream_put_u32(w, disk->kind);
+    if (disk->kind == SAVE_DISK_FILE) {
+        stream_put_u64(w, disk->inode);
+        stream_put_u64(w, disk->generation);
+        stream_put_u64(w, (uint64_t)disk->modified_ns);
+    } else if (disk->kind == SAVE_DISK_UNIT) {
+        put_string(w, disk->identity);
+    }
+}
+
+/* Its end tells most. */
+static const char *told_path(const struct save_disk *disk)
+{
+    size_t bytes = strlen(disk->path);
+
+    return disk->path + (bytes > TOLD_PATH ? bytes - TOLD_PATH : 0);
+}
+
+static void match_file(const struct save_disk *disk, struct stream_reader *r, uint64_t bytes)
+{
+    uint64_t inode = stream_get_u64(r), generation = stream_get_u64(r);
+    int64_t modified_ns = (int64_t)stream_get_u64(r);
+
+    if (r->error)
+        return;
+    if (inode != disk->inode || generation != disk->generation)
+        stream_fail(r, ERR_INVALID, "%s is another file now, put there since", told_path(disk));
+    else if (bytes != disk->bytes)
+        stream_fail(r, ERR_INVALID, "%s had %llu bytes and has %llu now", told_path(disk), (unsigned long long)bytes,
+                    (unsigned long long)disk->bytes);
+    else if (modified_ns != disk->modified_ns)
+        stream_fail(r, ERR_INVALID, "%s was written to, or was a running VM's disk, since", told_path(disk));
+}
+
+static void match_unit(const struct save_disk *disk, struct stream_reader *r, uint64_t bytes)
+{
+    uint32_t count = stream_get_u32(r);
+    bool same = count == strlen(disk->identity);
+    char piece[64];
+
+    for (uint32_t done = 0, step; done < count && !r->error && same; done += step) {
+        step = MIN(count - done, (uint32_t)sizeof piece);
+        stream_get_bytes(r, piece, step);
+        same = !memcmp(piece, disk->identity + done, step);
+    }
+    if (!same)
+        stream_fail(r, ERR_INVALID, "%s is another unit now: %.40s", told_path(disk), disk->identity);
+    else if (bytes != disk->bytes)
+        stream_fail(r, ERR_INVALID, "%s had %llu bytes and has %llu now", told_path(disk), (unsigned long long)bytes,
+                    (unsigned long long)disk->bytes);
+}
+
+void save_disk_get(const struct save_disk *disk, struct stream_reader *r)
+{
+    uint64_t bytes = stream_get_u64(r);
+    uint32_t kind = r->version >= 2 ? stream_get_u32(r) : disk->kind;
+
+    if (r->error)
+        return;
+    if (kind != disk->kind) {
+        stream_fail(r, ERR_CORRUPT, "it is of another kind of disk than %s", told_path(disk));
+    } else if (kind == SAVE_DISK_IMAGE) {
+        if (bytes != disk->bytes)
+            stream_fail(r, ERR_INVALID, "its image had %llu bytes, the one that this node has read has %llu",
+                        (unsigned long long)bytes, (unsigned long long)disk->bytes);
+    } else if (r->version >= 2) {
+        (kind == SAVE_DISK_FILE ? match_file : match_unit)(disk, r, bytes);
+    }
     if (stream_left(r))
         stream_fail(r, ERR_CORRUPT, "it is longer than its fields");
 }

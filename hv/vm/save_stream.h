@@ -20,10 +20,12 @@
 #define SAVE_CHUNK_TAG "DISKDATA"
 #define SAVE_MEMORY_TAG "MEMORY"
 
-/* Fails the reader, with the section's name, if its version is not the one that this node knows. */
-void save_version(struct stream_reader *r, uint16_t known);
+/* Fails the reader, with the section's name, if its version is not among those that this node reads. */
+void save_version(struct stream_reader *r, uint16_t oldest, uint16_t newest);
 
-/* ---- "VM": whose state it is ---- */
+/* ---- "VM": whose state it is. Version 1 has no UUID ---- */
+
+#define SAVE_VM_VERSION 2
 
 struct save_vm {
     const struct config_vm *config;
@@ -32,7 +34,7 @@ struct save_vm {
     bool paused;           /* it was paused when it was saved */
 };
 void save_vm_put(const struct save_vm *vm, struct stream_writer *w);
-/* The stream must be of a VM with the name and the configuration of vm->config; fills in the rest. */
+/* The stream must be of a VM with the name, UUID and configuration of vm->config; fills in the rest. */
 void save_vm_get(struct save_vm *vm, struct stream_reader *r);
 
 /* ---- "CLOCK" ---- */
@@ -58,6 +60,26 @@ struct save_vcpu {
 };
 void save_vcpu_put(const struct save_vcpu *vcpu, struct stream_writer *w);
 void save_vcpu_get(struct save_vcpu *vcpu, struct stream_reader *r);
+
+/* ---- "DISK": which disk it was, and how it was left. Version 1 has the bytes of an image alone ---- */
+
+#define SAVE_DISK_VERSION 2
+enum save_disk_kind {
+    SAVE_DISK_IMAGE, /* a boot module, whose changes are in "DISKDATA" */
+    SAVE_DISK_FILE,  /* a file on a volume */
+    SAVE_DISK_UNIT,  /* a logical unit */
+};
+struct save_disk {
+    enum save_disk_kind kind;
+    const char *path;            /* as it is configured: for words, not in the stream */
+    uint64_t bytes;
+    uint64_t inode, generation;  /* a file's */
+    int64_t modified_ns;         /* likewise */
+    const char *identity;        /* a unit's; "": it tells none */
+};
+void save_disk_put(const struct save_disk *disk, struct stream_writer *w);
+/* The stream must be of just this disk, which nobody has written since. */
+void save_disk_get(const struct save_disk *disk, struct stream_reader *r);
 
 /* ---- Pages: "MEMORY" (instance = guest physical address / 2 MiB) and "DISKDATA" ---- */
 

@@ -155,13 +155,22 @@ enum status vm_reconfigure(struct vm *vm, const struct config_vm *config, const 
     return OK;
 }
 
+/* Of two with one UUID that do not run: a copy has been made later, and two of one moment have an order too. */
+static bool is_older(const struct vm *a, const struct vm *b)
+{
+    int64_t made_a = __atomic_load_n(&a->made_ns, __ATOMIC_RELAXED), made_b = __atomic_load_n(&b->made_ns, __ATOMIC_RELAXED);
+
+    return made_a != made_b ? made_a < made_b : strcmp(a->name, b->name) < 0;
+}
+
 bool vm_uuid_taken(const struct vm *vm, const char *uuid, char *name)
 {
     bool taken = false;
     uint64_t flags = spin_lock_irqsave(&list_lock);
 
     for (unsigned i = 0; i < vm_count && !taken; i++) {
-        taken = vms[i] != vm && vms[i]->config.uuid && !strcmp(vms[i]->config.uuid, uuid);
+        taken = vms[i] != vm && vms[i]->config.uuid && !strcmp(vms[i]->config.uuid, uuid) &&
+                (vms[i]->built || is_older(vms[i], vm));
         if (taken)
             str_copy(name, CONFIG_MAX_NAME_BYTES + 1, vms[i]->name);
     }
@@ -193,6 +202,9 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
     wait_queue_init(&vm->done, "vm order");
     vm->since_ns = time_now_ns();
     vm->references = 2; /* the list's and the thread's */
+    vm->order_busy = 1; /* whoever finds it before it has its thread waits */
+    if (config->volume) /* it is listed from here on, and nobody may take it for one without faults */
+        str_copy(vm->problem, sizeof vm->problem, VM_NOT_READ);
 
     uint64_t flags = spin_lock_irqsave(&list_lock);
     bool room = vm_count < VM_MAX;
@@ -207,10 +219,12 @@ enum status vm_create(const struct config_vm *config, char *text, size_t text_by
     if (!thread_create(vm->name, thread_pick_cpu(), vm_thread, vm)) {
         vm_list_remove(vm);
         vm->gone = true; /* whoever has found it meanwhile */
+        vm_orders_open(vm);
         vm_put(vm);
         snprintf(text, text_bytes, "vm %s: the node has no memory left for its thread; stop another VM", config->name);
         return ERR_NO_MEMORY;
     }
+    vm_orders_open(vm);
     return OK;
 
 no_memory:

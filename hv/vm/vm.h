@@ -58,6 +58,9 @@ struct vm_info {
 
 const char *vm_state_name(enum vm_state state);
 
+/* The problem of a VM on a volume until its vm.conf was read for the first time. */
+#define VM_NOT_READ "its vm.conf was not read yet; look again when its volume is mounted and was searched"
+
 /* Makes a VM from a configuration; nothing runs yet. The strings are copied. Errors come with a text. */
 enum status vm_create(const struct config_vm *config, char *text, size_t text_bytes) MUST_CHECK;
 /*

@@ -19,12 +19,13 @@ void vm_directory_path(const char *volume, const char *name, const char *file, c
     snprintf(path, VM_PATH_BYTES, VOLUME_ROOT "%s/%s%s%s", volume, name, file[0] ? "/" : "", file);
 }
 
-void vm_directory_resolve(const char *volume, const char *name, const char *path, char resolved[VM_PATH_BYTES])
+bool vm_directory_resolve(const char *volume, const char *name, const char *path, char resolved[VM_PATH_BYTES])
 {
     if (config_disk_storage(path) || path[0] == '/' || path[0] == '\\')
         snprintf(resolved, VM_PATH_BYTES, "%s", path);
     else
         vm_directory_path(volume, name, path, resolved);
+    return strlen(path) + sizeof VOLUME_ROOT + 2 * (CONFIG_MAX_NAME_BYTES + 1) < VM_PATH_BYTES;
 }
 
 /* ---- Reading vm.conf ---- */
@@ -74,7 +75,7 @@ static const char *resolve_into(struct vm_conf *conf, unsigned slot, const char 
 {
     if (!path)
         return NULL;
-    vm_directory_resolve(volume, name, path, conf->path[slot]);
+    conf->too_long |= !vm_directory_resolve(volume, name, path, conf->path[slot]);
     return conf->path[slot];
 }
 
@@ -187,13 +188,72 @@ static enum status look_for_state(struct vm *vm, char *text, size_t text_bytes)
         vm_set_state(vm, VM_SAVED);
     else if (status == ERR_NOT_FOUND && vm->state == VM_SAVED && !vm->saved)
         vm_set_state(vm, VM_STOPPED);
-    /* What a node left there that went down while it saved. */
+    if (!is_ours(&vm->config))
+        goto out;
+    /* What this node left there when it went down while it saved. */
     vm_directory_path(vm->config.volume, vm->name, VM_STATE_FILE ".new", path);
     if (vm_file_stat(vm->name, path, &stat, text, text_bytes) == OK &&
         vm_file_remove(vm->name, path, text, text_bytes) != OK)
         log_warning("%s", text);
+out:
     text[0] = '\0';
     return OK;
+}
+
+/* What keeps a vm.conf from being read at all is wrong with it as a line that makes no sense is; the rest may pass. */
+static bool is_lasting(enum status status)
+{
+    return status == ERR_RANGE || status == ERR_INVALID || status == ERR_CORRUPT;
+}
+
+/* An error's text without the VM's name, which stands in front. */
+static const char *words(const struct vm *vm, const char *text)
+{
+    size_t bytes = strlen("vm ") + strlen(vm->name) + strlen(": ");
+
+    return strlen(text) > bytes ? text + bytes : text;
+}
+
+/* The VM of a vm.conf that cannot be read. */
+static enum status take_nothing(struct vm *vm, const char *why, char *text, size_t text_bytes)
+{
+    struct config_vm nothing;
+    char problem[VM_TEXT_BYTES];
+
+    snprintf(problem, sizeof problem, "%s", words(vm, why));
+    config_vm_defaults(&nothing, vm->name);
+    nothing.volume = vm->config.volume;
+    nothing.error_count = 1;
+    return vm_reconfigure(vm, &nothing, problem, text, text_bytes);
+}
+
+/* When its directory was made; of two with one UUID the older one has it. */
+static void note_age(struct vm *vm)
+{
+    char path[VM_PATH_BYTES], text[VM_TEXT_BYTES];
+    struct csv_stat stat;
+
+    vm_directory_path(vm->config.volume, vm->name, "", path);
+    if (vm_file_stat(vm->name, path, &stat, text, sizeof text) == OK)
+        __atomic_store_n(&vm->made_ns, stat.created_ns, __ATOMIC_RELAXED);
+}
+
+/* A vm.conf without UUID or owner that may be this node's gets them; what fails of that is *problem. */
+static enum status complete(struct vm *vm, const char *path, char *buffer, size_t bytes, struct vm_conf **conf,
+                            char problem[VM_TEXT_BYTES], char *text, size_t text_bytes)
+{
+    const struct config_vm *config = &(*conf)->config.vms[0];
+
+    if (!(*conf)->config.vm_count || first_error(&(*conf)->config) || !is_ours(config) || (config->uuid && config->owner))
+        return OK;
+    if (adopt(vm, config, path, buffer, &bytes, text, text_bytes) != OK) {
+        snprintf(problem, VM_TEXT_BYTES, "%s", words(vm, text));
+        text[0] = '\0';
+        return OK;
+    }
+    vm_conf_free(*conf);
+    *conf = vm_conf_parse(vm->name, buffer, bytes);
+    return *conf ? OK : no_memory(vm, text, text_bytes);
 }
 
 static enum status load(struct vm *vm, char *buffer, char *text, size_t text_bytes)
@@ -204,26 +264,28 @@ static enum status load(struct vm *vm, char *buffer, char *text, size_t text_byt
 
     vm_directory_path(vm->config.volume, vm->name, "vm.conf", path);
     enum status status = read_conf(vm, path, buffer, &bytes, &conf, text, text_bytes);
+    if (is_lasting(status)) {
+        char why[VM_TEXT_BYTES];
+        snprintf(why, sizeof why, "%s", text);
+        status = take_nothing(vm, why, text, text_bytes);
+        return status == OK ? look_for_state(vm, text, text_bytes) : status;
+    }
+    if (status == OK)
+        status = complete(vm, path, buffer, bytes, &conf, problem, text, text_bytes);
     if (status != OK)
         return status;
-    const struct config_vm *config = &conf->config.vms[0];
-    if (conf->config.vm_count && !first_error(&conf->config) && is_ours(config) && (!config->uuid || !config->owner)) {
-        status = adopt(vm, config, path, buffer, &bytes, text, text_bytes);
-        vm_conf_free(conf);
-        if (status != OK)
-            return status;
-        conf = vm_conf_parse(vm->name, buffer, bytes);
-        if (!conf)
-            return no_memory(vm, text, text_bytes);
-        config = &conf->config.vms[0];
-    }
-    tell_problem(&conf->config, path, problem, sizeof problem);
+    note_age(vm);
     struct config_vm built = resolved(conf, vm);
+    if (!problem[0])
+        tell_problem(&conf->config, path, problem, sizeof problem);
+    if (!problem[0] && conf->too_long)
+        snprintf(problem, sizeof problem, "%s: a path there is longer than %u bytes; shorten it", path,
+                 (unsigned)(VM_PATH_BYTES - sizeof VOLUME_ROOT - 2 * (CONFIG_MAX_NAME_BYTES + 1)));
     if (!problem[0] && built.uuid && vm_uuid_taken(vm, built.uuid, other))
         snprintf(problem, sizeof problem,
-                 "%s, line %u, column 1: its uuid is that of vm %s: delete the line in one of the two, and "
-                 "it gets another",
-                 path, built.key_line[CONFIG_VM_UUID], other);
+                 "%s, line %u, column 1: its uuid is that of vm %s, whose directory is older; `vm set %s uuid --default` "
+                 "gives this one another",
+                 path, built.key_line[CONFIG_VM_UUID], other, vm->name);
     if (problem[0])
         built.error_count = MAX(built.error_count, 1u);
     status = vm_reconfigure(vm, &built, problem, text, text_bytes);
@@ -259,6 +321,88 @@ enum status vm_directory_check(const struct vm *vm, char *text, size_t text_byte
     return ERR_BUSY;
 }
 
+enum status vm_directory_owned(const struct vm *vm, char *text, size_t text_bytes)
+{
+    const char *owner = vm->config.owner;
+
+    if (!owner || !strcmp(owner, node_name()))
+        return OK;
+    snprintf(text, text_bytes,
+             "vm %s: it belongs to node %s, which alone changes it; hand it over there by `vm set %s owner %s`, or "
+             "take it here by the same with --take-over if that node is sure not to run it",
+             vm->name, owner, vm->name, node_name());
+    return ERR_BUSY;
+}
+
+/* ---- Whether it is as it was started ---- */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+/* The first key of two configurations that differs, of those that a running VM cannot change; NULL: none. */
+static const char *difference(const struct config_vm *a, const struct config_vm *b)
+{
+    if (a->memory_bytes != b->memory_bytes)
+        return "memory";
+    if (a->vcpus != b->vcpus)
+        return "vcpus";
+    if (!same_text(a->kernel, b->kernel))
+        return "kernel";
+    if (!same_text(a->initrd, b->initrd))
+        return "initrd";
+    if (!same_text(a->cmdline, b->cmdline))
+        return "cmdline";
+    if (!same_text(a->cpu, b->cpu))
+        return "cpu";
+    if (a->tsc_khz != b->tsc_khz)
+        return "tsc-frequency";
+    if (!same_text(a->uuid, b->uuid))
+        return "uuid";
+    if (a->disk_count != b->disk_count || a->card_count != b->card_count)
+        return a->disk_count != b->disk_count ? "disk" : "network";
+    for (uint32_t i = 0; i < a->disk_count; i++)
+        if (!same_text(a->disks[i], b->disks[i]))
+            return "disk";
+    for (uint32_t i = 0; i < a->card_count; i++)
+        if (strcmp(a->cards[i].network, b->cards[i].network) || a->cards[i].mac != b->cards[i].mac)
+            return "network";
+    return NULL;
+}
+
+enum status vm_directory_same(struct vm *vm, char *text, size_t text_bytes)
+{
+    char path[VM_PATH_BYTES], *buffer = kzalloc(VM_CONF_MAX_BYTES);
+    struct vm_conf *conf = NULL;
+    const char *key = NULL;
+    size_t bytes;
+
+    if (!buffer)
+        return no_memory(vm, text, text_bytes);
+    vm_directory_path(vm->config.volume, vm->name, "vm.conf", path);
+    enum status status = read_conf(vm, path, buffer, &bytes, &conf, text, text_bytes);
+    kfree(buffer, VM_CONF_MAX_BYTES);
+    if (status != OK)
+        return status;
+    struct config_vm now = resolved(conf, vm);
+    if (!first_error(&conf->config))
+        key = difference(&vm->config, &now);
+    if (first_error(&conf->config)) {
+        snprintf(text, text_bytes, "vm %s: its vm.conf is wrong now, and the VM could not be restored; correct it by `vm set`",
+                 vm->name);
+        status = ERR_INVALID;
+    } else if (key) {
+        snprintf(text, text_bytes,
+                 "vm %s: %s in its vm.conf is not as it was when it was started, and a saved VM goes on only with what it "
+                 "had; set it back by `vm set %s %s`, or shut it down",
+                 vm->name, key, vm->name, key);
+        status = ERR_BUSY;
+    }
+    vm_conf_free(conf);
+    return status;
+}
+
 /* ---- Its saved state: vm_saved_file.c ---- */
 
 enum status vm_directory_drop(struct vm *vm, char *text, size_t text_bytes)
@@ -284,21 +428,45 @@ static bool is_inside(const struct vm *vm, const char *path)
     return !strncmp(path, directory, bytes) && path[bytes] == '/' && path[bytes + 1] && !strchr(path + bytes + 1, '/');
 }
 
+/* What this node leaves in it when a power cut comes amid a change or a save. */
+static void remove_remains(const struct vm *vm)
+{
+    static const char *const names[] = { "vm.conf.new", VM_STATE_FILE ".new" };
+    char path[VM_PATH_BYTES], why[VM_TEXT_BYTES];
+
+    for (unsigned i = 0; i < ARRAY_COUNT(names); i++) {
+        vm_directory_path(vm->config.volume, vm->name, names[i], path);
+        if (vm_file_remove(vm->name, path, why, sizeof why) != OK)
+            log_warning("%s", why);
+    }
+}
+
+/*
+ * Its state first: a state without a vm.conf would wait there for another VM of that name.
+ */
 enum status vm_directory_remove(struct vm *vm, bool disks, char *text, size_t text_bytes)
 {
     char path[VM_PATH_BYTES], why[VM_TEXT_BYTES] = "";
-    const char *owner = vm->config.owner;
+    enum status status = vm_directory_load(vm, text, text_bytes);
 
-    if (owner && strcmp(owner, node_name())) {
-        snprintf(text, text_bytes, "vm %s: it belongs to node %s; delete it there", vm->name, owner);
-        return ERR_BUSY;
-    }
-    vm_directory_path(vm->config.volume, vm->name, "vm.conf", path);
-    enum status status = vm_file_remove(vm->name, path, text, text_bytes);
+    if (status == OK)
+        status = vm_directory_owned(vm, text, text_bytes);
+    else if (status == ERR_NOT_FOUND) /* somebody has removed its vm.conf before */
+        status = OK;
+    if (status == OK)
+        status = vm_directory_drop(vm, text, text_bytes);
     if (status != OK)
         return status;
+    if (vm->state == VM_SAVED)
+        vm_set_state(vm, VM_STOPPED);
+    vm_directory_path(vm->config.volume, vm->name, "vm.conf", path);
+    status = vm_file_remove(vm->name, path, text, text_bytes);
+    if (status != OK && status != ERR_NOT_FOUND)
+        return status;
     /* From here on it is no VM any more, and what stays is told. */
-    status = vm_directory_drop(vm, why, sizeof why);
+    text[0] = '\0';
+    remove_remains(vm);
+    status = OK;
     for (uint32_t i = 0; disks && i < vm->config.disk_count; i++)
         if (is_inside(vm, vm->config.disks[i])) {
             enum status removed = vm_file_remove(vm->name, vm->config.disks[i], why, sizeof why);

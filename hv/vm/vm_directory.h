@@ -24,6 +24,18 @@ struct vm;
 
 /* Looks for VMs on each volume when it is mounted, and starts those with start = auto. Boot, after volume_start(). */
 void vm_directories_start(const struct config *config);
+/* The node has one more volume, perhaps its first. Thread context, one caller at a time. */
+void vm_directories_watch(void);
+/*
+ * The shell has made, moved or removed a file or a directory of that path (/ClusterStorage/VOLUME/...). Where that makes a VM,
+ * changes it, or leaves it without its vm.conf, the node's list has it when this returns; none is started. Waits for the volume.
+ */
+void vm_directory_touched(const char *path);
+/*
+ * Whether the path is the directory of a VM that has a machine now, which must not be moved: its name (CONFIG_MAX_NAME_BYTES
+ * + 1). Any thread.
+ */
+bool vm_directory_is_in_use(const char *path, char *name) MUST_CHECK;
 /* Whether a storage or a volume that the VM needs is still to come. Thread context. */
 bool vm_waits_for_storage(const struct config_vm *config);
 
@@ -40,11 +52,13 @@ enum status vm_directory_create(const char *volume, const char *name, const stru
 enum status vm_directory_set(const char *name, const struct config_change *change, bool take_over, char *text,
                              size_t text_bytes) MUST_CHECK;
 
-enum vm_disk_work { VM_DISK_ADD, VM_DISK_GROW, VM_DISK_CLONE, VM_DISK_SNAPSHOT };
+enum vm_disk_work { VM_DISK_ADD, VM_DISK_GROW, VM_DISK_CLONE, VM_DISK_SNAPSHOT, VM_DISK_REVERT };
 struct vm_disk_order {
     enum vm_disk_work work;
     const char *disk; /* as in vm.conf */
-    const char *to;   /* clone: the copy's path; snapshot: its name, behind the disk's with a point */
+    const char *to;   /* clone: the copy's path; snapshot and revert: its name, behind the disk's with a point */
+    const char *keep; /* revert: the name of a snapshot of what the disk is before; NULL: "before-" and `to` */
+    bool discard;     /* revert: no such snapshot */
     uint64_t bytes;   /* add: of a new file, 0: it is there already; grow: its new size */
     bool preallocate;
 };
@@ -58,6 +72,10 @@ enum status vm_directory_disk(const char *name, const struct vm_disk_order *orde
 enum status vm_directory_load(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /* Whether this node may run it; not OK with a text. */
 enum status vm_directory_check(const struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* Whether this node may change it. */
+enum status vm_directory_owned(const struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
+/* Whether its vm.conf says what the running VM has, so that it could be restored. */
+enum status vm_directory_same(struct vm *vm, char *text, size_t text_bytes) MUST_CHECK;
 /*
  * Its state into its directory, durably; the machine is as it was afterwards. ERR_CANCELLED: the state may be there or
  * not, whatever comes.

@@ -15,6 +15,7 @@ struct vm_conf {
     char *strings;
     size_t strings_bytes;
     char path[CONFIG_MAX_DISKS + 2][VM_PATH_BYTES]; /* whole ones, for who builds from it */
+    bool too_long; /* one of them was cut */
 };
 
 /* NULL: no memory. */
@@ -24,8 +25,10 @@ void vm_conf_free(struct vm_conf *conf);
 void vm_uuid_make(char uuid[CONFIG_UUID_CHARACTERS + 1]);
 /* The path of a file in a VM's directory; "" is the directory. */
 void vm_directory_path(const char *volume, const char *name, const char *file, char path[VM_PATH_BYTES]);
-/* What a path in vm.conf means: from the VM's directory on, but for storages, whole paths and those of the boot volume.
+/*
+ * What a path in vm.conf means: from the VM's directory on, but for storages, whole paths and those of the boot volume. False:
+ * it is too long, and cut.
  */
-void vm_directory_resolve(const char *volume, const char *name, const char *path, char resolved[VM_PATH_BYTES]);
+bool vm_directory_resolve(const char *volume, const char *name, const char *path, char resolved[VM_PATH_BYTES]) MUST_CHECK;
 
 #endif

@@ -133,7 +133,10 @@ static enum status replace_here(struct csv *csv, void *arg)
 
     if (status == OK)
         status = append_here(csv, arg);
-    return status == OK ? commit_here(csv, arg) : status;
+    if (status == OK)
+        return commit_here(csv, arg);
+    (void)!discard_here(csv, arg);
+    return status;
 }
 
 static enum status remove_here(struct csv *csv, void *arg)
@@ -229,6 +232,42 @@ static enum status clone_here(struct csv *csv, void *arg)
     status = close_file(file, csv_clone(file, parent, job->name, strlen(job->name), &inode));
     volume_file_release(csv, held);
     return status == OK ? csv_sync(csv) : status;
+}
+
+/* A clone of a file beside the job's. */
+static enum status clone_beside(struct csv *csv, uint64_t inode, uint64_t parent, const char *name)
+{
+    struct csv_file *file;
+    uint64_t clone;
+    enum status status = csv_open(csv, inode, &file);
+
+    return status == OK ? close_file(file, csv_clone(file, parent, name, strlen(name), &clone)) : status;
+}
+
+/* job->path: the snapshot; job->name: the disk; job->to: what the disk was is to be called. */
+static enum status revert_here(struct csv *csv, void *arg)
+{
+    struct job *job = arg;
+    uint64_t snapshot, parent, disk;
+    enum status status = csv_walk(csv, job->path, &snapshot);
+
+    if (status == OK)
+        status = look_up(csv, job, job->name, &parent, &disk);
+    if (status == OK && (volume_file_in_use(csv, disk) || volume_file_in_use(csv, snapshot)))
+        status = ERR_BUSY;
+    if (status == OK && job->to)
+        status = clone_beside(csv, disk, parent, job->to);
+    if (status != OK)
+        return status;
+    status = unlink_if_there(csv, job, job->fresh);
+    if (status == OK)
+        status = clone_beside(csv, snapshot, parent, job->fresh);
+    if (status == OK)
+        return commit_here(csv, arg);
+    (void)!unlink_if_there(csv, job, job->fresh);
+    if (job->to)
+        (void)!unlink_if_there(csv, job, job->to);
+    return status;
 }
 
 /* ---- Calls ---- */
@@ -447,11 +486,17 @@ enum status vm_disk_clone(const char *who, const char *path, const char *to, boo
     return run_new(who, path, to, clone_here, &(struct job){ .quiet = quiet }, text, text_bytes);
 }
 
+enum status vm_disk_revert(const char *who, const char *path, const char *snapshot, const char *keep, char *text,
+                           size_t text_bytes)
+{
+    return run_new(who, snapshot, path, revert_here, &(struct job){ .to = keep }, text, text_bytes);
+}
+
 /* ---- Looking for VMs ---- */
 
 struct search {
     uint64_t cursor;
-    bool found;
+    bool found, damaged;
     struct csv_entry entry, conf;
 };
 
@@ -466,8 +511,9 @@ static enum status search_here(struct csv *csv, void *arg)
         if (s->entry.type != CSV_IS_DIRECTORY)
             continue;
         status = csv_lookup(csv, s->entry.inode, "vm.conf", 7, &s->conf);
-        if (status == OK) {
+        if (status == OK || status == ERR_CORRUPT) {
             s->found = true;
+            s->damaged = status != OK;
             return OK;
         }
         if (status != ERR_NOT_FOUND)
@@ -476,7 +522,8 @@ static enum status search_here(struct csv *csv, void *arg)
     return OK;
 }
 
-enum status vm_directory_next(const char *volume, uint64_t *cursor, char *name, char *text, size_t text_bytes)
+enum status vm_directory_next(const char *volume, uint64_t *cursor, char *name, bool *damaged, char *text,
+                              size_t text_bytes)
 {
     struct search *s = kzalloc(sizeof *s);
     enum status status = OK;
@@ -489,6 +536,7 @@ enum status vm_directory_next(const char *volume, uint64_t *cursor, char *name, 
     while (status == OK && !s->found)
         status = volume_call(volume, strlen(volume), search_here, s, text, text_bytes);
     *cursor = s->cursor;
+    *damaged = s->damaged;
     if (status == OK)
         snprintf(name, CSV_NAME_BYTES + 1, "%s", s->entry.name);
     kfree(s, sizeof *s);

@@ -60,10 +60,18 @@ enum status vm_disk_clone(const char *who, const char *path, const char *to, boo
     MUST_CHECK;
 
 /*
- * The next directory of the volume's root, from *cursor (0: the first) on, that has a file vm.conf. ERR_NOT_FOUND: no
- * more. `name` has CSV_NAME_BYTES + 1 bytes.
+ * The disk becomes what the snapshot is, at once and durably, or stays what it was: a clone of the snapshot takes its name. Before
+ * that, what it was is cloned as `keep`, a name beside it; NULL: it is lost. ERR_EXISTS: `keep` is there already; ERR_BUSY: one of
+ * the two is in use; ERR_CANCELLED: the last flush failed, and nobody knows which of the two it is.
  */
-enum status vm_directory_next(const char *volume, uint64_t *cursor, char *name, char *text, size_t text_bytes)
-    MUST_CHECK;
+enum status vm_disk_revert(const char *who, const char *path, const char *snapshot, const char *keep, char *text,
+                           size_t text_bytes) MUST_CHECK;
+
+/*
+ * The next directory of the volume's root, from *cursor (0: the first) on, that has a file vm.conf. ERR_NOT_FOUND: no
+ * more. `name` has CSV_NAME_BYTES + 1 bytes. *damaged: whether it has one cannot be told, since it cannot be read.
+ */
+enum status vm_directory_next(const char *volume, uint64_t *cursor, char *name, bool *damaged, char *text,
+                              size_t text_bytes) MUST_CHECK;
 
 #endif

@@ -127,19 +127,6 @@ static enum status not_on_volume(const struct vm *vm, char *text, size_t text_by
     return ERR_UNSUPPORTED;
 }
 
-static enum status check_owner(const struct vm *vm, char *text, size_t text_bytes)
-{
-    const char *owner = vm->config.owner;
-
-    if (!owner || !strcmp(owner, node_name()))
-        return OK;
-    snprintf(text, text_bytes,
-             "vm %s: it belongs to node %s, which alone changes it; hand it over there by `vm set %s owner %s`, or "
-             "take it here by the same with --take-over if that node is sure not to run it",
-             vm->name, owner, vm->name, node_name());
-    return ERR_BUSY;
-}
-
 /* What may not be changed, or not now. */
 static enum status check_set(const struct vm *vm, const struct setting *s, char *text, size_t text_bytes)
 {
@@ -147,8 +134,10 @@ static enum status check_set(const struct vm *vm, const struct setting *s, char 
 
     if (!vm->config.volume)
         return not_on_volume(vm, text, text_bytes);
-    if (!strcmp(s->change->key, "uuid")) {
-        snprintf(text, text_bytes, "vm %s: its uuid is what it is known by, and stays; make another VM", vm->name);
+    if (!strcmp(s->change->key, "uuid") && (s->change->count || vm->state != VM_STOPPED)) {
+        snprintf(text, text_bytes,
+                 "vm %s: its uuid is what it is known by, and is not chosen; --default gives one that is stopped another",
+                 vm->name);
         return ERR_UNSUPPORTED;
     }
     if (owner && vm->built) {
@@ -163,7 +152,7 @@ static enum status check_set(const struct vm *vm, const struct setting *s, char 
                  vm->name, vm->name, vm->name);
         return ERR_BUSY;
     }
-    return owner && s->take_over ? OK : check_owner(vm, text, text_bytes);
+    return owner && s->take_over ? OK : vm_directory_owned(vm, text, text_bytes);
 }
 
 /* Each value by itself, for words that name it alone. */
@@ -320,16 +309,95 @@ static enum status copy_disk(struct vm *vm, const char *path, const char *to, ch
     return status;
 }
 
+/* The names that the node itself gives in a VM's directory. */
+static bool is_reserved(const char *path)
+{
+    static const char *const names[] = { "vm.conf", "vm.conf.new", VM_STATE_FILE, VM_STATE_FILE ".new" };
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    bool reserved = false;
+
+    for (unsigned i = 0; i < ARRAY_COUNT(names); i++)
+        reserved |= !strcmp(name, names[i]);
+    return reserved;
+}
+
+/* Of a VM that runs too, whose guest is told. */
+static enum status grow_disk(struct vm *vm, const char *path, uint64_t bytes, char *text, size_t text_bytes)
+{
+    for (uint32_t i = 0; vm->built && i < vm->config.disk_count; i++)
+        if (!strcmp(vm->config.disks[i], path))
+            return machine_grow_disk(vm, i, bytes, text, text_bytes);
+    return vm_disk_grow(vm->name, path, bytes, text, text_bytes);
+}
+
+/* `snapshot`: its path. */
+static enum status revert_disk(struct vm *vm, const struct vm_disk_order *o, const char *path, const char *snapshot,
+                               char *text, size_t text_bytes)
+{
+    char kept[VM_PATH_BYTES];
+    struct csv_stat stat;
+    enum status status = ERR_NOT_FOUND;
+
+    if (vm->built) {
+        snprintf(text, text_bytes, "vm %s: it is %s, and its disk in use; stop it first", vm->name, vm_state_name(vm->state));
+        return ERR_BUSY;
+    }
+    int bytes = snprintf(kept, sizeof kept, "%s.%s%s", path, o->keep ? "" : "before-", o->keep ? o->keep : o->to);
+    if ((size_t)bytes >= sizeof kept || is_reserved(kept)) {
+        snprintf(text, text_bytes, "vm %s: what the disk is now cannot be kept under that name; choose one by --keep", vm->name);
+        return ERR_INVALID;
+    }
+    if (!o->discard)
+        status = vm_file_stat(vm->name, kept, &stat, text, text_bytes);
+    if (status == OK) {
+        snprintf(text, text_bytes,
+                 "vm %s: %s is there already, and what the disk is now would be kept under that name; choose another by "
+                 "--keep, or --discard it",
+                 vm->name, kept);
+        return ERR_EXISTS;
+    }
+    if (status != ERR_NOT_FOUND)
+        return status;
+    text[0] = '\0';
+    status = vm_disk_revert(vm->name, path, snapshot, o->discard ? NULL : strrchr(kept, '/') + 1, text, text_bytes);
+    if (status == OK && !o->discard)
+        snprintf(text, text_bytes, "vm %s: %s is what %s is; what it was before is %s", vm->name, o->disk,
+                 strrchr(snapshot, '/') + 1, strrchr(kept, '/') + 1);
+    return status;
+}
+
+static enum status check_paths(const struct vm *vm, const struct vm_disk_order *o, const char *path, const char *to,
+                               bool short_enough, char *text, size_t text_bytes)
+{
+    if (!short_enough) {
+        snprintf(text, text_bytes, "vm %s: the path is too long; use a shorter one", vm->name);
+        return ERR_INVALID;
+    }
+    if ((o->work == VM_DISK_ADD && is_reserved(path)) || is_reserved(to)) {
+        snprintf(text, text_bytes, "vm %s: that name is not a disk's, but one that the node itself uses; choose another",
+                 vm->name);
+        return ERR_INVALID;
+    }
+    if (o->bytes % SECTOR_BYTES || o->bytes > CSV_FILE_BYTES) {
+        snprintf(text, text_bytes,
+                 "vm %s: a disk cannot have %lu bytes; write a multiple of %u of at most 64 TiB, such as 10G", vm->name,
+                 o->bytes, SECTOR_BYTES);
+        return ERR_INVALID;
+    }
+    return OK;
+}
+
 static enum status disk(struct vm *vm, void *arg, char *text, size_t text_bytes)
 {
     const struct vm_disk_order *o = arg;
-    char path[VM_PATH_BYTES], to[VM_PATH_BYTES], name[VM_PATH_BYTES];
-    enum status status = vm->config.volume ? check_owner(vm, text, text_bytes) : not_on_volume(vm, text, text_bytes);
+    char path[VM_PATH_BYTES], to[VM_PATH_BYTES] = "", name[VM_PATH_BYTES];
+    enum status status = vm->config.volume ? vm_directory_owned(vm, text, text_bytes) : not_on_volume(vm, text, text_bytes);
 
     if (status != OK)
         return status;
-    vm_directory_resolve(vm->config.volume, vm->name, o->disk, path);
+    bool fits = vm_directory_resolve(vm->config.volume, vm->name, o->disk, path);
     bool copies = o->work == VM_DISK_CLONE || o->work == VM_DISK_SNAPSHOT;
+    bool labelled = o->work == VM_DISK_SNAPSHOT || o->work == VM_DISK_REVERT;
     if (vm->state == VM_SAVED && !copies) {
         snprintf(text, text_bytes,
                  "vm %s: it is saved, and goes on only with the disks that it had; `vm restore %s` first, or drop the "
@@ -337,23 +405,22 @@ static enum status disk(struct vm *vm, void *arg, char *text, size_t text_bytes)
                  vm->name, vm->name, vm->name);
         return ERR_BUSY;
     }
-    if (o->bytes % SECTOR_BYTES) {
-        snprintf(text, text_bytes, "vm %s: a disk cannot have %lu bytes; write a multiple of %u, such as 10G", vm->name,
-                 o->bytes, SECTOR_BYTES);
-        return ERR_INVALID;
+    if (copies || labelled) {
+        fits &= (size_t)snprintf(name, sizeof name, "%s.%s", o->disk, o->to) < sizeof name;
+        fits &= vm_directory_resolve(vm->config.volume, vm->name, labelled ? name : o->to, to);
     }
+    status = check_paths(vm, o, path, to, fits, text, text_bytes);
+    if (status != OK)
+        return status;
     if (o->work != VM_DISK_ADD && (!has_disk(vm, path) || !config_disk_on_volume(path))) {
         snprintf(text, text_bytes, "vm %s: it has no disk %s on a volume; `vm show %s` lists its disks", vm->name,
                  o->disk, vm->name);
         return ERR_NOT_FOUND;
     }
-    if (copies) {
-        snprintf(name, sizeof name, "%s.%s", o->disk, o->to);
-        vm_directory_resolve(vm->config.volume, vm->name, o->work == VM_DISK_SNAPSHOT ? name : o->to, to);
-    }
     switch (o->work) {
     case VM_DISK_ADD: return add_disk(vm, o, path, text, text_bytes);
-    case VM_DISK_GROW: return vm_disk_grow(vm->name, path, o->bytes, text, text_bytes);
+    case VM_DISK_GROW: return grow_disk(vm, path, o->bytes, text, text_bytes);
+    case VM_DISK_REVERT: return revert_disk(vm, o, path, to, text, text_bytes);
     case VM_DISK_CLONE:
     case VM_DISK_SNAPSHOT: return copy_disk(vm, path, to, text, text_bytes);
     }
@@ -378,7 +445,7 @@ static enum status load(struct vm *vm, void *arg, char *text, size_t text_bytes)
 static enum status write_new(const char *volume, const char *name, struct draft *d, const struct vm_setting *settings,
                              unsigned count, char *text, size_t text_bytes)
 {
-    char path[VM_PATH_BYTES], directory[VM_PATH_BYTES], uuid[CONFIG_UUID_CHARACTERS + 1], problem[VM_TEXT_BYTES],
+    char path[VM_PATH_BYTES], directory[VM_PATH_BYTES], state[VM_PATH_BYTES], uuid[CONFIG_UUID_CHARACTERS + 1], problem[VM_TEXT_BYTES],
         why[VM_TEXT_BYTES];
     struct csv_stat stat;
     enum status status = OK;
@@ -412,6 +479,16 @@ static enum status write_new(const char *volume, const char *name, struct draft 
     }
     if (status != ERR_NOT_FOUND)
         return status;
+    vm_directory_path(volume, name, VM_STATE_FILE, state);
+    status = vm_file_stat(name, state, &stat, text, text_bytes);
+    if (status == OK) {
+        snprintf(text, text_bytes, "vm %s: %s is there, the state of a VM that is no more; `rm` it, or choose another name",
+                 name, state);
+        return ERR_EXISTS;
+    }
+    if (status != ERR_NOT_FOUND)
+        return status;
+    text[0] = '\0';
     status = vm_directory_make(name, directory, text, text_bytes);
     bool made = status == OK;
     if (made || status == ERR_EXISTS) /* one with the disks of a VM that was deleted */

@@ -2,8 +2,9 @@
 /*
  * The node's volumes and their threads. See volume.h.
  *
- * A thread has a list of calls, as the network service has, and between them tries to mount, and commits what changed: at
- * the latest COMMIT_NS after the last call, so that a change is durable soon even where nobody asked for it.
+ * A thread has a list of calls, as the network service has. After each of them it does what waits at files, tries to mount,
+ * and commits what changed: at the latest COMMIT_NS after the change, so that it is durable soon even where nobody asked for
+ * it. As often a file's request that is stuck is tried again: what it waits for need not come by this volume's calls.
  *
  * What the shell shows is copied after each call under the volume's lock: looking at a volume whose disk is away must not
  * wait for the disk.
@@ -227,7 +228,8 @@ static void serve(struct volume *v, struct call *call)
         csv_set_time(v->csv, (int64_t)time_unix_ns());
         call->status = call->fn(v->csv, call->arg);
         if (call->status == ERR_CORRUPT)
-            snprintf(call->text, call->text_bytes, "volume %s: %s", v->name, csv_problem(v->csv));
+            snprintf(call->text, call->text_bytes, "volume %s: %s; stop what uses it and run `tasuki-csv fsck --repair` on "
+                     "its disk", v->name, csv_problem(v->csv));
         v->calls++;
         v->dirty = true;
         note(v);
@@ -295,9 +297,7 @@ static void commit(struct volume *v)
 {
     enum status status = volume_files_sync(v);
 
-    if (status == ERR_NO_MEMORY) {
-        v->dirty = true; /* another time */
-    } else if (status != OK) {
+    if (status != OK && status != ERR_NO_MEMORY) {
         char text[VOLUME_TEXT];
         snprintf(text, sizeof text, "it takes no more changes (%s) %s", status_name(status), csv_problem(v->csv));
         say(v, true, text);
@@ -313,10 +313,8 @@ static void run(void *arg)
 
     while (!__atomic_load_n(&v->stop, __ATOMIC_ACQUIRE)) {
         struct call *call = next_call(v);
-        if (call) {
+        if (call)
             serve(v, call);
-            continue;
-        }
         if (volume_files_work(v)) {
             note(v);
             thread_yield();
@@ -328,7 +326,7 @@ static void run(void *arg)
             continue;
         }
         uint64_t now = time_now_ns();
-        if (v->csv && v->dirty && commit_ns == TIME_NEVER)
+        if (v->csv && (v->dirty || v->stuck) && commit_ns == TIME_NEVER)
             commit_ns = now + COMMIT_NS;
         if (!v->csv && !v->failed && now >= retry_ns) {
             mount(v, false);
@@ -336,8 +334,11 @@ static void run(void *arg)
         }
         if (v->csv && now >= commit_ns) {
             commit_ns = TIME_NEVER;
+            v->stuck = false;
             if (v->dirty && !volume_disk_is_fenced(&v->disk)) /* not dirty: a guest's flush was before */
                 commit(v);
+            else
+                volume_files_retry(v);
             continue;
         }
         (void)wait_event_until(&v->wake, __atomic_load_n(&v->first, __ATOMIC_ACQUIRE) || volume_files_wait(v) ||

@@ -5,10 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "kernel/bytes.h"
 #include "kernel/heap.h"
 #include "kernel/log.h"
 #include "kernel/text.h"
 #include "kernel/time.h"
+
+#define REST_NS (NS_PER_MS / 2)
 
 /* One call, on the stack of who waits. */
 struct call {
@@ -65,6 +68,11 @@ static void fenced(struct storage_user *user, const char *why)
     __atomic_store_n(&disk->fenced, true, __ATOMIC_RELEASE);
     lost(user, why);
     wake_all(&disk->volume->wake);
+}
+
+static void grown(struct storage_user *user, uint64_t bytes)
+{
+    log_info("volume %s: its disk has %lu MiB now; `csv grow %s` makes the volume as large", user->name, bytes / MIB, user->name);
 }
 
 static void back(struct storage_user *user)
@@ -129,6 +137,17 @@ static enum status disk_discard(struct csv_disk *csv, uint64_t offset, uint64_t 
     return count ? carry_out(csv, &call) : OK;
 }
 
+/* A clone of a file of many extents, for one, keeps the CPU for a tenth of a second else, and whoever has to run there waits. */
+static void disk_rest(struct csv_disk *csv)
+{
+    struct volume_disk *disk = csv->context;
+
+    if (time_now_ns() - disk->rested_ns < REST_NS)
+        return;
+    thread_yield();
+    disk->rested_ns = time_now_ns();
+}
+
 enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, const char *storage, const char *name, char *text,
                              size_t text_bytes)
 {
@@ -139,6 +158,7 @@ enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, co
     disk->lock = (struct spinlock)SPINLOCK_INIT("volume disk");
     disk->user.lost = lost;
     disk->user.back = back;
+    disk->user.grown = grown;
     disk->user.fenced = fenced;
     disk->user.reserves = true;
     snprintf(disk->user.name, sizeof disk->user.name, "%s", name);
@@ -157,7 +177,7 @@ enum status volume_disk_open(struct volume_disk *disk, struct volume *volume, co
     disk->fua = info.fua;
     disk->csv = (struct csv_disk){ .bytes = info.bytes, .sector_bytes = info.block_bytes, .context = disk, .read = disk_read,
                                    .write = disk_write, .flush = disk_flush, .write_zeroes = disk_write_zeroes,
-                                   .discard = info.can_unmap ? disk_discard : NULL };
+                                   .discard = info.can_unmap ? disk_discard : NULL, .rest = disk_rest };
     return OK;
 }
 

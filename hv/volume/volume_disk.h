@@ -26,6 +26,7 @@ struct volume_disk {
     bool fenced;                /* atomic: another node has the reservation, nothing is written any more; for good */
     char why[STORAGE_TEXT];
     bool fua;                   /* the unit can write through its cache */
+    uint64_t rested_ns;         /* when the volume's thread last gave up its CPU in a long computation */
 };
 
 /*

@@ -12,6 +12,7 @@
 
 #include "kernel/heap.h"
 #include "kernel/text.h"
+#include "kernel/time.h"
 #include "volume/volume_private.h"
 
 /* ---- The volume's thread ---- */
@@ -224,6 +225,84 @@ enum status volume_file_open(const char *path, struct volume_file_user *user, st
         snprintf(text, text_bytes, "%s does not exist; `ls` shows what there is", path);
     else if (!text[0])
         snprintf(text, text_bytes, "%s cannot be opened (%s)", path, status_name(status));
+    return status;
+}
+
+struct looking {
+    struct volume_file *file;
+    struct csv_stat *stat;
+    uint64_t bytes;
+};
+
+static enum status stat_here(struct csv *csv, void *arg)
+{
+    struct looking *l = arg;
+
+    return csv_stat(csv, csv_inode_of(l->file->csv), l->stat);
+}
+
+static enum status mark_here(struct csv *csv, void *arg)
+{
+    struct looking *l = arg;
+    struct csv_attributes later = { .set_modified = true };
+    enum status status = stat_here(csv, arg);
+
+    if (status != OK)
+        return status;
+    later.modified_ns = MAX((int64_t)time_unix_ns(), l->stat->modified_ns + 1);
+    status = csv_set_attributes(csv, l->stat->inode, &later);
+    return status == OK ? csv_sync(csv) : status;
+}
+
+static enum status look(struct volume_file *file, volume_fn *fn, struct csv_stat *stat, char *text, size_t text_bytes)
+{
+    struct looking l = { file, stat, 0 };
+    const char *volume = file->volume->name;
+    enum status status = volume_call(volume, strlen(volume), fn, &l, text, text_bytes);
+
+    if (status != OK && !text[0])
+        snprintf(text, text_bytes, "%s: its volume does not take it (%s); `csv show %s` says more", file->path,
+                 status_name(status), volume);
+    return status;
+}
+
+enum status volume_file_stat(struct volume_file *file, struct csv_stat *stat, char *text, size_t text_bytes)
+{
+    return look(file, stat_here, stat, text, text_bytes);
+}
+
+enum status volume_file_mark(struct volume_file *file, char *text, size_t text_bytes)
+{
+    struct csv_stat stat;
+
+    return look(file, mark_here, &stat, text, text_bytes);
+}
+
+/* What is mapped stays where it is, so nothing that is under way has to be waited for. */
+static enum status grow_here(struct csv *csv, void *arg)
+{
+    struct looking *l = arg;
+    struct csv_file *file = l->file->csv;
+
+    if (l->bytes < csv_size(file))
+        return ERR_RANGE;
+    enum status status = csv_set_size(file, l->bytes);
+    return status == OK ? csv_sync(csv) : status;
+}
+
+enum status volume_file_grow(struct volume_file *file, uint64_t *bytes, char *text, size_t text_bytes)
+{
+    struct looking l = { file, NULL, *bytes };
+    const char *volume = file->volume->name;
+    enum status status = volume_call(volume, strlen(volume), grow_here, &l, text, text_bytes);
+
+    if (status == OK)
+        *bytes = ALIGN_DOWN(*bytes, CSV_BLOCK_BYTES);
+    else if (status == ERR_RANGE)
+        snprintf(text, text_bytes, "%s: it is larger than that; `stat` shows how large it is", file->path);
+    else if (!text[0])
+        snprintf(text, text_bytes, "%s: its volume does not take it (%s); `csv show %s` says more", file->path,
+                 status_name(status), volume);
     return status;
 }
 

@@ -7,8 +7,8 @@
  * requests for other blocks go on meanwhile.
  *
  * A write that cannot be done for now (no block is left, or no memory, or the volume takes no changes) is not answered: it
- * is stuck, and all that comes behind it, and the user is told. It is tried again when the volume has changed, and when
- * the user asks for it.
+ * is stuck, and all that comes behind it, and the user is told. It is tried again every few seconds, when the volume has
+ * changed, and when the user asks for it.
  */
 #ifndef VOLUME_VOLUME_FILE_H
 #define VOLUME_VOLUME_FILE_H
@@ -23,7 +23,7 @@ struct volume_file_user {
     struct storage_user disk; /* its lost() and back(): of the volume's disk, and also from the volume's thread */
     /* Why a write is stuck, in words with the file's name and a cure; again after each try. The volume's thread. */
     void (*stuck)(struct volume_file_user *user, const char *why);
-    /* No longer. */
+    /* No longer, however the request ended. The volume's or the storage's thread. */
     void (*freed)(struct volume_file_user *user);
 };
 
@@ -38,6 +38,17 @@ struct volume_file_info {
  */
 enum status volume_file_open(const char *path, struct volume_file_user *user, struct volume_file **file,
                              struct volume_file_info *info, char *text, size_t text_bytes) MUST_CHECK;
+/*
+ * How it is now, whatever its name has become; and: it gets another time of modification, durably. Both wait for the volume's
+ * thread; not OK with *text, "CAUSE; CURE". Thread context.
+ */
+enum status volume_file_stat(struct volume_file *file, struct csv_stat *stat, char *text, size_t text_bytes) MUST_CHECK;
+enum status volume_file_mark(struct volume_file *file, char *text, size_t text_bytes) MUST_CHECK;
+/*
+ * Makes it so large, durably, while its requests go on; *bytes is as much of that as can be asked for, as in volume_file_info.
+ * ERR_RANGE: it is larger. Likewise.
+ */
+enum status volume_file_grow(struct volume_file *file, uint64_t *bytes, char *text, size_t text_bytes) MUST_CHECK;
 /* Whether its volume is configured and not mounted yet, for want of its disk. */
 bool volume_file_will_come(const char *path);
 /* Whether a file is somebody's disk. In its volume's thread. */

@@ -55,6 +55,7 @@ void volume_io_unlock_and_wake(struct volume_file *f)
 static void put_free(struct file_io *io)
 {
     io->state = IO_FREE;
+    io->was_stuck = false;
     io->whole = NULL;
     io->next = io->file->free;
     io->file->free = io;
@@ -90,6 +91,10 @@ static void end(struct file_io *io, enum status status)
     struct volume_file *f = io->file;
     struct disk_request *whole = io->whole;
 
+    if (unlikely(io->was_stuck && f->told && !f->stuck)) { /* however it ends */
+        f->told = false;
+        f->user->freed(f->user);
+    }
     f->exclusive -= io->exclusive;
     f->cancelled -= !whole;
     put_free(io);
@@ -314,7 +319,7 @@ static void get_stuck(struct file_io *io, enum status status)
         return;
     }
     put_back(io);
-    f->stuck = f->told = true;
+    f->stuck = f->told = io->was_stuck = f->volume->stuck = true;
     snprintf(text, sizeof text, "%.*s: volume %.40s %s", PATH_TOLD, f->path, f->volume->name, cause_of(status));
     f->user->stuck(f->user, text);
     spin_unlock(&f->lock);
@@ -335,11 +340,6 @@ static void over(struct file_io *io, enum status status)
                   io->offset, f->path, status_name(status), status == ERR_CORRUPT ? ": " : "",
                   status == ERR_CORRUPT ? csv_problem(f->volume->csv) : "");
     spin_lock(&f->lock);
-    if (f->told && !f->stuck && status == OK) { /* what was stuck came through */
-        f->told = false;
-        if (f->user)
-            f->user->freed(f->user);
-    }
     end(io, status);
 }
 
@@ -347,9 +347,9 @@ static void over(struct file_io *io, enum status status)
 
 enum status volume_files_sync(struct volume *v)
 {
-    v->dirty = false;
     csv_set_time(v->csv, (int64_t)time_unix_ns());
     enum status status = csv_sync(v->csv);
+    v->dirty = status == ERR_NO_MEMORY; /* another time */
     if (status != OK)
         return status;
     for (struct volume_file *f = v->files; f; f = f->next) {
@@ -369,6 +369,14 @@ static void map_changed(struct volume_file *f)
     spin_unlock(&f->lock);
 }
 
+/* For a request: what cannot be made durable is as if the volume took no changes, for nobody knows what is. */
+static enum status make_durable(struct volume *v)
+{
+    enum status status = volume_files_sync(v);
+
+    return status == OK || status == ERR_NO_MEMORY ? status : ERR_READ_ONLY;
+}
+
 /* All pieces are done. */
 static void complete(struct file_io *io)
 {
@@ -380,23 +388,26 @@ static void complete(struct file_io *io)
         status = csv_converted(f->csv, io->offset, io->bytes);
         map_changed(f);
     }
-    if (status == OK && io->fua && f->changed && volume_files_sync(f->volume) != OK)
-        status = ERR_READ_ONLY; /* nobody knows what is durable */
+    if (status == OK && io->fua && f->changed)
+        status = make_durable(f->volume);
     over(io, status);
 }
 
-static bool give_zeroes(struct file_io *io, uint64_t bytes)
+static enum status give_zeroes(struct file_io *io, uint64_t bytes)
 {
-    bool ok = true;
+    enum status status = OK;
 
-    for (uint64_t done = 0, part; ok && done < bytes; done += part) {
+    for (uint64_t done = 0, part; status == OK && done < bytes; done += part) {
         part = MIN(bytes - done, (uint64_t)ZERO_BYTES);
         spin_lock(&io->file->lock);
-        ok = io->whole && io->whole->put(io->whole, io->at + done, zeroes, (uint32_t)part);
+        if (!io->whole)
+            status = ERR_CANCELLED;
+        else if (!io->whole->put(io->whole, io->at + done, zeroes, (uint32_t)part))
+            status = ERR_IO;
         spin_unlock(&io->file->lock);
     }
     io->at += bytes;
-    return ok;
+    return status;
 }
 
 /* It waits again, as if nothing of it was done. */
@@ -434,7 +445,7 @@ static void go_on(struct file_io *io)
         spin_unlock(&f->lock);
         enum status status = csv_map(f->csv, io->offset + io->at, io->bytes - io->at, &map);
         if (status == OK && (map.kind == CSV_MAP_HOLE || map.kind == CSV_MAP_UNWRITTEN) && io->op == DISK_READ)
-            status = give_zeroes(io, map.bytes) ? OK : ERR_IO;
+            status = give_zeroes(io, map.bytes);
         else if (status == OK && io->op == DISK_WRITE && map.kind != CSV_MAP_WRITTEN && !(io->fill && map.kind == CSV_MAP_UNWRITTEN)) {
             begin_anew(io); /* somebody has held the file, and changed its map */
             return;
@@ -478,9 +489,13 @@ static enum status copy(struct file_io *io)
     for (uint64_t at = 0, part; at < io->bytes && status == OK; at += part) {
         part = MIN(io->bytes - at, (uint64_t)VOLUME_BUFFER_BYTES);
         spin_lock(&f->lock);
-        bool ok = io->whole && io->whole->get(io->whole, at, buffer, (uint32_t)part);
+        if (!io->whole)
+            status = ERR_CANCELLED;
+        else if (!io->whole->get(io->whole, at, buffer, (uint32_t)part))
+            status = ERR_IO;
         spin_unlock(&f->lock);
-        status = ok ? csv_write(f->csv, io->offset + at, buffer, part) : ERR_IO;
+        if (status == OK)
+            status = csv_write(f->csv, io->offset + at, buffer, part);
     }
     return status;
 }
@@ -490,7 +505,7 @@ static void flush(struct file_io *io)
     struct volume_file *f = io->file;
 
     if (f->changed) {
-        over(io, volume_files_sync(f->volume) == OK ? OK : ERR_READ_ONLY);
+        over(io, make_durable(f->volume));
         return;
     }
     spin_lock(&f->lock);

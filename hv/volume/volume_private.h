@@ -35,6 +35,7 @@ struct volume {
     struct volume_file *files;       /* the thread's; changed under the lock */
     uint8_t *buffer;                 /* VOLUME_BUFFER_BYTES, for what is copied; the thread's; NULL: no file was opened yet */
     bool dirty;                      /* files' maps have changed since the last commit; the thread's */
+    bool stuck;                      /* a file's request may be stuck, and is to be tried again; the thread's */
     struct volume *next;
 };
 
@@ -65,6 +66,7 @@ struct file_io {
     bool fua;
     bool exclusive;             /* nothing else may be under way in its blocks: it changes the map there */
     bool fill;                  /* its blocks are there, some unwritten: to be told as written when the disk has them */
+    bool was_stuck;             /* the user was told so */
     uint64_t offset, bytes, at; /* of the request, kept for when it is gone; how much of it is done */
     uint64_t lead, part;        /* of the piece: zeros in front of the request's bytes; how many of these it has */
 };
@@ -80,7 +82,7 @@ struct volume_file {
     unsigned busy;                  /* not free */
     unsigned exclusive, cancelled;  /* of those that wait no more; a hold counts as exclusive */
     bool stuck;                     /* the first that waits cannot be done now: the volume is full, for one */
-    bool told;                      /* the user was told so */
+    bool told;                      /* the user was told so, and not yet that it is over */
     bool changed;                   /* the map has changes that are not durable; changed by the thread */
     bool over;                      /* the volume is gone */
     bool work;                      /* something for the thread; atomic */

@@ -19,7 +19,7 @@ static struct fake_stream stream;
 static struct config_vm config(void)
 {
     return (struct config_vm){ .name = "demo", .memory_bytes = 64 * MIB, .vcpus = 2, .kernel = "\\kernel", .cmdline = "a b",
-                               .disks = { "\\one", "\\two" }, .disk_count = 2 };
+                               .disks = { "\\one", "\\two" }, .disk_count = 2, .uuid = "5f0c2f6e" };
 }
 
 static void put_vm(struct stream_writer *w, void *arg)
@@ -30,7 +30,7 @@ static void put_vm(struct stream_writer *w, void *arg)
 static struct stream_reader *write_vm(const struct config_vm *c, bool paused)
 {
     struct save_vm vm = { c, 64 * MIB, 7, paused };
-    fake_stream_write(&stream, 1, put_vm, &vm);
+    fake_stream_write(&stream, SAVE_VM_VERSION, put_vm, &vm);
     return fake_stream_read(&stream);
 }
 
@@ -84,6 +84,12 @@ static void vm_of_another_is_refused(void **state)
     other = config();
     other.disks[1] = "\\three";
     assert_non_null(strstr(mismatch(&other, &c), "disk"));
+    other = config();
+    other.uuid = "5f0c2f6f";
+    assert_non_null(strstr(mismatch(&other, &c), "its uuid is not that of this VM"));
+    other.uuid = NULL;
+    assert_non_null(strstr(mismatch(&other, &c), "uuid"));
+    assert_non_null(strstr(mismatch(&c, &other), "uuid"));
     struct stream_reader *r = write_vm(&c, false);
     struct save_vm vm = { .config = &c, .memory_bytes = 66 * MIB };
     save_vm_get(&vm, r);
@@ -113,6 +119,122 @@ static void vm_cut_or_long_is_refused(void **state)
     struct save_vm vm = { .config = &c, .memory_bytes = 64 * MIB };
     save_vm_get(&vm, r);
     assert_int_equal(r->error, ERR_INVALID);
+}
+
+/* Version 1 ends with the disks. */
+static void vm_without_uuid_is_read(void **state)
+{
+    struct config_vm c = config();
+    struct save_vm vm = { &c, 64 * MIB, 7, false };
+    (void)state;
+    c.uuid = "";
+    fake_stream_write(&stream, 1, put_vm, &vm);
+    fake_stream_cut(&stream, fake_stream_payload(&stream) - 4);
+    c.uuid = "5f0c2f6e";
+    struct stream_reader *r = fake_stream_read(&stream);
+    save_vm_get(&vm, r);
+    assert_int_equal(r->error, OK);
+}
+
+/* ---- Disks ---- */
+
+static void put_disk(struct stream_writer *w, void *arg)
+{
+    save_disk_put(arg, w);
+}
+
+static const char *disk_error(const struct save_disk *here, enum status expected)
+{
+    struct stream_reader *r = fake_stream_read(&stream);
+    save_disk_get(here, r);
+    assert_int_equal(r->error, expected);
+    return r->error_text;
+}
+
+static const struct save_disk a_file = { SAVE_DISK_FILE, "/ClusterStorage/V/demo/a.img", 1 * MIB, 77, 5, 1000000007, "" };
+static const struct save_disk a_unit = { .kind = SAVE_DISK_UNIT, .path = "storage:san", .bytes = 1 * GIB, .identity = "naa.6001" };
+
+static void disk_that_was_changed_is_told(void **state)
+{
+    struct save_disk disk = a_file;
+    (void)state;
+    fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+    disk_error(&a_file, OK);
+    disk.inode = 78;
+    assert_string_equal(disk_error(&disk, ERR_INVALID),
+                        "section TEST 0: /ClusterStorage/V/demo/a.img is another file now, put there since");
+    disk = a_file;
+    disk.generation = 6;
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "another file"));
+    disk = a_file;
+    disk.bytes = 2 * MIB;
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "had 1048576 bytes and has 2097152 now"));
+    disk = a_file;
+    disk.modified_ns++;
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "was written to, or was a running VM's disk, since"));
+    disk_error(&a_unit, ERR_CORRUPT);
+    disk = (struct save_disk){ .path = "\\image", .bytes = 1 * MIB };
+    disk_error(&disk, ERR_CORRUPT);
+    fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+    disk_error(&disk, OK);
+    disk.bytes++;
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "its image had 1048576 bytes"));
+}
+
+static void unit_that_was_changed_is_told(void **state)
+{
+    char longest[264] = { 0 };
+    struct save_disk disk = a_unit;
+    (void)state;
+    memset(longest, 'x', sizeof longest - 1);
+    fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+    disk_error(&a_unit, OK);
+    disk.identity = "naa.6002";
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "storage:san is another unit now: naa.6002"));
+    disk.identity = "";
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "another unit"));
+    disk = a_unit;
+    disk.bytes = 2 * GIB;
+    assert_non_null(strstr(disk_error(&disk, ERR_INVALID), "had 1073741824 bytes and has 2147483648 now"));
+    disk.identity = longest;
+    fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+    disk_error(&disk, OK);
+    assert_non_null(strstr(disk_error(&a_unit, ERR_INVALID), "another unit"));
+}
+
+static void disk_cut_or_long_is_refused(void **state)
+{
+    const struct save_disk *const disks[] = { &a_file, &a_unit };
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        struct save_disk disk = *disks[i];
+        fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+        size_t whole = fake_stream_payload(&stream);
+        for (size_t count = 0; count < whole; count++) {
+            fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+            fake_stream_cut(&stream, count);
+            struct stream_reader *r = fake_stream_read(&stream);
+            save_disk_get(disks[i], r);
+            assert_int_not_equal(r->error, OK);
+        }
+        fake_stream_write(&stream, SAVE_DISK_VERSION, put_disk, &disk);
+        fake_stream_patch(&stream, 8, 9, 4);
+        disk_error(disks[i], ERR_CORRUPT);
+    }
+}
+
+/* Version 1: eight bytes, which of a file and a unit say nothing. */
+static void disk_of_version_1_is_read(void **state)
+{
+    struct save_disk image = { .path = "\\image", .bytes = 0 };
+    (void)state;
+    fake_stream_write(&stream, 1, put_disk, &image);
+    fake_stream_cut(&stream, 8);
+    disk_error(&a_file, OK);
+    disk_error(&a_unit, OK);
+    disk_error(&image, OK);
+    image.bytes = 5;
+    disk_error(&image, ERR_INVALID);
 }
 
 static void put_clock(struct stream_writer *w, void *arg)
@@ -179,9 +301,15 @@ static void version_is_refused_by_name(void **state)
     (void)state;
     fake_stream_write(&stream, 2, put_vcpu, &vcpu);
     struct stream_reader *r = fake_stream_read(&stream);
-    save_version(r, 1);
+    save_version(r, 1, 2);
+    assert_int_equal(r->error, OK);
+    save_version(r, 1, 1);
     assert_int_equal(r->error, ERR_VERSION);
     assert_string_equal(r->error_text, "section TEST 0: version 2, this node reads 1: update it");
+    r = fake_stream_read(&stream);
+    save_version(r, 3, 3);
+    assert_int_equal(r->error, ERR_VERSION);
+    assert_string_equal(r->error_text, "section TEST 0: version 2, this node reads 3: an older one wrote it");
 }
 
 /* ---- Pages ---- */
@@ -411,6 +539,11 @@ int main(void)
         cmocka_unit_test(vm_comes_back),
         cmocka_unit_test(vm_of_another_is_refused),
         cmocka_unit_test(vm_cut_or_long_is_refused),
+        cmocka_unit_test(vm_without_uuid_is_read),
+        cmocka_unit_test(disk_that_was_changed_is_told),
+        cmocka_unit_test(unit_that_was_changed_is_told),
+        cmocka_unit_test(disk_cut_or_long_is_refused),
+        cmocka_unit_test(disk_of_version_1_is_read),
         cmocka_unit_test(clock_is_checked),
         cmocka_unit_test(vcpu_is_checked),
         cmocka_unit_test(version_is_refused_by_name),

@@ -141,6 +141,31 @@ static void test_config(void **state)
     bench_free(b);
 }
 
+/* The driver gets its configuration interrupt, reads a new generation and the new size, and reaches what is new. */
+static void test_grown(void **state)
+{
+    struct bench *b = bench_new(true, false, ~0ull);
+    uint64_t config = fake_bar(b->guest, SLOT) + REG_DEVICE, last = DISK_BYTES / 512;
+    const struct gmem_segment one[] = { { GPA(DATA), 512 } };
+    (void)state;
+    fake_msix_on(b->guest, b->dev);
+    assert_int_equal(request(b, 0, last, one, 0, 1, NULL), 1);
+    unsigned generation = (unsigned)fake_reg(b->guest, b->dev, REG_GENERATION, 1), msis = b->guest->msi_count;
+    b->late.bytes = DISK_BYTES + 2 * MIB;
+    virtio_blk_grown(&b->disk);
+    assert_int_equal(b->guest->msi_count, msis + 1);
+    assert_int_equal(b->guest->msi_data[msis], 0x40);
+    assert_int_equal(fake_reg(b->guest, b->dev, REG_GENERATION, 1), (generation + 1) & 0xff);
+    assert_int_equal(fake_mmio_read(b->guest, config, 8), last + 2 * MIB / 512);
+    offer(b, 0, last + 2 * MIB / 512 - 1, one, 0, 1);
+    fake_run(b->guest, b->dev, 0);
+    struct blk_request *r = take(b);
+    assert_int_equal(r->offset, DISK_BYTES + 2 * MIB - 512);
+    r->done(r, OK);
+    assert_int_equal(b->guest->ram[STATUS], 0);
+    bench_free(b);
+}
+
 static void test_read_write(void **state)
 {
     struct bench *b = bench_new(false, false, ~0ull);
@@ -569,7 +594,7 @@ static void test_large_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),       cmocka_unit_test(test_read_write),
+        cmocka_unit_test(test_config), cmocka_unit_test(test_grown),       cmocka_unit_test(test_read_write),
         cmocka_unit_test(test_framing),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_malformed),    cmocka_unit_test(test_id),
         cmocka_unit_test(test_zeroes),       cmocka_unit_test(test_late_answers),

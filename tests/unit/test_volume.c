@@ -106,6 +106,25 @@ static void a_configured_volume_can_be_made(void **state)
     tear_down();
 }
 
+/* It is told who has the disk, and the volume is mounted as soon as that one lets it go. */
+static void a_strangers_disk_is_waited_for(void **state)
+{
+    (void)state;
+
+    set_up(SIZE);
+    stop_volume();
+    san.stranger = true;
+    start_node("Volume1");
+    wait_until(volume_now().problem[0]);
+    assert_int_equal(volume_now().state, VOLUME_WAITS);
+    assert_non_null(strstr(volume_now().problem, "stranger"));
+    assert_non_null(strstr(volume_now().problem, "--take-over"));
+    __atomic_store_n(&san.stranger, false, __ATOMIC_RELEASE);
+    wait_until(volume_now().state == VOLUME_MOUNTED);
+    assert_string_equal(volume_now().problem, "");
+    tear_down();
+}
+
 static void a_disk_that_is_too_small_or_fails_is_named(void **state)
 {
     (void)state;
@@ -171,6 +190,7 @@ int main(void)
         cmocka_unit_test(what_a_disk_holds_is_named_and_kept),
         cmocka_unit_test(a_volume_is_something_too),
         cmocka_unit_test(a_configured_volume_can_be_made),
+        cmocka_unit_test(a_strangers_disk_is_waited_for),
         cmocka_unit_test(a_disk_that_is_too_small_or_fails_is_named),
         cmocka_unit_test(a_volume_grows_with_its_disk),
         cmocka_unit_test(what_guests_allocate_is_committed),

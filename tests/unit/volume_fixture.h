@@ -43,13 +43,14 @@ static uint64_t wakes;
 static __thread uint64_t wakes_seen;
 static pthread_t volume_thread;
 static bool threads_run;
+static uint64_t skipped_ns; /* that passed in no time */
 
 uint64_t time_now_ns(void)
 {
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec + __atomic_load_n(&skipped_ns, __ATOMIC_ACQUIRE);
 }
 
 uint64_t time_unix_ns(void) { return 1000; }
@@ -123,6 +124,14 @@ struct thread *thread_create(const char *name, unsigned cpu, void (*fn)(void *ar
     return pthread_create(&volume_thread, NULL, volume_main, NULL) ? NULL : (struct thread *)&volume_thread;
 }
 
+static inline void pass_time(uint64_t ns)
+{
+    pthread_mutex_lock(&world);
+    __atomic_fetch_add(&skipped_ns, ns, __ATOMIC_RELEASE);
+    tell();
+    pthread_mutex_unlock(&world);
+}
+
 /* Waits, in the test's thread, for what another one does. */
 #define wait_until(condition)                                                                                       \
     do {                                                                                                            \
@@ -144,7 +153,9 @@ static struct {
     unsigned count;
     void (*of_volume)(struct disk_request *request, enum status status); /* done() of the volume's own requests */
     bool hold_data, hold_all, stop, busy, fua;
+    bool data_fails; /* of files: each is answered by an error */
     bool taken; /* reserved */
+    bool stranger; /* somebody else has it reserved */
     uint64_t seed;
     uint64_t bytes; /* how large the disk says that it is; 0: as it is */
     struct storage_user *user;
@@ -198,7 +209,9 @@ static void carry_out_one(struct disk_request *request)
 
     assert_true(range_within(request->offset, request->bytes, san.disk->disk.bytes));
     assert_true(san.taken || request->op == DISK_READ);
-    if (request->op == DISK_FLUSH)
+    if (data && san.data_fails)
+        status = ERR_IO;
+    else if (request->op == DISK_FLUSH)
         status = san.disk->disk.flush(&san.disk->disk);
     else if (request->op != DISK_DISCARD)
         status = transfer(request);
@@ -281,8 +294,12 @@ bool storage_info_get(unsigned i, struct storage_info *info)
 
 enum status storage_take(struct storage *storage, bool take_over, uint64_t *key, bool *taken_over, char *text, size_t text_bytes)
 {
-    (void)storage, (void)take_over, (void)text, (void)text_bytes;
+    (void)storage;
     assert_false(san.taken);
+    if (__atomic_load_n(&san.stranger, __ATOMIC_ACQUIRE) && !take_over) {
+        snprintf(text, text_bytes, "storage san: reserved by a stranger");
+        return ERR_BUSY;
+    }
     san.taken = true;
     *taken_over = false;
     *key = 1;
@@ -422,7 +439,7 @@ static enum status answer(struct asked *a)
 }
 
 /* Asks, and waits for the answer. */
-static enum status request(struct volume_file *file, enum disk_op op, uint64_t offset, void *bytes, uint64_t count)
+static inline enum status request(struct volume_file *file, enum disk_op op, uint64_t offset, void *bytes, uint64_t count)
 {
     struct asked a;
 
