@@ -198,8 +198,8 @@ class Bench:
 
     # ---- Storage: bench_storage.py ----
 
-    def storage(self, with_kvm):
-        bench_storage.StorageBench(self.build, self.put).measure(with_kvm)
+    def storage(self, cpu, with_kvm):
+        bench_storage.StorageBench(self.build, self.put).measure(cpu, with_kvm)
 
     def metadata(self):
         bench_storage.StorageBench(self.build, self.put).metadata()
@@ -394,14 +394,15 @@ def main():
         steps += [("exits_and_memory", cpu), ("debian", cpu), *([] if options.no_kvm else [("kvm", cpu)])]
         if cpu == "amd":  # Bochs counts as it is
             steps += [("debian_uncounted", cpu), *([] if options.no_kvm else [("kvm_debian_uncounted", cpu)])]
+    steps += [("storage", cpu) for cpu in cpus]
     if "amd" in cpus:
-        steps += [("storage", "amd"), ("metadata", "")]
+        steps.append(("metadata", ""))
     for step, cpu in steps + [("large_machine", "")]:
         if options.only and step not in options.only:
             continue
         print(f"bench: {step.replace('_', ' ')}{', ' + VENDOR[cpu] if cpu else ''}", flush=True)
         try:
-            getattr(bench, step)(*([not options.no_kvm] if step == "storage" else [cpu] if cpu else []))
+            getattr(bench, step)(*([cpu] if cpu else []), *([not options.no_kvm] if step == "storage" else []))
         except (MachineError, Timeout, AssertionError, subprocess.CalledProcessError, KeyError) as error:
             failed.append(f"{step} {cpu}: {type(error).__name__}: {error}")
         bench.write()

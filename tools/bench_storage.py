@@ -4,7 +4,8 @@
 
 Both are the same emulated machine (QEMU's AMD, two cards), one after the other, with the same target, the same guest and the same
 load (tests/peer/load.c). What a request costs the host's side is counted by a plugin of QEMU's (tests/peer/count_plugin.c): all
-instructions of all CPUs, but for those of the guest itself. docs/build.md says what the rows mean.
+instructions of all CPUs, but for those of the guest itself. On Bochs' Intel machine, Tasuki alone, tests/peer/count_trace.c
+counts them by the debugger's trace. docs/build.md says what the rows mean.
 """
 import glob
 import os
@@ -25,19 +26,27 @@ import mkesp  # noqa: E402
 from machine import Machine, MachineError  # noqa: E402
 from target import INITIATOR, NAME, Target  # noqa: E402
 
-TIMEOUT = 600  # of a machine's whole run, in seconds of this machine's time, which others may share
+TIMEOUT = 1200  # of a machine's whole run, in seconds of this machine's time, which others may share
 FAILED = re.compile(rb"load: failed|Kernel panic")
 PROMPT = r"tasuki:\w+> "
 UNIT_MIB = 256
-FILE_MIB = 192  # the same part of the raw unit is used
+FILE_MIB = 192
+VOLUME_MIB = 384  # that file, and the one of many extents twice
+EXTENTS = 10000
 # Rows: name, read or write, bytes, requests at once, how many.
 DISK_ROWS = [
     ("read_4k_1", "read", 4096, 1, 1500), ("read_4k_32", "read", 4096, 32, 4000),
     ("write_4k_1", "write", 4096, 1, 1500), ("write_4k_32", "write", 4096, 32, 4000),
     ("read_1m", "read", 1 << 20, 4, 100), ("write_1m", "write", 1 << 20, 4, 100),
 ]
+SMALL_ROWS = [row for row in DISK_ROWS if row[2] == 4096]
+TRACED_COUNT = {"4k_1": 64, "4k_32": 128, "1m": 4}  # of each row on Bochs, by the end of its name: a trace is slow
+# The guest's disks: the raw unit, a file of one piece on a volume, one of many extents there.
+UNIT, VOLUME, MANY = "unit", "volume", "volume_10k"
+DISKS = {UNIT: "storage:san", VOLUME: "/ClusterStorage/Volume1/disk.img", MANY: "/ClusterStorage/Volume1/extents.img"}
 TCP_MIB = 24
-TCP_ROWS = ["send", "receive"]
+TCP_KINDS = ["send", "receive"]
+TCP_ROWS = [f"tcp_{kind}" for kind in TCP_KINDS]
 CARDS = [{"model": "virtio-net-pci"}, {"model": "virtio-net-pci"}]  # the storage's, the guests'
 
 # Rows that are held against others: the least or the most that is aimed at, as a part of what a row has in a column.
@@ -47,10 +56,11 @@ AIMS = {
     "unit_read_1m_svm": ("least", 1.5, "unit_read_1m_svm", "kvm"),
     "unit_write_1m_svm": ("least", 1.5, "unit_write_1m_svm", "kvm"),
 }
-for _row in DISK_ROWS:
-    if _row[2] == 4096:
-        AIMS[f"volume_{_row[0]}_cost_svm"] = ("most", 1.02, f"unit_{_row[0]}_cost_svm", "tasuki")
-        AIMS[f"volume_{_row[0]}_svm"] = ("least", 0.98, f"unit_{_row[0]}_svm", "tasuki")
+for _row in SMALL_ROWS:
+    for _what in (VOLUME, MANY):
+        AIMS[f"{_what}_{_row[0]}_svm"] = ("least", 0.98, f"{UNIT}_{_row[0]}_svm", "tasuki")
+        for _vendor in ("svm", "vmx"):
+            AIMS[f"{_what}_{_row[0]}_cost_{_vendor}"] = ("most", 1.02, f"{UNIT}_{_row[0]}_cost_{_vendor}", "tasuki")
 
 GUEST_INIT = mkdemo.INIT_BEGIN + """{commands}
 echo load: end
@@ -86,18 +96,19 @@ name = node
 [network san]
 address = dhcp
 
-[network lan]
-card = {lan}
-
 {storage}
 [vm bench]
 memory = 192M
 kernel = \\tasuki\\images\\vmlinuz
 initrd = \\tasuki\\images\\initrd.img
 cmdline = console=ttyS0
-disk = {disk}
-network = lan
+{disks}
 start = auto
+"""
+LAN_CONF = """network = lan
+
+[network lan]
+card = 52:54:00:12:34:57
 """
 
 MOUNT_CONF = """[node]
@@ -152,40 +163,41 @@ class StorageBench:
     def __init__(self, build, put):
         self.build, self.put = build, put
         self.directory = os.path.join(build, "bench")
-        self.plugin, self.load = self.path("count_plugin.so"), self.path("load")
+        self.plugin, self.trace, self.load = self.path("count_plugin.so"), self.path("count_trace.so"), self.path("load")
         os.makedirs(self.directory, exist_ok=True)
-        warnings = ["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror"]
-        for output, source, options in ((self.plugin, "count_plugin.c", ["-shared", "-fPIC", "-fvisibility=hidden"]),
-                                        (self.load, "load.c", ["-static"])):
-            subprocess.run([*warnings, *options, "-o", output, os.path.join(ROOT, "tests/peer", source)], check=True)
+        library = ["-shared", "-fPIC", "-fvisibility=hidden"]
+        compile_c(self.plugin, [os.path.join(ROOT, "tests/peer/count_plugin.c")], *library)
+        compile_c(self.trace, [os.path.join(ROOT, "tests/peer/count_trace.c")], *library[:2])
+        compile_c(self.load, [os.path.join(ROOT, "tests/peer/load.c")], "-static")
         _, _, self.package = mkdemo.fetch_kernel(os.path.join("build", "packages"))
 
     def path(self, *names):
         return os.path.join(os.path.abspath(self.directory), *names)
 
     def guest_initrd(self, rows, peer):
-        """The guest that runs the load; the file's name."""
-        commands = [f"load disk /dev/vda {name} {kind} {size} {depth} {count} {2 * i}{' sequential' if size > 4096 else ''}"
-                    for i, (name, kind, size, depth, count) in enumerate(rows)]
+        """The guest that runs the load, whose rows are as loads() makes them; the file's name."""
+        commands = [f"load disk {device} {name} {kind} {size} {depth} {count} {2 * i}{' sequential' if size > 4096 else ''}"
+                    for i, (name, device, kind, size, depth, count) in enumerate(rows)]
         if peer:
             commands.append("udhcpc -q -n -t 20 -i eth0 >/dev/null")
-            commands += [f"load {kind} 10.0.2.2 {port} {kind} {TCP_MIB << 20} {2 * (len(rows) + i)}"
-                         for i, (kind, port) in enumerate(zip(TCP_ROWS, peer.ports))]
+            commands += [f"load {kind} 10.0.2.2 {port} {name} {TCP_MIB << 20} {2 * (len(rows) + i)}"
+                         for i, (kind, name, port) in enumerate(zip(TCP_KINDS, TCP_ROWS, peer.ports))]
         with open(self.load, "rb") as file:
             mkdemo.write_initrd(self.path("load.initrd"), self.package, GUEST_INIT.format(commands="\n".join(commands)),
                                 {"bin/load": file.read()})
         return self.path("load.initrd")
 
-    def run(self, image, log, rows, peer, profile, kvm=False):
+    def run(self, cpu, image, log, rows, peer=None, profile=None, kvm=False):
         """{name: (requests in a second, instructions of the host's side for each)}, with the rows of TCP in MiB."""
         marks = self.path(log + ".marks")
-        plugin = f"file={self.plugin},out={marks}" + (f",profile={profile}" if profile else "")
-        open(marks, "w", encoding="ascii").close()  # none of an earlier run's; and it is there before the plugin is
-        with Machine(cpu="amd", image=image, smp=2, log=self.path(log + ".log"), cards=CARDS, extra=["-plugin", plugin]) as machine:
+        open(marks, "w", encoding="ascii").close()  # none of an earlier run's; and it is there before it is written to
+        names = [row[0] for row in rows] + (TCP_ROWS if peer else [])
+        options = (self.plugin_options(marks, profile) if cpu == "amd" else self.trace_options(marks, len(names)))
+        with Machine(cpu=cpu, image=image, log=self.path(log + ".log"), **options) as machine:
             if not kvm:
                 machine.expect(PROMPT, timeout=TIMEOUT)
             # A console that is open is looked at by the shell now and then. So it is opened when all is over, or takes too long.
-            wait_for_mark(marks, 2 * len(rows) + (2 * len(TCP_ROWS) if peer else 0) - 1, machine)
+            wait_for_mark(marks, 2 * len(names) - 1, machine)
             if not kvm:
                 machine.sendline("vm console bench")
             if FAILED.fullmatch(machine.expect(r"load: end", FAILED.pattern, timeout=60)[0]):
@@ -195,20 +207,34 @@ class StorageBench:
         with open(marks, encoding="ascii") as file:
             seen = {int(line.split()[0]): [int(word) for word in line.split()[1:]] for line in file}
         found = {}
-        for i, name in enumerate([row[0] for row in rows] + TCP_ROWS):
+        for i, name in enumerate(names):
             if name in done and 2 * i + 1 in seen:
                 before, after = seen[2 * i], seen[2 * i + 1]
                 seconds, instructions = (after[0] - before[0]) / 1e9, sum(after[1::2]) - sum(before[1::2])
                 found[name] = (done[name] / seconds, instructions / done[name])
         return found
 
-    def tasuki(self, target, disk, rows, peer=None, log="storage", profile=None, **keys):
+    def plugin_options(self, marks, profile):
+        plugin = f"file={self.plugin},out={marks}" + (f",profile={profile}" if profile else "")
+        return {"smp": 2, "cards": CARDS, "extra": ["-plugin", plugin]}
+
+    def trace_options(self, marks, count):
+        """Bochs stops at each mark, and traces from each first to each second one."""
+        symbols = subprocess.run(["nm", os.path.join(self.build, "tasuki.elf")], check=True, capture_output=True, text=True).stdout
+        entry = re.search(r"^(\w+) T vmx_exit_entry$", symbols, re.M).group(1)
+        return {"smp": 1, "memory": 1024, "cards": [{}], "extra": ["magic_break: enabled=1"],
+                "debugger": ["c", "trace on", "c", "trace off"] * count,
+                "environment": {"LD_PRELOAD": self.trace, "TASUKI_MARKS": marks, "TASUKI_EXIT": entry}}
+
+    def tasuki(self, cpu, storages, rows, peer=None, log="storage", profile=None):
+        """Storages: their sections of the configuration. The guest has all of DISKS where there is one for the volume."""
         initrd = self.guest_initrd(rows, peer)
-        conf = TASUKI_CONF.format(lan="52:54:00:12:34:57", storage=target.configuration("san", **keys), disk=disk)
+        disks = [f"disk = {disk}" for disk in DISKS.values() if len(storages) > 1 or disk == DISKS[UNIT]]
+        conf = TASUKI_CONF.format(storage="\n".join(storages), disks="\n".join(disks)) + (LAN_CONF if peer else "")
         mkesp.write_image(self.path("storage.img"), {
             "EFI/BOOT/BOOTX64.EFI": os.path.join(self.build, "BOOTX64.EFI"), "tasuki/tasuki.conf": conf.encode(),
             "tasuki/images/vmlinuz": os.path.join(self.build, "demo/vmlinuz"), "tasuki/images/initrd.img": initrd})
-        return self.run(self.path("storage.img"), log, rows, peer, profile)
+        return self.run(cpu, self.path("storage.img"), log, rows, peer, profile)
 
     def kvm(self, target, rows, peer=None, log="storage-kvm", profile=None):
         from bench import efi_program, qemu_files
@@ -223,7 +249,7 @@ class StorageBench:
         mkesp.write_image(self.path("storage-kvm.img"), {
             "EFI/BOOT/BOOTX64.EFI": self.path("efi_start.efi"), "vmlinuz.efi": os.path.join(self.build, "demo/vmlinuz"),
             "initrd.img": self.path("storage-kvm.initrd")})
-        return self.run(self.path("storage-kvm.img"), log, rows, peer, profile, kvm=True)
+        return self.run("amd", self.path("storage-kvm.img"), log, rows, peer, profile, kvm=True)
 
     def open_iscsi(self):
         """{path: bytes} of iscsistart, which logs in once and leaves the session to the kernel, and of its libraries."""
@@ -244,50 +270,44 @@ class StorageBench:
 
     # ---- What `make bench` runs ----
 
-    def measure(self, with_kvm):
-        """The raw unit under both, and a file on a volume under Tasuki."""
-        peer = Peer()
+    def measure(self, cpu, with_kvm):
+        """The raw unit and files on a volume under Tasuki, in one run, and on AMD the raw unit under KVM."""
+        peer = Peer() if cpu == "amd" else None
         try:
-            with Target(size=UNIT_MIB << 20) as target:
+            with Target(size=UNIT_MIB << 20) as target, Target(size=VOLUME_MIB << 20, name=NAME + "-volume") as shared:
                 fill(target.disk, UNIT_MIB)
-                raw = self.tasuki(target, "storage:san", DISK_ROWS, peer)
-                self.rows("unit", raw, "tasuki")
-                self.rows("tcp", raw, "tasuki")
-                if with_kvm:
-                    kvm = self.kvm(target, DISK_ROWS, peer)
-                    self.rows("unit", kvm, "kvm")
-                    self.rows("tcp", kvm, "kvm")
-            with Target(size=UNIT_MIB << 20) as target:
-                self.make_volume(target.disk)
-                found = self.tasuki(target, "/ClusterStorage/Volume1/disk.img", DISK_ROWS, log="volume", volume="Volume1")
-                self.rows("volume", found, "tasuki")
+                self.make_volume(shared.disk)
+                storages = [target.configuration("san"), shared.configuration("shared", volume="Volume1")]
+                rows = loads({UNIT: DISK_ROWS, VOLUME: DISK_ROWS if cpu == "amd" else SMALL_ROWS, MANY: SMALL_ROWS}, cpu == "intel")
+                self.rows(self.tasuki(cpu, storages, rows, peer), "tasuki", cpu)
+                if with_kvm and cpu == "amd":
+                    self.rows(self.kvm(target, loads({UNIT: DISK_ROWS}), peer), "kvm", cpu)
         finally:
-            peer.close()
+            if peer:
+                peer.close()
 
-    def rows(self, what, found, column):
+    def rows(self, found, column, cpu):
+        """On Bochs there are no rates: neither its own clock nor the world's measures anything there."""
         for name, (rate, instructions) in found.items():
-            if (name in TCP_ROWS) != (what == "tcp"):
-                continue
             unit = "requests/s" if "4k" in name else "MiB/s"
-            self.put(f"{what}_{name}_svm", unit, **{column: round(rate, 1)})
+            if cpu == "amd":
+                self.put(f"{name}_svm", unit, **{column: round(rate, 1)})
             unit = "instructions" if "4k" in name else "instructions/MiB"
-            self.put(f"{what}_{name}_cost_svm", unit, **{column: round(instructions)})
+            self.put(f"{name}_cost_{'svm' if cpu == 'amd' else 'vmx'}", unit, **{column: round(instructions)})
 
     def make_volume(self, disk):
-        tool, image = os.path.join(self.build, "tasuki-csv"), self.path("file.img")
+        """A file that lies in one piece, and one of many extents."""
+        tool, image, program = os.path.join(self.build, "tasuki-csv"), self.path("file.img"), self.path("csv_extents")
+        compile_core(program, "csv_extents.c")
         fill(image, FILE_MIB)
-        for command in (["mkfs", disk], ["put", disk, image, "/disk.img"]):
-            subprocess.run([tool, *command], check=True, stdout=subprocess.DEVNULL)
+        for command in ([tool, "mkfs", disk], [tool, "put", disk, image, "/disk.img"], [program, disk, "extents.img", str(EXTENTS)]):
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         os.unlink(image)
 
     def metadata(self):
         """The volume's core by itself, on a disk in memory: by the clock of this computer."""
         program = self.path("csv_bench")
-        sources = [os.path.join(ROOT, "tests/peer/csv_bench.c"), *sorted(glob.glob(os.path.join(ROOT, "csv/*.c"))),
-                   *[os.path.join(ROOT, "hv/kernel", name) for name in ("text.c", "status.c", "crc32c.c")]]
-        subprocess.run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation", "-D_GNU_SOURCE",
-                        "-fno-strict-aliasing",
-                        f"-I{ROOT}/hv", f"-I{ROOT}", "-o", program, *sources], check=True)
+        compile_core(program, "csv_bench.c")
         volume = self.path("100k.img")
         text = subprocess.run([program, volume], check=True, capture_output=True, text=True).stdout
         for name, count, ns in re.findall(r"csv: (\w+) (\d+) (\d+)\n", text):
@@ -312,6 +332,29 @@ class StorageBench:
                 begin, end = (float(machine.expect(rf"\[ *([0-9.]+)\] [^\n]*{what}", timeout=120).group(1))
                               for what in ("storage san: logged in", "volume Volume1: mounted"))
         self.put("csv_mount_100k_files_node_svm", "milliseconds", tasuki=round((end - begin) * 1000, 1))
+
+
+def loads(disks, traced=False):
+    """Rows of the guest's load: name, device, read or write, bytes, requests at once, how many. A trace has fewer of them. The
+    same row of all disks comes one after the other, so that what else the computer does meets all of them alike."""
+    found = []
+    for row in DISK_ROWS:
+        name, kind, size, depth, count = row
+        for what in (what for what, rows in disks.items() if row in rows):
+            device = "/dev/vd" + "abc"[list(DISKS).index(what)]
+            found.append((f"{what}_{name}", device, kind, size, depth, TRACED_COUNT[name.split("_", 1)[1]] if traced else count))
+    return found
+
+
+def compile_c(output, sources, *options):
+    subprocess.run(["gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", output, *sources], check=True)
+
+
+def compile_core(output, source):
+    """A program of tests/peer with the volume's core."""
+    sources = [os.path.join(ROOT, "tests/peer", source), *sorted(glob.glob(os.path.join(ROOT, "csv/*.c"))),
+               *[os.path.join(ROOT, "hv/kernel", name) for name in ("text.c", "status.c", "crc32c.c")]]
+    compile_c(output, sources, "-Wno-format-truncation", "-D_GNU_SOURCE", "-fno-strict-aliasing", f"-I{ROOT}/hv", f"-I{ROOT}")
 
 
 def wait_for_mark(path, last, machine):

@@ -75,11 +75,14 @@ class Machine:
     cards    network cards, a dictionary each: `model` (QEMU: e1000, e1000e, virtio-net-pci; Bochs has an e1000 alone),
              `mac`, and `to`: "user" (the emulator's own small network, 10.0.2.0/24 with DHCP), or a pair of ports: frames go
              as UDP datagrams from the first to the second at 127.0.0.1, and come from there (Bochs: to the next port)
+    debugger commands for Bochs' debugger, each given when the one before is done ("c": when the machine has stopped)
+    environment  more of Bochs' environment, a dictionary
     ips      Bochs' instructions in a second of its clock: with its default of 4 million a guest only serves its timer
     """
 
     def __init__(self, cpu="amd", image=None, smp=None, threads=1, memory=2048, log=None, extra=(), qmp=False, model=None,
-                 accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000, cards=()):
+                 accel="tcg,thread=multi", firmware=True, clock="none", ips=200_000_000, cards=(),
+                 debugger=(), environment=None):
         if cpu not in ("amd", "intel"):
             raise ValueError(f"cpu {cpu!r}: amd or intel")
         smp = smp or {"amd": 3, "intel": 2}[cpu]
@@ -88,6 +91,7 @@ class Machine:
         self.cpu, self.image, self.smp, self.threads, self.memory = cpu, image, smp, threads, memory
         self.extra, self.want_qmp, self.accel, self.firmware, self.clock = list(extra), qmp, accel, firmware, clock
         self.ips = ips
+        self.debugger, self.environment = list(debugger), dict(environment or {})
         self.cards = [{"model": "e1000", "mac": f"52:54:00:12:34:{0x56 + i:02x}", "to": "user", **card}
                       for i, card in enumerate(cards)]
         self.model = model or ("max" if cpu == "amd" else "corei7_skylake_x")
@@ -223,9 +227,9 @@ class Machine:
             with open(self.path("bochsrc"), "w", encoding="utf-8") as file:
                 file.write("\n".join(lines + self.extra) + "\n")
             with open(self.path("debugger"), "w", encoding="utf-8") as file:
-                file.write("c\n")
+                file.write("".join(f"{command}\n" for command in [*self.debugger, "c"]))
             self.launch(["bochs", "-q", "-f", self.path("bochsrc"), "-rc", self.path("debugger")], subprocess.DEVNULL,
-                        TERM="vt100")
+                        TERM="vt100", **self.environment)
             if self.connect_bochs(port):
                 return
             self.end_process()

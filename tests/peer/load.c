@@ -8,8 +8,8 @@
  *
  * `disk` keeps DEPTH requests of BYTES each under way (O_DIRECT, Linux's asynchronous I/O), at random places or one
  * behind the other, until COUNT are done. It begins with a tenth of them, unmeasured. Before and after the rest it
- * executes the marks MARK and MARK + 1, which tests/peer/count_plugin.c sees. `send` and `receive` move BYTES by TCP.
- * Each says "load: NAME REQUESTS MICROSECONDS" by the guest's clock.
+ * executes the marks MARK and MARK + 1, which tests/peer/count_plugin.c sees in QEMU, and where Bochs' debugger stops.
+ * `send` and `receive` move BYTES by TCP. Each says "load: NAME REQUESTS MICROSECONDS" by the guest's clock.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -32,23 +32,28 @@
 #define DEPTH_MAX 128u
 #define CHUNK (256u << 10) /* of one read or write of a connection */
 
-static void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
     perror(what);
     printf("load: failed\n");
     exit(1);
 }
 
-/* A mark's number is part of its instruction, so there is one for each. */
+/*
+ * A mark's number is part of its instruction, so there is one for each. Behind it XCHG BX, BX, which changes nothing
+ * either: Bochs' debugger takes it for a breakpoint ("magic_break").
+ */
 #define MARK(n)                                                                                                        \
     case n:                                                                                                            \
-        __asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00; .long 0x7a500000 + " #n : : : "memory");                       \
+        __asm__ volatile(".byte 0x0f, 0x1f, 0x84, 0x00; .long 0x7a500000 + " #n "; xchgw %%bx, %%bx" : : : "memory");  \
         break
 static void mark(unsigned n)
 {
     switch (n) {
     MARK(0); MARK(1); MARK(2); MARK(3); MARK(4); MARK(5); MARK(6); MARK(7); MARK(8); MARK(9); MARK(10); MARK(11);
-    MARK(12); MARK(13); MARK(14); MARK(15);
+    MARK(12); MARK(13); MARK(14); MARK(15); MARK(16); MARK(17); MARK(18); MARK(19); MARK(20); MARK(21); MARK(22);
+    MARK(23); MARK(24); MARK(25); MARK(26); MARK(27); MARK(28); MARK(29); MARK(30); MARK(31); MARK(32); MARK(33);
+    MARK(34); MARK(35);
     default: printf("load: no mark %u\n", n); exit(1);
     }
 }

@@ -11,8 +11,8 @@ GUEST = ("\n[vm {name}]\nmemory = 192M\nkernel = \\tasuki\\images\\vmlinuz\ninit
 SIZES = {"amd": (256 << 10, 40), "intel": (32 << 10, 8)}  # blocks and how many of them: Bochs is slow
 
 
-def start_writer(node, guest, size=None):
-    """Round after round each block of the disk gets another piece of a file, durably; which one is noted when it is written."""
+def start_writer(node, guest, size=None, disks=("vda",)):
+    """Round after round each block of the disks gets another piece of a file, durably; which one is noted when it is written."""
     block, blocks = size or SIZES[node.cpu]
     is_open = node.attached
     node.attach(guest.vm)
@@ -20,7 +20,8 @@ def start_writer(node, guest, size=None):
             f"dd if=/dev/urandom of=/tmp/a bs={block} count={blocks} 2>/dev/null",
             "cat > /tmp/w << 'END'",
             f"r=0; while [ ! -e /tmp/stop ]; do i=0; while [ $i -lt {blocks} ]; do p=$(( (i + r) % {blocks} ))",
-            f"dd if=/tmp/a of=/dev/vda bs={block} count=1 skip=$p seek=$i conv=fsync 2>/dev/null || echo bad >> /tmp/bad",
+            *[f"dd if=/tmp/a of=/dev/{disk} bs={block} count=1 skip=$p seek=$i conv=fsync 2>/dev/null || echo bad >> /tmp/bad"
+              for disk in disks],
             "echo $p > /tmp/m$i; i=$((i + 1)); n=$((n + 1)); echo $n > /tmp/n; done; r=$((r + 1)); done; echo end > /tmp/end",
             "END"):
         node.machine.send(line + "\r")
@@ -46,13 +47,13 @@ def wait_written(guest, count, timeout=60):
     guest.run(f"until [ $(cat /tmp/n) -ge {count} ]; do sleep 0.2; done", timeout=timeout)
 
 
-def end_writer(node, guest, size=None):
-    """The md5 of what was noted as written, and of what the guest reads from its disk; and no write has failed."""
+def end_writer(node, guest, size=None, disks=("vda",)):
+    """The md5 of what was noted as written, and of what the guest reads from each disk; and no write has failed."""
     block, blocks = size or SIZES[node.cpu]
     guest.run("touch /tmp/stop; until [ -e /tmp/end ]; do sleep 0.1; done", timeout=90)
     expected = guest.run(f"i=0; while [ $i -lt {blocks} ]; do dd if=/tmp/a bs={block} count=1 skip=$(cat /tmp/m$i) 2>/dev/null; "
                          "i=$((i + 1)); done | md5sum", timeout=60).split()[0]
-    read = guest.run(f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda bs={block} count={blocks} 2>/dev/null | md5sum",
-                     timeout=60).replace("drop_caches: 3", "").split()[-2]
+    read = [guest.run(f"echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/{disk} bs={block} count={blocks} 2>/dev/null | md5sum",
+                      timeout=60).replace("drop_caches: 3", "").split()[-2] for disk in disks]
     assert guest.run("cat /tmp/bad 2>/dev/null | wc -l").split()[0] == "0"
-    return expected, read
+    return expected, *read

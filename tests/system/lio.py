@@ -31,7 +31,7 @@ import mkdemo  # noqa: E402
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "target_core_iblock", "target_core_file", "iscsi_target_mod"]
 READY = "the target is ready"
 # Variables come from /target.conf: name, serial, kind (iblock, fileio), luns, initiators, levels, chap, groups;
-# functions from there set what a test has asked for (attributes of the unit, of a portal group, its parameters).
+# functions from there set what a test has asked for (attributes of the unit, of a portal group or an initiator, parameters).
 INIT = f"""#!/bin/sh
 export PATH=/bin
 mount -t proc proc /proc
@@ -103,6 +103,8 @@ while [ $i -le $groups ]; do
             ln -s $group/lun/lun_$number $group/acls/$one/lun_$number/unit
         done
         login $group/acls/$one $(level $one)
+        acl=$group/acls/$one
+        set_acl
     done
     mkdir "$group/np/0.0.0.0:$((3259 + i))"
     echo 1 >$group/enable
@@ -133,14 +135,14 @@ def base():
 
 class LioTarget(Unit):
     """chap, digests: as Target's. cache: whether the unit has a write cache. groups: portal groups, each with a port of its
-    own (`ports`). unit, group, parameters: what is written to attributes of the unit, of the portal groups, and to the keys
-    of their sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. levels: {what
+    own (`ports`). unit, group, acl, parameters: what is written to attributes of the unit, of the portal groups, of the initiators
+    with ACLs, and to the keys of their sessions. initiators: names that have ACLs from the beginning; others are given one when they log in. levels: {what
     comes after a name's colon: chap for that initiator}. luns: the unit's numbers. log: a file for what the machine says."""
     prefix = "tasuki-lio-"
     model = "LIO-ORG disk"
 
     def __init__(self, size=64 << 20, chap=0, digests=True, name=NAME, cache=False, groups=1, unit=None, group=None,
-                 parameters=None, initiators=(INITIATOR,), levels=None, luns=(1,), log=None):
+                 acl=None, parameters=None, initiators=(INITIATOR,), levels=None, luns=(1,), log=None):
         super().__init__(size, chap, digests, name)
         self.serial = str(uuid.uuid4())
         self.cache, self.initiators, self.levels, self.log_path = cache, initiators, levels or {}, log
@@ -148,6 +150,7 @@ class LioTarget(Unit):
         self.ports = [self.port] + [free_port() for _ in range(groups - 1)]
         self.settings = {"set_unit": {f"$unit/attrib/{key}": value
                                       for key, value in {"emulate_tpu": 1, "emulate_tpws": 1, **(unit or {})}.items()},
+                         "set_acl": {f"$acl/attrib/{key}": value for key, value in (acl or {}).items()},
                          "set_group": {f"$group/attrib/{key}": value for key, value in (group or {}).items()}}
         keys = dict(parameters or {})
         if not digests:

@@ -20,21 +20,53 @@ from tgt import free_port  # noqa: E402
 NAME = "iqn.2026-11.example:lun"
 INITIATOR = "iqn.2026-11.example:alpha"
 OURS = ("alpha", "a-secret-of-ours")
-THEIRS = ("disk", "a-secret-of-theirs")
+THEIRS = ("the-disk", "a-secret-of-theirs")
 NETWORK = "[node]\nname = node\nlog = error\n\n[network lan]\naddress = dhcp\n\n"
+
+
+class Requests:
+    """What goes to a target on one connection, PDU by PDU (RFC 7143, section 11.2), of which a deaf relay passes some only."""
+    HEARD = (0x00, 0x03, 0x06)  # NOP-Out, login, logout
+
+    def __init__(self, relay):
+        self.relay, self.head, self.left, self.passes = relay, b"", 0, True
+
+    def heard(self, data):
+        """What the target gets of it. The beginning of a header is kept until the rest is there."""
+        out = b""
+        while data:
+            if self.left:
+                piece, data = data[:self.left], data[self.left:]
+                self.left -= len(piece)
+                out += piece if self.passes else b""
+                continue
+            missing = 48 - len(self.head)
+            self.head, data = self.head + data[:missing], data[missing:]
+            if len(self.head) == 48:
+                opcode, length = self.head[0] & 0x3f, int.from_bytes(self.head[5:8], "big")
+                digest = 0 if opcode == 0x03 else 4
+                self.left = 4 * self.head[4] + digest + (length + -length % 4 + digest if length else 0)
+                self.passes = opcode in self.HEARD or self.relay.state != "deaf"
+                out += self.head if self.passes else b""
+                self.head = b""
+        return out
 
 
 class Relay:
     """A port of its own before another one: the way to a target, which can be cut (what is open ends, nothing new is taken),
     stall (nothing passes, nothing ends) or be late (each piece of data is held for `delay` seconds), and be mended; and which
     can flip a bit of what passes: `flips`, of the next pieces that way. It can also hold what goes to the target on a
-    connection, from the next write with its data on, while new connections are as good as ever, and let it go later."""
+    connection, from the next write with its data on, while new connections are as good as ever, and let it go later.
 
-    def __init__(self, port):
-        self.to = port
+    With `pdus`, for sessions with both digests, it can be deaf: as a target whose disk hangs, which takes logins and pings, and
+    answers nothing else."""
+
+    def __init__(self, port, pdus=False):
+        self.to, self.pdus = port, pdus
         self.open = []
         self.held = {}  # end towards the target: what it has not got yet
-        self.to_hold = 0  # a piece of so many bytes is to be held
+        self.to_hold = 0  # a piece of so many bytes is to be held ...
+        self.to_pass = 0  # ... but for so many at its beginning
         self.state = "good"
         self.delay = 1
         self.flips = {"to the target": 0, "from the target": 0}
@@ -70,6 +102,8 @@ class Relay:
                 self.to_hold = 0
                 self.held[sink] = b""
                 self.changed.notify_all()
+                sink.sendall(data[:self.to_pass])
+                data = data[self.to_pass:]
             if sink in self.held:
                 self.held[sink] += data
                 return True
@@ -85,9 +119,13 @@ class Relay:
         return True
 
     def pump(self, source, sink, way):
+        requests = Requests(self) if self.pdus and way == "to the target" else None
         try:
-            while (data := source.recv(65536)) and self.pass_on(data, source, sink, way):
-                pass
+            while data := source.recv(65536):
+                if requests:
+                    data = requests.heard(data)
+                if data and not self.pass_on(data, source, sink, way):
+                    break
         except OSError:
             pass
         with self.changed:
@@ -102,11 +140,11 @@ class Relay:
             except OSError:
                 pass
 
-    def hold(self, least, timeout=60):
-        """Returns when a piece of at least so many bytes is held, and all that follows it on its connection. The node's end of
-        that is not told to the target either."""
+    def hold(self, least, passes=0, timeout=60):
+        """Returns when a piece of at least so many bytes is held, but for the first ones of it, and all that follows it on its
+        connection. The node's end of that is not told to the target either."""
         with self.changed:
-            self.to_hold = least
+            self.to_hold, self.to_pass = least, passes
             assert self.changed.wait_for(lambda: self.held, timeout), f"nothing of {least} bytes was sent"
 
     def release(self):
@@ -220,3 +258,14 @@ def wait_for(node, command, rows, name, field, wanted, timeout=60):
 
 def wait_up(node, name="san", timeout=60):
     return wait_for(node, "iscsi list", "sessions", name, "state", "up", timeout)
+
+
+def wait_paths(node, name="san", timeout=60):
+    """The paths of a storage with two portals by their state, once one is in use and the other one stands by."""
+    deadline = time.monotonic() + timeout * node.patience
+    while True:
+        rows = [row for row in node.shell_json("iscsi list")["paths"] if row["storage"] == name]
+        if sorted(row["state"] for row in rows) == ["in use", "stands by"]:
+            return {row["state"]: row for row in rows}
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.3)

@@ -13,7 +13,7 @@ from disk_writer import FILES, GUEST, start_writer, wait_vm, wait_written
 from initiator import Initiator
 from lio import LioTarget
 from node import BUILD, Linux, Node, ShellError
-from target import INITIATOR, NETWORK, Relay, Target, find, wait_for, wait_up
+from target import INITIATOR, NETWORK, Relay, Target, find, wait_for, wait_paths, wait_up
 
 ROOT = "/ClusterStorage/Volume1"
 STRANGER = 0xbad0bad0bad0bad1
@@ -60,6 +60,21 @@ def wait_problem(node, command, *words):
 def answers(node, command="disk validate san"):
     shown = node.shell_json(command, timeout=60)
     return shown, {row["check"]: row["result"] for row in shown["checks"]}
+
+
+def take_turns(node, ways):
+    """Two portals of one portal group: the second one was tried, has no session of its own, and is the next when the first is lost."""
+    assert wait_for(node, "iscsi list", "sessions", "san", "logins", lambda logins: logins >= 2)["state"] == "up"
+    deadline = time.monotonic() + 60 * node.patience
+    while True:
+        rows = {row["state"]: row["portal"] for row in node.shell_json("disk list")["paths"]}
+        if set(rows) == {"in use", "takes turns"}:
+            break
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.3)
+    next(way for way in ways if rows["in use"].endswith(f":{way.port}")).set("cut")
+    wait_for(node, "iscsi list", "sessions", "san", "portal", rows["takes turns"])
+    wait_up(node)
 
 
 def test_one_writer(cpu):
@@ -183,9 +198,12 @@ def test_a_node_that_was_fenced_and_healed():
 
 
 def test_a_fit_target(tmp_path):
-    """LIO passes the validation, by another initiator name and not by its own; and who holds it is told by name."""
+    """LIO passes the validation, by another initiator name and not by its own; and who holds it is told by name. Two portals of
+    one portal group take turns."""
     with LioTarget(size=96 << 20, log=str(tmp_path / "lio.log")) as target:
-        with Node("amd", "fence-lio", conf=NETWORK + target.configuration("san"), cards=[{"model": "e1000"}]) as node:
+        ways = [Relay(target.port), Relay(target.port)]
+        conf = NETWORK + target.configuration("san", portal=[f"10.0.2.2:{way.port}" for way in ways])
+        with Node("amd", "fence-lio", conf=conf, cards=[{"model": "e1000"}]) as node:
             wait_up(node)
             shown, found = answers(node)
             assert shown["fit_for_fencing"] and set(found.values()) == {"yes"}, shown
@@ -196,50 +214,61 @@ def test_a_fit_target(tmp_path):
             node.shell("disk reserve san")
             [held] = [row for row in node.shell_json("disk list")["keys"] if row["disk"] == "san"]
             assert held["holds"] and held["initiator"].startswith(f"{INITIATOR},i,0x80")
+            take_turns(node, ways)
+            assert keys(node) == {held["key"]: "this node"} and disk(node)["reservation"] == "ours"
             error = tool(url(target), "mkfs", status=1)
             assert held["key"] in error and "Registrants Only" in error, error
+        for way in ways:
+            way.close()
+
+
+# LIO gives up a connection that says nothing for so long (the least that it takes); else it may answer no PREEMPT AND ABORT and
+# no reset where it has a part of a write.
+SOON = {"nopin_timeout": 3, "nopin_response_timeout": 3}
 
 
 def test_a_dead_way_that_held_a_write_back(tmp_path):
-    """A volume on LIO, and a way to each of two portal groups: the one in use holds a write back, the node goes on by the other
-    one, with that path's key; what was held does not land when it is let go."""
-    with LioTarget(size=96 << 20, groups=2, log=str(tmp_path / "lio.log")) as target:
+    """A volume on LIO, and a path by each of two portal groups: the one in use dies in the midst of a write and holds it back, the
+    node goes on by the other one, which stood by with its key and logs in no more; what was held does not land when it is let go."""
+    with LioTarget(size=96 << 20, groups=2, acl=SOON, log=str(tmp_path / "lio.log")) as target:
         tool(url(target), "mkfs")
         ways = [Relay(port) for port in target.ports]
         conf = NETWORK + target.configuration("san", volume="Volume1", portal=[f"10.0.2.2:{way.port}" for way in ways])
         with Node("amd", "fence-ways", conf=conf, cards=[{"model": "e1000"}]) as node:
             wait_up(node)
             wait_for(node, "csv list", "volumes", "Volume1", "state", "mounted")
-            used = wait_up(node)["portal"]
-            first, second = ways if used.endswith(f":{ways[0].port}") else ways[::-1]
-            [before] = keys(node)
+            before = wait_paths(node)
+            first, second = ways if before["in use"]["portal"].endswith(f":{ways[0].port}") else ways[::-1]
+            assert list(keys(node).values()) == ["this node"] * 2 and disk(node)["reservation"] == "ours"
             node.shell(f"mkdir {ROOT}/first")
             time.sleep(6)  # it is committed, and what the next ones need has been read
-            # From the next request on, while none is under way: LIO ends nothing that it has half of, and so lets nobody preempt,
-            # until it gives the connection up.
-            holding = threading.Thread(target=first.hold, args=(1,))
+            holding = threading.Thread(target=first.hold, args=(2000, 1000))
             holding.start()
             for name in ("a", "b", "c"):
                 node.shell(f"mkdir {ROOT}/{name}", timeout=90)
             holding.join()
             wait_for(node, "iscsi list", "sessions", "san", "portal", f"10.0.2.2:{second.port}")
             wait_up(node)
-            [after] = keys(node)
-            assert after != before and after[:-4] == before[:-4] and disk(node)["reservation"] == "ours"
+            after = wait_paths(node)
+            assert after["in use"]["portal"] == before["stands by"]["portal"]
+            assert after["in use"]["logins"] == before["stands by"]["logins"], "the path that stood by has logged in again"
+            assert after["stands by"]["logins"] > before["in use"]["logins"]
+            assert disk(node)["reservation"] == "ours"
             node.shell(f"rm {ROOT}/a")
             time.sleep(6)  # what has changed is committed after 5 s
             with open(target.disk, "rb") as file:
                 holds = file.read()
             held, sent = first.release()
-            assert held >= 4096
+            assert held >= 1000
             node.shell(f"ls {ROOT}")
             time.sleep(2)
             with open(target.disk, "rb") as file:
                 assert file.read() == holds, f"a write of the dead way has landed ({sent} of {held} bytes)"
             node.machine.sendline("node poweroff")
             node.machine.wait(60)
+        tool(url(target), "mkdir", "/later")  # no key is left that would keep others out
         for way in ways:
             way.close()
         target.kill()
         assert ": sound" in tool(target.disk, "fsck")
-        assert {entry["name"] for entry in json.loads(tool(target.disk, "ls", "--json", "/"))} == {"first", "b", "c"}
+        assert {entry["name"] for entry in json.loads(tool(target.disk, "ls", "--json", "/"))} == {"first", "b", "c", "later"}

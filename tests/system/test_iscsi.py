@@ -94,6 +94,22 @@ def test_logout_and_login(node):
     assert caught.value.error["object"] == "storage nas" and "no such storage" in caught.value.error["cause"]
 
 
+def test_discovery(node, target):
+    """What is behind a portal; and a portal that is none, or where nobody is."""
+    wait_up(node)
+    shown = node.shell_json(f"iscsi discover 10.0.2.2:{target.port} --initiator iqn.2026-11.example:asks")
+    assert shown == {"initiator": "iqn.2026-11.example:asks", "notices": [], "portals": [
+        {"target": target.name, "portal": f"127.0.0.1:{target.port}", "group": 1}]}  # as it sees the way to itself
+    assert wait_up(node)["state"] == "up"
+    for command, words in ((f"iscsi discover 10.0.2.2:{free_port()}", ["portal 10.0.2.2:", "refused", "start the target"]),
+                           ("iscsi discover san.example", ["san.example", "not a portal", "10.0.0.5:3260"]),
+                           ("iscsi discover 10.0.2.2 --storage nas", ["storage nas", "no such storage", "iscsi list"]),
+                           ("iscsi discover 10.0.2.2 --initiator me", ["initiator me", "not the name of one", "iqn."])):
+        with pytest.raises(ShellError) as caught:
+            node.shell_json(command, timeout=60)
+        assert all(word in " ".join(map(str, caught.value.error.values())) for word in words), caught.value.error
+
+
 def test_a_target_that_is_started_again(node, target):
     logins = wait_up(node)["logins"]
     target.kill()

@@ -70,10 +70,16 @@ def test_the_target_dies_under_writes(guest):
     with pytest.raises(ShellError) as caught:
         node.shell_json("vm resume demo")
     assert "its disk is away" in caught.value.error["cause"]
+    os.truncate(target.disk, 96 << 20)
     target.start()
     wait_vm(node, "running")
     wait_written(linux, written(linux) + 10)
     assert wait_up(node)["logins"] >= 3
+    linux.run(f"until [ $(cat /sys/block/vda/size) = {(96 << 20) // 512} ]; do sleep 0.1; done")  # its disk has grown meanwhile
+    assert linux.run("dd if=/dev/vda iflag=direct of=/dev/null bs=1M skip=90 2>&1 | grep -c '6+0 records in'").split()[0] == "1"
+    for order in ("save", "restore"):  # the unit is the one that it was
+        node.shell_json(f"vm {order} demo", timeout=120)
+    wait_written(linux, written(linux) + 10)
     check_written(node, linux, target)
 
 

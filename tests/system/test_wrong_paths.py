@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The way to the storage goes wrong under a Debian guest that writes: the cable is pulled for 10 s and for longer than the
-storage's timeout, the target is late, stands still and goes on, and bytes are corrupted on the way. Each is named, the VM beside
-it and the shell go on, and at the end the guest's disk holds what it wrote, to the byte.
+storage's timeout, the target is late, stands still and goes on, answers pings and no commands, and bytes are corrupted on the way.
+Each is named, the VM beside it and the shell go on, and at the end the guest's disk holds what it wrote, to the byte.
 
 $TASUKI_PULL: seconds of the long pull, instead of 18; after half a minute all that happens is a try every 5 s."""
 import hashlib
@@ -53,7 +53,7 @@ class Scene:
 def scene(booted):
     it = Scene()
     with Target(size=64 << 20) as target:
-        it.relay, it.target, it.told = Relay(target.port), target, 0
+        it.relay, it.target, it.told = Relay(target.port, pdus=True), target, 0
         conf = NETWORK + target.configuration("san", portal=f"10.0.2.2:{it.relay.port}", timeout=TIMEOUT) + GUEST.format(
             name="demo", start="auto")
         conf += "[vm counter]\nmemory = 8M\nkernel = \\tasuki\\images\\counter.elf\nstart = auto\n"
@@ -133,6 +133,26 @@ def test_a_target_that_stands_still_and_goes_on(scene):
     assert re.search(r"storage san: [^\[]*no answer to a ping", scene.log())
 
 
+def test_a_target_that_answers_pings_and_no_commands(scene):
+    """The session stands, and yet the VM is paused after the timeout; later the session is given up, and the next one is good."""
+    node, before = scene.node, written(scene.linux)
+    logins, log = scene.session()["logins"], ""
+    scene.relay.set("deaf")
+    wait_vm(node, "paused", timeout=TIMEOUT + 15)
+    shown = scene.session()
+    assert shown["state"] == "up" and shown["logins"] == logins, shown
+    deadline = time.monotonic() + 40
+    while "the target answers neither a command nor its abort" not in (log := log + scene.log()):
+        assert time.monotonic() < deadline, log
+        scene.others_go_on()
+        time.sleep(1)
+    assert "no answer to a ping" not in log
+    scene.relay.set("good")
+    wait_vm(node, "running")
+    wait_written(scene.linux, before + 10)
+    assert scene.session()["logins"] > logins
+
+
 @pytest.fixture(autouse=True)
 def mended(scene):
     """One test that fails does not take the others with it."""
@@ -143,7 +163,7 @@ def mended(scene):
 
 
 @pytest.mark.parametrize("way, words", [
-    ("to the target", "the target closed the connection; its log"),
+    ("to the target", "the target (closed|reset) the connection; its log"),
     ("from the target", "wrong digest: bytes were corrupted on the way; check cables"),
 ], ids=["out", "in"])
 def test_bytes_that_are_corrupted_on_the_way(scene, way, words):
