@@ -30,6 +30,9 @@ import mkdemo  # noqa: E402
 
 MODULES = ["virtio_pci", "virtio_blk", "virtio_net", "target_core_iblock", "target_core_file", "iscsi_target_mod"]
 READY = "the target is ready"
+# LIO gives up a connection that says nothing for so long (the least that it takes); else it may answer no PREEMPT AND ABORT and
+# no reset where it has a part of a write.
+SOON = {"nopin_timeout": 3, "nopin_response_timeout": 3}
 # Variables come from /target.conf: name, serial, kind (iblock, fileio), luns, initiators, levels, chap, groups;
 # functions from there set what a test has asked for (attributes of the unit, of a portal group or an initiator, parameters).
 INIT = f"""#!/bin/sh

@@ -11,7 +11,7 @@ import time
 import pytest
 from disk_writer import FILES, GUEST, start_writer, wait_vm, wait_written
 from initiator import Initiator
-from lio import LioTarget
+from lio import SOON, LioTarget
 from node import BUILD, Linux, Node, ShellError
 from target import INITIATOR, NETWORK, Relay, Target, find, wait_for, wait_paths, wait_up
 
@@ -220,11 +220,6 @@ def test_a_fit_target(tmp_path):
             assert held["key"] in error and "Registrants Only" in error, error
         for way in ways:
             way.close()
-
-
-# LIO gives up a connection that says nothing for so long (the least that it takes); else it may answer no PREEMPT AND ABORT and
-# no reset where it has a part of a write.
-SOON = {"nopin_timeout": 3, "nopin_response_timeout": 3}
 
 
 def test_a_dead_way_that_held_a_write_back(tmp_path):

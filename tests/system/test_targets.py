@@ -10,7 +10,7 @@ import subprocess
 import pytest
 from disk_writer import FILES, SIZES, end_writer, start_writer, wait_written, written
 from istgt import IstgtTarget
-from lio import LioTarget
+from lio import SOON, LioTarget
 from node import BUILD, Linux, ShellError
 from target import NETWORK, Relay, find, wait_for, wait_paths, wait_up
 
@@ -45,7 +45,7 @@ class Place:
         self.content = os.urandom(200_000)
         (folder / "content").write_bytes(self.content)
         (folder / "disk").write_bytes(os.urandom(16 << 20))
-        self.lio = LioTarget(size=96 << 20, name=BASE + "lio", groups=2, levels=LEVELS, luns=(1, 2, 3), cache=True,
+        self.lio = LioTarget(size=96 << 20, name=BASE + "lio", groups=2, levels=LEVELS, luns=(1, 2, 3), cache=True, acl=SOON,
                              initiators=[BASE + level for level in LEVELS], log=str(folder / "lio.log"))
         self.istgt = {level: IstgtTarget(size=96 << 20, name=BASE + "istgt-" + level, chap=chap)
                       for level, chap in LEVELS.items()}
